@@ -1,0 +1,41 @@
+# Two commands do everything: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint install install-test clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: install ## install the project, run the demonstration pipeline (about ten minutes on two cores), say where the report is
+	$(BIN)/u2pl plan demo
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+	@echo "The report: $(CURDIR)/reports/index.html"
+
+test: lint ## install what the tests need, check format, lint and types, run the tests
+	$(BIN)/python -m pytest
+
+lint: install-test ## check format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+install: $(VENV)/.installed ## create .venv and install the project with the versions in constraints.txt
+
+install-test: $(VENV)/.installed-test
+
+# The stamp files keep a second `make` from asking the package index again.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "u2pl needs Python 3.11 or newer; name one with: make PYTHON=python3.12 demo")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+clean: ## remove the environment and everything that can be made again (runs, models, results, data)
+	rm -rf $(VENV) data runs models results reports/index.html reports/tables dvc.lock mlflow.db mlartifacts

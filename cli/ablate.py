@@ -1,0 +1,61 @@
+"""`u2pl ablate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def ablate(
+    values: Annotated[list[str], typer.Argument(help="Values to try; parts joined by commas for several parameters.")],
+    param: Annotated[str, typer.Option(help="Setting to vary: alpha0, u2pl.tau, recipe.lr, or several: r_l,r_h.")],
+    dataset: Annotated[str | None, typer.Option(help="Data set that was prepared.")] = None,
+    split: Annotated[str | None, typer.Option(help="Which images keep their labels.")] = None,
+    method: Annotated[str | None, typer.Option(help="Method whose setting it is.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
+    set_: Annotated[list[str], typer.Option("--set", help="Override a setting in every run.")] = [],  # noqa: B006
+    fresh: Annotated[bool, typer.Option("--fresh", help="Move runs of other settings aside.")] = False,
+    into: Annotated[Path | None, typer.Option(help="Results folder that receives a folder for each run.")] = None,
+) -> None:
+    """Train one run for each value of a setting and compare them; finished runs of the same settings are reused.
+
+    Example: u2pl ablate --param alpha0 0.1 0.2 0.3
+    """
+    from u2pl.project import Project
+    from u2pl.settings import Params, parse_overrides
+
+    project = Project.find()
+    from u2pl.engine import ablation as engine
+    from u2pl.engine.trainer import Observer
+    from u2pl.tracking import sync_ablation
+
+    plan = engine.plan_ablation(
+        Params.read(project), param, values,
+        dataset=dataset, split=split, method=method, seed=seed, overrides=parse_overrides(set_),
+    )  # fmt: skip
+    from contextlib import ExitStack
+
+    from .progress import training
+
+    with ExitStack() as stack:
+        def starting(value: str, name: str) -> Observer:
+            stack.close()  # the bar of the value before
+            return stack.enter_context(training(name))
+
+        rows = engine.ablate(project, plan, into=into, fresh=fresh, starting=starting)
+    warning = sync_ablation(project, plan.name)
+    if warning:
+        print(f"Warning: {warning}")
+
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=plan.name)
+    for column in (",".join(plan.parameters), "mIoU %", "best %", "run"):
+        table.add_column(column, justify="right" if "%" in column else "left")
+    best = max(row["miou_last"] for row in rows)
+    for row in rows:
+        mark = " *" if row["miou_last"] == best else ""
+        table.add_row(row["value"], f"{row['miou_last']:.2f}{mark}", f"{row['miou_best']:.2f}", row["run"])
+    Console().print(table)
+    print(f"Next: u2pl evaluate {max(rows, key=lambda row: row['miou_last'])['run']}")

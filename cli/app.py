@@ -1,0 +1,74 @@
+"""The Typer app: one command a module, each imported only for its words; heavy work is imported inside."""
+
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from u2pl import __version__
+from u2pl.errors import UserError
+
+from . import ablate, evaluate, plan, prepare, report, table, track, train
+
+app = typer.Typer(
+    name="u2pl",
+    help="Reproduces U²PL (Semi-Supervised Semantic Segmentation Using Unreliable Pseudo-Labels), table by table.",
+    epilog="Example: u2pl prepare --dataset shapes --split 1/8 && u2pl train --dataset shapes --split 1/8",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("prepare")(prepare.prepare)
+app.command("prepare-splits", hidden=True)(prepare.prepare)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("ablate")(ablate.ablate)
+app.command("plan")(plan.plan)
+app.command("table")(table.table)
+app.command("report")(report.report)
+app.add_typer(track.app, name="track")
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"u2pl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    pass
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit status; a user's mistake becomes one sentence on stderr."""
+    debug = "--debug" in arguments
+    # Accepted anywhere, since it is typed after a command has failed.
+    words = [word for word in arguments if word != "--debug"]
+    try:
+        result = app(args=words, standalone_mode=False, prog_name="u2pl")
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        print("Stopped.", file=sys.stderr)
+        return 130
+    except UserError as error:
+        if debug:
+            raise
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
+    except Exception as error:
+        if debug:
+            raise
+        print(
+            f"Error: {type(error).__name__}: {error}\n"
+            "This is a defect of u2pl or of its environment; run the same command with --debug for the traceback.",
+            file=sys.stderr,
+        )
+        return 1
+    return result if isinstance(result, int) else 0

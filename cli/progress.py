@@ -1,0 +1,54 @@
+"""Progress of a training run: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from u2pl.engine.trainer import Observer
+
+
+@contextmanager
+def training(name: str) -> "Iterator[Observer]":
+    """Show the progress of the run `name` on stderr; gives the observer that `trainer.train` takes."""
+    if not sys.stderr.isatty():
+        yield _plain(name)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(name, total=None, note="")
+        notes: dict[str, str] = {}
+
+        def observe(event: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+            notes[event] = f"mIoU {metrics['val/miou']:.1f}" if event == "epoch" else f"loss {metrics['loss']:.3f}"
+            progress.update(task, completed=step, total=steps, note="  ".join(notes.values()))
+
+        yield observe
+
+
+def _plain(name: str) -> "Observer":
+    """At most one line every ten seconds, and one at the end."""
+    last = time.monotonic()
+
+    def observe(event: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        nonlocal last
+        if event != "epoch" or (time.monotonic() - last < 10 and step < steps):
+            return
+        last = time.monotonic()
+        speed = metrics["images_per_second"]
+        print(
+            f"{name}: step {step}/{steps}, loss {metrics['train/loss']:.3f}, mIoU {metrics['val/miou']:.1f} %, "
+            f"{speed:.0f} images/s",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    return observe

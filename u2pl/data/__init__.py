@@ -1,0 +1,1 @@
+"""Data sets on disk become batches: descriptions, preparation, splits, augmentation, loading."""

@@ -1,0 +1,178 @@
+"""Batches: what a step sees depends on the seed and the step alone."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from u2pl.data.prepared import Split
+from u2pl.data.transforms import augment, normalise, resize_image, resize_mask
+from u2pl.errors import UserError
+from u2pl.settings import Recipe
+
+LABELED, UNLABELED = 0, 1
+"""The two streams of images."""
+
+CACHE_BYTES = 2**30
+"""Decoded pictures kept in memory: decoding them again each time costs a small machine most of its time."""
+
+Key = tuple[int, int]
+"""Stream, and position in it."""
+
+
+class Batch(NamedTuple):
+    """What one step sees; the unlabelled part is None where the method takes none."""
+
+    labeled_image: Tensor
+    """float32 (B, 3, crop, crop), normalised."""
+    labeled_mask: Tensor
+    """int64 (B, crop, crop)."""
+    unlabeled_image: Tensor | None
+    unlabeled_truth: Tensor | None
+    """Masks of unlabelled images where they exist, ignored pixels elsewhere: to measure with, never to train on."""
+
+
+class Batches:
+    """The batches of steps `start_step` to `end_step` - 1, each step's the same wherever one starts.
+
+    Position p of a stream is image p mod n of an endless sequence of seeded permutations of its n images,
+    augmented with a generator seeded by (seed, stream, p). Step k takes positions k x batch onwards.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        recipe: Recipe,
+        seed: int,
+        start_step: int,
+        end_step: int,
+        unlabeled: bool,
+        workers: int,
+    ):
+        """Nothing is read before the first batch is asked for.
+
+        Raises:
+            UserError: fewer labelled images than a batch needs, or no unlabelled ones where they are wanted.
+        """
+        _check_counts(split, recipe.batch, unlabeled)
+        self._steps = range(start_step, end_step)
+        self._loader = DataLoader(
+            _Views(split, recipe, seed, CACHE_BYTES // max(1, workers)),
+            batch_sampler=[_keys(step, recipe.batch, unlabeled) for step in self._steps],
+            collate_fn=_collate,
+            num_workers=workers,
+            # Its own generator: a loader otherwise draws from the global one, and a resumed run would differ.
+            generator=torch.Generator(),
+        )
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._loader)
+
+
+def _check_counts(split: Split, batch: int, unlabeled: bool) -> None:
+    count = len(split.labeled)
+    if count < batch:
+        smaller = f", or --set batch={count}" if count >= 2 else ""
+        raise UserError(
+            f"Split {split.split!r} of {split.dataset!r} has {count} labelled images, a batch needs {batch}. "
+            f"Use a split with more of them{smaller}."
+        )
+    if unlabeled and not split.unlabeled:
+        raise UserError(
+            f"Split {split.split!r} of {split.dataset!r} has no unlabelled images, and the method needs some. "
+            "Use a split such as 1/8, or --method suponly."
+        )
+
+
+def _keys(step: int, batch: int, unlabeled: bool) -> list[Key]:
+    """What step `step` is made of: `batch` positions of each stream."""
+    streams = (LABELED, UNLABELED) if unlabeled else (LABELED,)
+    return [(stream, step * batch + k) for stream in streams for k in range(batch)]
+
+
+class _View(NamedTuple):
+    """An augmented image."""
+
+    stream: int
+    image: Tensor
+    mask: Tensor
+
+
+def _collate(views: list[_View]) -> Batch:
+    labeled = [view for view in views if view.stream == LABELED]
+    unlabeled = [view for view in views if view.stream == UNLABELED]
+    return Batch(
+        torch.stack([view.image for view in labeled]),
+        torch.stack([view.mask for view in labeled]),
+        torch.stack([view.image for view in unlabeled]) if unlabeled else None,
+        torch.stack([view.mask for view in unlabeled]) if unlabeled else None,
+    )
+
+
+class _Views(Dataset[_View]):
+    """Augmented images by stream and position."""
+
+    def __init__(self, split: Split, recipe: Recipe, seed: int, cache_bytes: int):
+        self.names = (split.labeled, split.unlabeled)
+        self.recipe, self.seed, self.ignore_index = recipe, seed, split.ignore_index
+        self.pictures = _Pictures(split, recipe.resize, cache_bytes)
+
+    def __getitem__(self, key: Key) -> _View:
+        stream, position = key
+        names = self.names[stream]
+        turn, place = divmod(position, len(names))
+        # A third number keeps these generators apart from the augmentation's.
+        order = _permutation((self.seed, stream, turn, 1), len(names))
+        image, mask = self.pictures.read(names[order[place]])
+        view = augment(
+            image,
+            mask,
+            crop=self.recipe.crop,
+            scale=self.recipe.scale,
+            ignore_index=self.ignore_index,
+            rng=np.random.default_rng([self.seed, stream, position]),
+        )
+        return _View(stream, *view)
+
+
+@lru_cache(maxsize=8)
+def _permutation(seed: tuple[int, ...], count: int) -> NDArray[np.int64]:
+    return np.random.default_rng(seed).permutation(count)
+
+
+class _Pictures:
+    """Pictures and masks at the recipe's size, kept in memory until that is full.
+
+    None is thrown out for another: every pass reads each once, so the newest is the one needed last.
+    """
+
+    def __init__(self, split: Split, resize: float, cache_bytes: int):
+        self.split, self.resize, self.room = split, resize, cache_bytes
+        self.kept: dict[str, tuple[NDArray[np.uint8], NDArray[np.uint8] | None]] = {}
+
+    def read(self, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        if name in self.kept:
+            return self.kept[name]
+        image = resize_image(self.split.image(name), self.resize)
+        mask = resize_mask(self.split.mask(name), self.resize) if self.split.has_mask(name) else None
+        size = image.nbytes + (0 if mask is None else mask.nbytes)
+        if size <= self.room:
+            self.room -= size
+            self.kept[name] = image, mask
+        return image, mask
+
+
+def validation(split: Split, recipe: Recipe) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Every validation image: name, float32 (1, 3, H, W) at the recipe's size, mask int64 (H', W') at its own."""
+    for name in split.val:
+        image = normalise(resize_image(split.image(name), recipe.resize))
+        yield name, image[None], torch.from_numpy(split.mask(name).astype(np.int64))

@@ -1,0 +1,96 @@
+"""A prepared split: its lists, and its pictures and masks by name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from u2pl.data import splits
+from u2pl.data.description import Color, describe
+from u2pl.data.pictures import read_image, read_indices
+from u2pl.errors import UserError
+from u2pl.files import read_json, sha256
+from u2pl.project import Project
+
+
+@dataclass(frozen=True)
+class Split:
+    """A data set of which some training images have lost their labels."""
+
+    dataset: str
+    split: str
+    classes: list[str]
+    colors: list[Color]
+    ignore_index: int
+    background: bool
+    labeled: list[str]
+    unlabeled: list[str]
+    val: list[str]
+    manifest: Mapping[str, Any]
+    """What `u2pl prepare` measured: see docs/data.md."""
+    images: Mapping[str, Path]
+    masks: Mapping[str, Path]
+    """Only of images that have one."""
+
+    def image(self, name: str) -> NDArray[np.uint8]:
+        """The picture, uint8 (H, W, 3), RGB.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        return read_image(self.images[name])
+
+    def has_mask(self, name: str) -> bool:
+        """Whether the image has a mask; also an unlabelled one may, which serves to measure alone."""
+        return name in self.masks
+
+    def mask(self, name: str) -> NDArray[np.uint8]:
+        """The mask, uint8 (H, W): class indices and `ignore_index`.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        return read_indices(self.masks[name])
+
+
+def open_split(project: Project, dataset: str, split: str) -> Split:
+    """The split that `u2pl prepare` wrote.
+
+    Raises:
+        UserError: it is not prepared, or the lists or the data have changed since.
+    """
+    command = f"u2pl prepare --dataset {dataset} --split {split}"
+    data, folder = project.data(dataset), project.split(dataset, split)
+    try:
+        source = read_json(data / "source.json")
+        description = describe(read_json(data / "dataset.json"), str(data / "dataset.json"))
+        manifest = read_json(folder / "manifest.json")
+    except FileNotFoundError:
+        raise UserError(f"Split {split!r} of {dataset!r} is not prepared. Run: {command}") from None
+    lists = splits.read(folder)
+    if manifest["data"] != source["data"]:
+        raise UserError(
+            f"The files of {dataset!r} have changed since split {split!r} was prepared. Run: {command}"
+        )
+    if any(sha256(splits.text(getattr(lists, part))) != known for part, known in manifest["sha256"].items()):
+        raise UserError(f"The lists in {folder} were edited after they were prepared. Run: {command}")
+    records = source["files"]
+    splits.validate(lists, records, str(folder))
+    root = project.root / source["root"]
+    return Split(
+        dataset=dataset,
+        split=split,
+        classes=description.classes,
+        colors=description.colors,
+        ignore_index=description.ignore_index,
+        background=description.background,
+        labeled=lists.labeled,
+        unlabeled=lists.unlabeled,
+        val=lists.val,
+        manifest=manifest,
+        images={name: root / record["image"] for name, record in records.items()},
+        masks={name: data / "masks" / f"{name}.png" for name, record in records.items() if record["mask"]},
+    )

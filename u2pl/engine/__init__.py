@@ -1,0 +1,1 @@
+"""Training and evaluation of any method: the loop, checkpoints, run folders, scores."""

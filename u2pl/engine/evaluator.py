@@ -1,0 +1,67 @@
+"""Scores a network on a validation set: every image once, whole, at its mask's own resolution."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from u2pl.data.loader import validation
+from u2pl.data.prepared import Split
+from u2pl.engine import scores
+from u2pl.models.deeplab import DeepLabV3Plus, upsample
+from u2pl.settings import Recipe
+
+PROTOCOL = "whole image, single scale, mask resolution"
+_BATCH = 8
+_SAMPLES = 3
+
+
+@dataclass
+class Evaluation:
+    """The scores of one network."""
+
+    confusion: Tensor
+    samples: dict[str, Tensor] = field(default_factory=dict)
+    """Image name -> predicted classes (H, W), for the images that show the most classes."""
+
+    def iou(self, classes: list[str]) -> dict[str, float | None]:
+        """Class -> IoU in percent, None for a class that nowhere occurs."""
+        values = scores.iou(self.confusion).tolist()
+        return {name: None if value != value else value for name, value in zip(classes, values, strict=True)}
+
+    @property
+    def miou(self) -> float:
+        """Percent."""
+        return scores.miou(self.confusion)
+
+
+@torch.no_grad()
+def evaluate(network: DeepLabV3Plus, split: Split, recipe: Recipe, *, keep_samples: bool = False) -> Evaluation:
+    """Score `network` in evaluation mode on the split's validation images."""
+    device = next(network.parameters()).device
+    was_training = network.training
+    network.eval()
+    classes = len(split.classes)
+    result = Evaluation(torch.zeros(classes, classes, dtype=torch.int64))
+    richest: list[tuple[int, str, Tensor]] = []
+    for names, images, masks in _batches(split, recipe):
+        logits = network(images.to(device), represent=False).logits
+        prediction = upsample(logits, masks.shape[1:]).argmax(dim=1).cpu()
+        result.confusion += scores.confusion(prediction, masks, classes, split.ignore_index)
+        if keep_samples:
+            richest += [(len(m.unique()), n, p) for n, m, p in zip(names, masks, prediction, strict=True)]
+            richest = sorted(richest, key=lambda item: (-item[0], item[1]))[:_SAMPLES]
+    result.samples = {name: prediction for _, name, prediction in richest}
+    network.train(was_training)
+    return result
+
+
+def _batches(split: Split, recipe: Recipe) -> Iterator[tuple[list[str], Tensor, Tensor]]:
+    """Runs of validation images of one size, a few at a time."""
+    for _, run in groupby(validation(split, recipe), key=lambda item: (item[1].shape, item[2].shape)):
+        items = list(run)
+        for start in range(0, len(items), _BATCH):
+            names, images, masks = zip(*items[start : start + _BATCH], strict=True)
+            yield list(names), torch.cat(images), torch.stack(masks)

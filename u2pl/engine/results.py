@@ -1,0 +1,122 @@
+"""Evaluates finished runs and writes what tables and reports read."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from u2pl.data.prepared import Split, open_split
+from u2pl.engine.evaluator import Evaluation, evaluate
+from u2pl.errors import UserError, unknown
+from u2pl.files import read_json, write_json
+from u2pl.models.deeplab import DeepLabV3Plus
+from u2pl.project import Project, slug
+from u2pl.settings import Recipe, load
+
+
+def run_path(project: Project, name: str) -> Path:
+    """The folder of a run that exists, by its name or its path."""
+    path = project.runs / name
+    if not (path / "run.json").is_file():
+        path = Path(name)
+    if not (path / "run.json").is_file():
+        known = [p.parent.name for p in project.runs.glob("*/run.json")]
+        raise unknown("run", name, known) if known else UserError(
+            "There is no run yet. Train one: u2pl train --dataset shapes --split 1/8"
+        )
+    return path
+
+
+def load_network(path: Path, classes: int) -> tuple[DeepLabV3Plus, Recipe]:
+    """The network a finished run is judged by, in evaluation mode, and its recipe.
+
+    Raises:
+        UserError: the run is not finished, or its weights are damaged.
+    """
+    run = read_json(path / "run.json")
+    if not (path / "weights.pt").is_file():
+        raise UserError(f"{path.name} is not finished. Go on with: {train_command(run)}")
+    recipe = load(Recipe, run["recipe"], "recipe")
+    try:
+        state = torch.load(path / "weights.pt", map_location="cpu", weights_only=True)["state"]
+    except Exception as error:
+        raise UserError(
+            f"{path / 'weights.pt'} cannot be read ({type(error).__name__}). Delete {path} and train the run again: "
+            f"{train_command(run)}"
+        ) from None
+    representation = any(key.startswith("representer.") for key in state)
+    network = DeepLabV3Plus(classes, recipe.model_copy(update={"weights": "none"}), representation=representation)
+    network.load_state_dict(state)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return network.to(device, memory_format=torch.channels_last).eval(), recipe
+
+
+def train_command(run: dict[str, Any]) -> str:
+    """The command line that trains the run again."""
+    overrides = "".join(f" --set {key}={value}" for key, value in run["overrides"].items())
+    return (
+        f"u2pl train --dataset {run['dataset']} --split {run['split']} --method {run['method']} "
+        f"--seed {run['seed']}{overrides}"
+    )
+
+
+def evaluate_run(project: Project, name: str, into: Path | None = None) -> dict[str, Any]:
+    """Score a finished run's final network and write a results folder.
+
+    Args:
+        into: folder that receives NAME/ with metrics.json, history.csv and samples/; default: the run's own folder
+            receives the samples.
+
+    Returns:
+        The metrics, as in metrics.json.
+    """
+    path = run_path(project, name)
+    run = read_json(path / "run.json")
+    split = open_split(project, run["dataset"], run["split"])
+    network, recipe = load_network(path, len(split.classes))
+    result = evaluate(network, split, recipe, keep_samples=True)
+    metrics: dict[str, Any] = read_json(path / "metrics.json")
+    metrics["miou"]["last"] = result.miou
+    metrics["iou"] = result.iou(split.classes)
+    metrics["revision"] = revision(project)
+    _write_samples(path / "samples", split, result)
+    if into is not None:
+        target = into / run["name"]
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(path / "samples", target / "samples")
+        shutil.copy(path / "history.csv", target / "history.csv")
+        write_json(target / "metrics.json", metrics)
+    return metrics
+
+
+def revision(project: Project) -> str | None:
+    """The project's git commit, None outside a repository."""
+    try:
+        command = ["git", "-C", str(project.root), "rev-parse", "--short=12", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _write_samples(folder: Path, split: Split, result: Evaluation) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, prediction in result.samples.items():
+        pictures = {
+            "input": split.image(name),
+            "truth": colored(split.mask(name), split.colors),
+            "prediction": colored(prediction.numpy().astype(np.uint8), split.colors),
+        }
+        for kind, picture in pictures.items():
+            Image.fromarray(picture).save(folder / f"{slug(name)}.{kind}.png")
+
+
+def colored(mask: np.ndarray, colors: list[tuple[int, int, int]]) -> np.ndarray:
+    """A class map (H, W) in the data set's colours, (H, W, 3) uint8; pixels of no class are white."""
+    palette = np.full((256, 3), 255, np.uint8)
+    palette[: len(colors)] = colors
+    return palette[mask]

@@ -1,0 +1,151 @@
+"""A run's work folder: who it belongs to, what happened, where training stands."""
+
+import csv
+import json
+import math
+import os
+import platform
+import shutil
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+import yaml
+
+from u2pl.errors import UserError
+from u2pl.files import read_json, write_atomically, write_json, write_text
+from u2pl.project import Project
+from u2pl.settings import differences
+
+
+class RunFolder:
+    """`runs/NAME/`, held by one process at a time."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._lock = filelock.FileLock(path / "lock")
+
+    @classmethod
+    def claim(cls, project: Project, name: str, description: Mapping[str, Any], *, fresh: bool) -> "RunFolder":
+        """Take the folder of a run, making it where there is none.
+
+        Args:
+            description: the contents of run.json but for what is known here (uid, creation time, machine).
+            fresh: where the folder holds a run of other settings, move that aside instead of refusing.
+
+        Raises:
+            UserError: another process holds the folder, it cannot be written, or it holds a run of other settings.
+        """
+        folder = cls(project.runs / name)
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            folder._lock.acquire(blocking=False)
+        except filelock.Timeout:
+            raise UserError(
+                f"Another process{folder._holder()} is training {name}. Wait for it, or stop it first."
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"Cannot write {folder.path}: {error.strerror}. Make the folder writable, or set U2PL_ROOT to "
+                "another copy of the project."
+            ) from None
+        write_text(folder.path / "holder", f"{platform.node()} {os.getpid()}\n")
+        old = folder.read("run.json")
+        if old is not None and old["fingerprint"] != description["fingerprint"]:
+            if not fresh:
+                lines = "\n  ".join(differences(old["facts"], description["facts"]))
+                folder.release()
+                raise UserError(
+                    f"{folder.path} holds a run of other settings:\n  {lines}\n"
+                    "Add --fresh to move that run aside and start anew, or take the old settings."
+                )
+            folder._move_aside(project.runs / ".old" / f"{name}-{old['fingerprint']}")
+            old = None
+        if old is None:
+            machine = {"host": platform.node(), "processor": platform.machine(), "torch": torch.__version__,
+                       "threads": torch.get_num_threads()}
+            created = datetime.now(UTC).isoformat(timespec="seconds")
+            run = {**description, "uid": uuid.uuid4().hex, "created": created, "tags": machine}
+            write_json(folder.path / "run.json", run)
+            write_text(folder.path / "settings.yaml", yaml.safe_dump(
+                {key: run[key] for key in ("dataset", "split", "method", "seed", "recipe", "hyper")}, sort_keys=False
+            ))
+        return folder
+
+    def release(self) -> None:
+        """Let go of the folder."""
+        self._lock.release()
+
+    def read(self, name: str) -> Any:
+        """A JSON file of the folder, None where there is none."""
+        path = self.path / name
+        return read_json(path) if path.is_file() else None
+
+    def event(self, event: str, step: int, epoch: int, metrics: Mapping[str, float] | None = None) -> None:
+        """Append a line to events.jsonl, the truth about the run; values that are not finite are left out."""
+        line = {
+            "time": time.time_ns() // 1_000_000,
+            "event": event,
+            "step": step,
+            "epoch": epoch,
+            "metrics": {key: value for key, value in (metrics or {}).items() if math.isfinite(value)},
+        }
+        with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def write_history(self, rows: list[dict[str, float]]) -> None:
+        """Write history.csv: one row an epoch."""
+        names = list(dict.fromkeys(key for row in rows for key in row))
+
+        def write(path: Path) -> None:
+            with path.open("w", encoding="utf-8", newline="") as file:
+                writer = csv.DictWriter(file, names)
+                writer.writeheader()
+                writer.writerows(rows)
+
+        write_atomically(self.path / "history.csv", write)
+
+    def save(self, name: str, state: Mapping[str, Any]) -> None:
+        """Write tensors and plain values to `name`; the file it replaces is kept as `name` + ".previous"."""
+        path = self.path / name
+        try:
+            write_atomically(path.with_name(f"{name}.new"), lambda temporary: torch.save(state, temporary))
+        except OSError as error:
+            raise UserError(f"Cannot write {path}: {error.strerror}. Free some space and start the same command again.") from None
+        if path.exists():
+            path.replace(path.with_name(f"{name}.previous"))
+        path.with_name(f"{name}.new").replace(path)
+
+    def load(self, name: str) -> dict[str, Any] | None:
+        """The newest readable state of `name`, None where there is none; a damaged file falls back to the one before."""
+        for candidate in (name, f"{name}.previous"):
+            path = self.path / candidate
+            if not path.is_file():
+                continue
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True)
+            except Exception as error:  # whatever half a file does to the unpickler
+                print(f"Warning: {path} cannot be read ({type(error).__name__}); trying the checkpoint before it.")
+        return None
+
+    def _holder(self) -> str:
+        try:
+            host, pid = (self.path / "holder").read_text().split()
+        except (OSError, ValueError):
+            return ""
+        return f" (process {pid} on {host})"
+
+    def _move_aside(self, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            shutil.rmtree(target)
+        target.mkdir()
+        for item in self.path.iterdir():
+            if item.name not in ("lock", "holder"):
+                item.rename(target / item.name)
+

@@ -1,0 +1,336 @@
+"""Trains one run: builds it, goes on where it stopped, keeps its folder up to date."""
+
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from u2pl import methods
+from u2pl.data.loader import Batch, Batches
+from u2pl.data.prepared import Split, open_split
+from u2pl.engine.evaluator import PROTOCOL, Evaluation, evaluate
+from u2pl.engine.run_folder import RunFolder
+from u2pl.errors import Interrupted, UserError
+from u2pl.files import sha256_json, write_json, write_text
+from u2pl.methods import Classes, Method, Step
+from u2pl.project import Project
+from u2pl.settings import RECIPE_VERSION, Params, ResolvedRun, RunSpec, fingerprint
+from u2pl.tracking import Sidecar
+
+_LOG_EVERY = 10
+"""Steps between two lines of events.jsonl, and between two looks at whether the loss is finite."""
+_CHECKPOINT_SECONDS = 60
+"""Least time between two checkpoints; the end and an interruption always write one."""
+
+Observer = Callable[[str, int, int, Mapping[str, float]], None]
+"""Called with (event, step, steps, metrics) where event is "step" or "epoch", for a progress bar."""
+
+
+@dataclass
+class _Progress:
+    """What a checkpoint holds beside the tensors."""
+
+    step: int = 0
+    best: float = -1.0
+    best_epoch: int = -1
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def describe(project: Project, spec: RunSpec) -> tuple[ResolvedRun, Split, dict[str, Any]]:
+    """A run's settings, its data, and what run.json says of it (with the fingerprint of all that decides numbers)."""
+    resolved = Params.read(project).resolve(spec)
+    split = open_split(project, spec.dataset, spec.split)
+    checked = methods.settings(spec.method, resolved.hyper)
+    facts = {
+        "recipe_version": RECIPE_VERSION,
+        "dataset": spec.dataset,
+        "split": spec.split,
+        "data": sha256_json(split.manifest),
+        "method": spec.method,
+        "seed": spec.seed,
+        "recipe": resolved.recipe.model_dump(mode="json"),
+        "hyper": checked.model_dump(mode="json"),
+    }
+    description = {
+        "name": resolved.name,
+        **{key: facts[key] for key in ("dataset", "split", "method", "seed")},
+        "overrides": dict(spec.overrides),
+        "recipe": facts["recipe"],
+        "hyper": facts["hyper"],
+        "fingerprint": fingerprint(facts),
+        "facts": facts,
+    }
+    return resolved, split, description
+
+
+def train(
+    project: Project,
+    spec: RunSpec,
+    *,
+    fresh: bool = False,
+    parent: str | None = None,
+    observe: Observer = lambda *_: None,
+) -> Path:
+    """Train a run to its end and return its folder; a finished one is returned at once.
+
+    Args:
+        fresh: move a run of other settings that has the same name aside.
+        parent: the ablation this run is trained for.
+        observe: told about steps and epochs.
+
+    Raises:
+        UserError: bad settings or data, a folder held by another process, a loss that is not finite.
+        Interrupted: SIGTERM or Ctrl-C came; the state is saved.
+    """
+    resolved, split, description = describe(project, spec)
+    folder = RunFolder.claim(project, resolved.name, {**description, "parent": parent}, fresh=fresh)
+    try:
+        if folder.read("metrics.json") is None:
+            run = _Run(resolved, split, folder)
+            with _tracked(project, folder), _stop_signals() as stopped:
+                run.train(observe, stopped)
+        return folder.path
+    finally:
+        folder.release()
+
+
+class _Run:
+    """The objects of one training run."""
+
+    def __init__(self, resolved: ResolvedRun, split: Split, folder: RunFolder):
+        self.spec, self.recipe, self.split, self.folder = resolved.spec, resolved.recipe, split, folder
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.manual_seed(self.spec.seed)
+        classes = Classes(len(split.classes), split.ignore_index, split.background)
+        method = methods.create(self.spec.method, classes, self.recipe, resolved.hyper)
+        self.method: Method = method.to(self.device, memory_format=torch.channels_last)
+        self.optimizer = torch.optim.SGD(
+            method.parameter_groups(), momentum=self.recipe.momentum, weight_decay=self.recipe.weight_decay
+        )
+        self.base_lr = [group["lr"] for group in self.optimizer.param_groups]
+        self.epoch_steps = self._epoch_steps()
+        self.steps = self.recipe.epochs * self.epoch_steps
+        self.progress = _Progress()
+        self._log: dict[str, list[Tensor]] = defaultdict(list)
+
+    def _epoch_steps(self) -> int:
+        """Steps of an epoch: full batches in one pass over the list that the method's epochs follow."""
+        labeled, unlabeled = len(self.split.labeled), len(self.split.unlabeled)
+        images = labeled if self.method.epoch_follows_labeled() or not unlabeled else unlabeled
+        return max(images // self.recipe.batch, 1)
+
+    def train(self, observe: Observer, stopped: Callable[[], bool]) -> None:
+        """From the last checkpoint, or the beginning, to the end."""
+        self._resume()
+        progress = self.progress
+        batches = Batches(
+            self.split,
+            recipe=self.recipe,
+            seed=self.spec.seed,
+            start_step=progress.step,
+            end_step=self.steps,
+            unlabeled=self.method.uses_unlabeled,
+            workers=0 if self.device.type == "cpu" else 4,
+        )
+        self.method.train()
+        clock = saved = time.monotonic()
+        for batch in batches:
+            self._step(batch)
+            if progress.step % _LOG_EVERY == 0 or progress.step == self.steps:
+                metrics = self._log_step()
+                observe("step", progress.step, self.steps, metrics)
+            now = time.monotonic()
+            progress.seconds += now - clock
+            clock = now
+            if progress.step % self.epoch_steps == 0:
+                metrics = self._end_epoch()
+                observe("epoch", progress.step, self.steps, metrics)
+                clock = time.monotonic()
+                if clock - saved > _CHECKPOINT_SECONDS:
+                    self._save()
+                    saved = time.monotonic()
+            if stopped() and progress.step < self.steps:
+                self._check_finite()
+                self._save()
+                self.folder.event("interrupted", progress.step, self._epoch)
+                raise Interrupted(
+                    f"Stopped at step {progress.step} of {self.steps}; the state is saved in {self.folder.path}. "
+                    "Start the same command again to go on."
+                )
+        self._finish()
+
+    @property
+    def _epoch(self) -> int:
+        return min(self.progress.step // self.epoch_steps, self.recipe.epochs - 1)
+
+    def _step(self, batch: Batch) -> None:
+        index = self.progress.step
+        # All randomness of a step comes from (seed, step): nothing of it has to be saved or can be lost.
+        seed = int(sha256_json([self.spec.seed, index])[:15], 16)
+        torch.manual_seed(seed)
+        step = Step(index, self._epoch, self.recipe.epochs, self.epoch_steps, torch.Generator().manual_seed(seed))
+        factor = (1 - index / self.steps) ** self.recipe.poly_power
+        for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
+            group["lr"] = lr * factor
+
+        result = self.method.step(_to(batch, self.device), step)
+        loss = torch.stack(list(result.losses.values())).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.method.after_update(step)
+
+        self.progress.step += 1
+        record = {"loss": loss, **{f"loss/{k}": v for k, v in result.losses.items()}, **result.health}
+        for name, value in record.items():
+            self._log[name].append(torch.as_tensor(value).detach())
+
+    def _log_step(self) -> dict[str, float]:
+        """Write the newest values to events.jsonl. The only place in the loop that waits for the device."""
+        self._check_finite()
+        step = self.progress.step
+        metrics = {name: float(values[-1]) for name, values in self._log.items()}
+        metrics["lr"] = self.optimizer.param_groups[0]["lr"]
+        self.folder.event("step", step, (step - 1) // self.epoch_steps, metrics)
+        return metrics
+
+    def _check_finite(self) -> None:
+        losses = self._log["loss"]
+        if not losses:
+            return
+        bad = (~torch.isfinite(torch.stack(losses))).nonzero()
+        if len(bad) == 0:
+            return
+        back = len(losses) - int(bad[0])
+        terms = [k for k, v in self._log.items() if k.startswith("loss/") and not bool(torch.isfinite(torch.stack(v)).all())]
+        step = self.progress.step - back
+        self.folder.event("failed", step, self._epoch)
+        kept = self.folder.path / "last.pt"
+        raise UserError(
+            f"The loss is not finite at step {step} ({', '.join(terms) or 'their sum'}). Stopped; "
+            + (f"the last good checkpoint is {kept}. " if kept.exists() else "there was no checkpoint yet. ")
+            + f"Try a smaller learning rate: --set lr={self.recipe.lr / 10:g}"
+        )
+
+    def _end_epoch(self) -> dict[str, float]:
+        self._check_finite()
+        progress = self.progress
+        epoch = progress.step // self.epoch_steps - 1
+        result, network = self._evaluate(epoch)
+        metrics = {"val/miou": result.miou}
+        metrics |= {f"val/iou/{k}": v for k, v in result.iou(self.split.classes).items() if v is not None}
+        metrics |= {f"train/{k}": float(torch.stack(v).float().nanmean()) for k, v in self._log.items()}
+        metrics["lr"] = self.optimizer.param_groups[0]["lr"]
+        metrics["images_per_second"] = self._images_seen() / max(progress.seconds, 1e-9)
+        self._log.clear()
+        progress.history.append({"epoch": epoch, "step": progress.step, **metrics})
+        if result.miou > progress.best:
+            progress.best, progress.best_epoch = result.miou, epoch
+            self.folder.save("best.pt", network)
+        self.folder.event("epoch", progress.step, epoch, metrics)
+        self.folder.write_history(progress.history)
+        return metrics
+
+    def _evaluate(self, epoch: int) -> tuple[Evaluation, dict[str, Any]]:
+        name, network = self.method.evaluated(epoch)
+        result = evaluate(network, self.split, self.recipe)
+        return result, {"network": name, "epoch": epoch, "state": network.state_dict()}
+
+    def _images_seen(self) -> int:
+        return self.progress.step * self.recipe.batch * (2 if self.method.uses_unlabeled else 1)
+
+    def _resume(self) -> None:
+        for name in ("labeled", "unlabeled", "val"):
+            lines = getattr(self.split, name)
+            write_text(self.folder.path / f"{name}.txt", "".join(f"{line}\n" for line in lines))
+        state = self.folder.load("last.pt")
+        if state is None:
+            self.folder.event("start", 0, 0)
+            return
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = _Progress(**state["progress"])
+        for name, values in state["log"].items():
+            self._log[name] = list(values)
+        self.folder.event("resume", self.progress.step, self._epoch)
+
+    def _save(self) -> None:
+        self.folder.save(
+            "last.pt",
+            {
+                "method": self.method.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "progress": vars(self.progress),
+                "log": {name: torch.stack(values) for name, values in self._log.items()},
+            },
+        )
+
+    def _finish(self) -> None:
+        progress = self.progress
+        name, network = self.method.evaluated(self.recipe.epochs - 1)
+        self.folder.save("weights.pt", {"network": name, "epoch": self._epoch, "state": network.state_dict()})
+        last = progress.history[-1]
+        metrics = {
+            **{key: self.folder.read("run.json")[key] for key in (
+                "name", "dataset", "split", "method", "seed", "overrides", "recipe", "hyper", "fingerprint")},
+            "protocol": {"evaluation": PROTOCOL, "network": name, "checkpoint": "last"},
+            "split_source": self.split.manifest["source"],
+            "labeled": len(self.split.labeled),
+            "unlabeled": len(self.split.unlabeled),
+            "miou": {"last": last["val/miou"], "best": progress.best, "best_epoch": progress.best_epoch},
+            "iou": {c: last.get(f"val/iou/{c}") for c in self.split.classes},
+            "steps": progress.step,
+            "epochs": self.recipe.epochs,
+            "seconds": round(progress.seconds, 1),
+            "images_per_second": round(self._images_seen() / max(progress.seconds, 1e-9), 1),
+        }
+        self.folder.event("end", progress.step, self._epoch)
+        write_json(self.folder.path / "metrics.json", metrics)
+        # A finished run is never resumed: what only resuming needs is several times its weights.
+        for leftover in self.folder.path.glob("last.pt*"):
+            leftover.unlink()
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    if device.type == "cpu":
+        return batch
+    return Batch(*(None if t is None else t.pin_memory().to(device, non_blocking=True) for t in batch))
+
+
+@contextmanager
+def _tracked(project: Project, folder: RunFolder) -> Iterator[None]:
+    """Mirror the run into the tracking store while it trains, from a process of its own."""
+    sidecar = Sidecar.start(project, folder.path)
+    try:
+        yield
+    finally:
+        warning = sidecar.close()
+        if warning:
+            print(f"Warning: {warning}")
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Turn SIGTERM and SIGINT into a question the loop asks after each step; a second signal ends at once."""
+    received: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for signal_number, handler in before.items():
+            signal.signal(signal_number, handler)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for signal_number, handler in before.items():
+            signal.signal(signal_number, handler)

@@ -1,0 +1,5 @@
+"""The paper's equations as pure functions, and the memory bank: tensors in, tensors out, on any device.
+
+Shape suffixes: B images, C classes, H x W pixels, D features; P pixels of a batch in one row, M anchors
+of a class, N negatives of an anchor.
+"""

@@ -1,0 +1,55 @@
+"""Splits pixels into reliable and unreliable ones by the entropy of the teacher's prediction (Sec. 3.2)."""
+
+import torch
+from torch import Tensor
+
+
+def entropy(prob_BCHW: Tensor) -> Tensor:
+    """Entropy of each pixel's class distribution in nats, (B, H, W) (Eq. 5); 0 log 0 counts as 0."""
+    return torch.special.entr(prob_BCHW).sum(dim=1)
+
+
+def alpha_t(alpha0: float, epoch: int, epochs: int) -> float:
+    """Share of the pixels that are unreliable in an epoch (Eq. 7), counted from 0."""
+    return alpha0 * (1 - epoch / epochs)
+
+
+def percentile(values: Tensor, valid: Tensor, share: float | Tensor) -> Tensor:
+    """The value below which `share` (0 to 1) of the valid `values` lie, interpolated linearly as np.percentile does.
+
+    Args:
+        values: floats of any shape.
+        valid: bool of the same shape; the others do not count.
+
+    Returns:
+        0-d tensor on the same device, computed there: no count travels to the host. NaN when nothing is
+        valid, so that every comparison with it is False.
+    """
+    # Not torch.nanquantile: it refuses more than 2^24 values, and indexing by a mask would wait for the device.
+    ordered = values.masked_fill(~valid, torch.inf).flatten().sort().values
+    count = valid.sum()
+    position = (count - 1).clamp(min=0).to(torch.float64) * share
+    below = position.floor()
+    weight = (position - below).to(values.dtype)
+    low = ordered[below.long()]
+    high = ordered[torch.minimum(below.long() + 1, (count - 1).clamp(min=0))]
+    return torch.where(count > 0, low + (high - low) * weight, torch.nan)
+
+
+def gamma_t(entropy_BHW: Tensor, valid_BHW: Tensor, alpha: float) -> Tensor:
+    """Entropy from which a pixel counts as unreliable, one number for the whole batch (Eq. 6).
+
+    Args:
+        entropy_BHW: nats, from `entropy`.
+        valid_BHW: bool; False where a pixel is padding.
+        alpha: share of the valid pixels to call unreliable, from `alpha_t`.
+
+    Returns:
+        0-d tensor; NaN when no pixel is valid.
+    """
+    return percentile(entropy_BHW, valid_BHW, 1 - alpha)
+
+
+def pseudo_label(prob_BCHW: Tensor, entropy_BHW: Tensor, gamma: Tensor, ignore_index: int) -> Tensor:
+    """The likeliest class where the entropy is below gamma_t, else `ignore_index`; (B, H, W) int64 (Eq. 6)."""
+    return torch.where(entropy_BHW < gamma, prob_BCHW.argmax(dim=1), ignore_index)

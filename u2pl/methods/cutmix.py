@@ -1,0 +1,34 @@
+"""CutMix: MT whose student sees unlabelled images mixed by boxes.
+
+"The only difference between MT and CutMix is that the latter applies CutMix to unlabelled images" (App. A).
+"""
+
+import torch
+from pydantic import Field
+
+from u2pl.data.mixing import half_area_boxes, paste_neighbor
+from u2pl.methods.base import Step, method
+from u2pl.methods.mt import MeanTeacher, MeanTeacherSettings, Pseudo
+from u2pl.settings import Settings
+
+
+class CutMixSettings(MeanTeacherSettings):
+    """Hyper-parameters of CutMix."""
+
+    cutmix_probability: float = Field(ge=0, le=1)
+    """Probability that a batch is mixed."""
+
+
+@method("cutmix")
+class CutMix(MeanTeacher):
+    """MT with mixed images."""
+
+    settings_class: type[Settings] = CutMixSettings
+    settings: CutMixSettings
+
+    def augmented(self, pseudo: Pseudo, step: Step) -> Pseudo:
+        """Images, labels and entropies mixed with the same boxes, in the given share of the steps."""
+        if torch.rand((), generator=step.generator) >= self.settings.cutmix_probability:
+            return pseudo
+        inside = half_area_boxes(*pseudo.label.shape, step.generator).to(pseudo.label.device)
+        return Pseudo(*(paste_neighbor(inside, tensor) for tensor in pseudo))

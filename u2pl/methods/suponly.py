@@ -1,0 +1,46 @@
+"""SupOnly: the labelled images alone, the baseline of every table."""
+
+from typing import Any, Literal
+
+from u2pl.data.loader import Batch
+from u2pl.losses.cross_entropy import cross_entropy
+from u2pl.methods.base import Classes, Method, Step, StepResult, method
+from u2pl.models.deeplab import DeepLabV3Plus, upsample
+from u2pl.settings import Recipe, Settings
+
+
+class SupOnlySettings(Settings):
+    """Hyper-parameters of SupOnly."""
+
+    epoch: Literal["labeled", "unlabeled"]
+    """What an epoch is a pass over; `unlabeled` gives as many steps as the semi-supervised methods have."""
+
+
+@method("suponly")
+class SupOnly(Method):
+    """Cross-entropy on the labelled images (Eq. 2)."""
+
+    settings_class = SupOnlySettings
+    uses_unlabeled = False
+    settings: SupOnlySettings
+
+    def __init__(self, classes: Classes, recipe: Recipe, settings: SupOnlySettings):
+        super().__init__(classes, recipe, settings)
+        self.student = DeepLabV3Plus(classes.count, recipe, representation=False)
+
+    def step(self, batch: Batch, step: Step) -> StepResult:
+        """L_s (Eq. 2)."""
+        logits = upsample(self.student(batch.labeled_image).logits, batch.labeled_mask.shape[1:])
+        return StepResult({"supervised": cross_entropy(logits, batch.labeled_mask, self.classes.ignore_index)})
+
+    def evaluated(self, epoch: int) -> tuple[str, DeepLabV3Plus]:
+        """The student."""
+        return "student", self.student
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The student's."""
+        return self.student.parameter_groups(self.recipe.lr, self.recipe.head_lr_multiplier)
+
+    def epoch_follows_labeled(self) -> bool:
+        """As the setting says."""
+        return self.settings.epoch == "labeled"

@@ -1,0 +1,114 @@
+"""torchvision's residual networks with the stride of the last stages turned into dilation."""
+
+import importlib.util
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from u2pl.errors import UserError
+
+
+def _declare_missing_torchvision_operators() -> None:
+    """Let torchvision import beside a torch built without CUDA.
+
+    torchvision's published wheels are linked against CUDA. Where that library cannot be loaded, its
+    import ends with "operator torchvision::nms does not exist", although nothing here detects boxes.
+    Declaring the two names is all the import asks for.
+    """
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        raise UserError("torchvision is not installed. Install the project again: make install")
+    try:
+        for library in Path(spec.origin).parent.glob("_C*.so"):
+            torch.ops.load_library(str(library))
+    except OSError:
+        for name in ("nms", "qnms"):
+            _fragment.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+
+_fragment = torch.library.Library("torchvision", "FRAGMENT")  # the declarations live as long as this object
+_declare_missing_torchvision_operators()
+
+import torchvision.models as zoo  # noqa: E402
+from torchvision.models.resnet import BasicBlock, ResNet  # noqa: E402
+
+_CONSTRUCTORS = {
+    "resnet18": zoo.resnet18,
+    "resnet34": zoo.resnet34,
+    "resnet50": zoo.resnet50,
+    "resnet101": zoo.resnet101,
+}
+_MULTI_GRID = (2, 2, 4)
+
+
+def _dilate(stage: nn.Sequential, previous: int, dilation: int, grid: tuple[int, ...]) -> None:
+    """Remove a stage's stride and dilate its 3x3 convolutions.
+
+    As is usual, the first block keeps the dilation of the stage before (`previous`), the others take
+    this stage's; each is multiplied by its entry of `grid`.
+    """
+    for index, block in enumerate(stage):
+        d = (previous if index == 0 else dilation) * grid[min(index, len(grid) - 1)]
+        for module in block.modules():
+            if not isinstance(module, nn.Conv2d):
+                continue
+            module.stride = (1, 1)
+            if module.kernel_size == (3, 3):
+                module.dilation = (d, d)
+                module.padding = (d, d)
+
+
+def _resnet(name: str, weights: str) -> ResNet:
+    # The last norm of every residual block starts at zero, as in the released code.
+    if name == "resnet10":
+        if weights != "none":
+            raise UserError("There are no ImageNet weights for resnet10. Use resnet18, or --set weights=none.")
+        return ResNet(BasicBlock, [1, 1, 1, 1], zero_init_residual=True)
+    try:
+        return _CONSTRUCTORS[name](weights="DEFAULT" if weights == "imagenet" else None, zero_init_residual=True)
+    except OSError as error:  # urllib's errors are OSErrors
+        raise UserError(
+            f"The ImageNet weights of {name} could not be downloaded ({error}). Copy the file that a machine with "
+            f"network keeps in its torch hub folder to {torch.hub.get_dir()}/checkpoints, or train from scratch "
+            "with --set weights=none."
+        ) from None
+
+
+class Backbone(nn.Module):
+    """A ResNet without its classifier.
+
+    Args:
+        name: resnet10, 18, 34, 50 or 101.
+        weights: "none" (He initialisation) or "imagenet" (torchvision's newest weights).
+        output_stride: input pixels per feature of the last stage, 8 or 16.
+        multi_grid: multiply the last stage's dilations by (2, 2, 4), as the released code does.
+
+    Raises:
+        UserError: ImageNet weights are asked for and can neither be found nor downloaded.
+    """
+
+    def __init__(self, name: str, *, weights: str = "none", output_stride: int = 8, multi_grid: bool = True):
+        super().__init__()
+        grid = _MULTI_GRID if multi_grid else (1,)
+        net = _resnet(name, weights)
+        if output_stride == 8:
+            _dilate(net.layer3, 1, 2, (1,))
+            _dilate(net.layer4, 2, 4, grid)
+        else:
+            _dilate(net.layer4, 1, 2, grid)
+        self.stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
+        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+        self.low_channels = _channels(net.layer1)
+        self.channels = _channels(net.layer4)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of the first stage (stride 4) and of the last one (output stride)."""
+        low = self.layer1(self.stem(image))
+        return low, self.layer4(self.layer3(self.layer2(low)))
+
+
+def _channels(stage: nn.Sequential) -> int:
+    """Channels that come out of a residual stage."""
+    block = stage[-1]
+    return (block.bn3 if hasattr(block, "bn3") else block.bn2).num_features

@@ -1,0 +1,119 @@
+"""DeepLabv3+ with the paper's segmentation and representation heads (Sec. 4.1)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from u2pl.models.backbone import Backbone
+from u2pl.settings import Recipe
+
+_RATES = (12, 24, 36)
+_DROPOUT = 0.1
+
+
+class Output(NamedTuple):
+    """What the network says about a batch, at a quarter of its resolution."""
+
+    logits: Tensor
+    """(B, C, h, w), before the softmax."""
+    representation: Tensor | None
+    """(B, D, h, w), not normalised; None where the network has no representation head or was not asked."""
+
+
+def _conv_bn_relu(inputs: int, outputs: int, kernel: int = 1, dilation: int = 1) -> nn.Sequential:
+    padding = dilation * (kernel // 2)
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling: the whole image, 1x1, and 3x3 at dilations 12, 24 and 36."""
+
+    def __init__(self, inputs: int, width: int):
+        super().__init__()
+        # Batch norm over the pooled branch's single pixel an image: a training batch needs two images.
+        self.pool = _conv_bn_relu(inputs, width)
+        self.branches = nn.ModuleList(
+            [_conv_bn_relu(inputs, width), *(_conv_bn_relu(inputs, width, 3, rate) for rate in _RATES)]
+        )
+        self.project = nn.Sequential(_conv_bn_relu(5 * width, width, 3), nn.Dropout2d(_DROPOUT))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, h, w) -> (B, width, h, w)."""
+        pooled = self.pool(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
+        return self.project(torch.cat([pooled, *(branch(x) for branch in self.branches)], dim=1))
+
+
+def _head(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    """Two Conv-BN-ReLU blocks, the first of which halves the channels, and a 1x1 classifier (Sec. 4.1)."""
+    return nn.Sequential(
+        _conv_bn_relu(inputs, width, 3),
+        nn.Dropout2d(_DROPOUT),
+        _conv_bn_relu(width, width, 3),
+        nn.Dropout2d(_DROPOUT),
+        nn.Conv2d(width, outputs, 1),
+    )
+
+
+class DeepLabV3Plus(nn.Module):
+    """Encoder h, segmentation head f and representation head g.
+
+    Args:
+        classes: number of classes C.
+        recipe: backbone, width (256 in the paper: heads see 512 channels) and representation size D.
+        representation: False leaves head g out, for methods that have no use for it.
+    """
+
+    def __init__(self, classes: int, recipe: Recipe, *, representation: bool):
+        super().__init__()
+        self.autocast = recipe.precision == "bfloat16"
+        self.backbone = Backbone(
+            recipe.backbone,
+            weights=recipe.weights,
+            output_stride=recipe.output_stride,
+            multi_grid=recipe.multi_grid,
+        )
+        width = recipe.width
+        self.aspp = ASPP(self.backbone.channels, width)
+        # The released code keeps 256 low-level channels where DeepLabv3+ has 48, and a bias in this one convolution.
+        self.low = nn.Sequential(
+            nn.Conv2d(self.backbone.low_channels, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+        )
+        self.classifier = _head(2 * width, width, classes)
+        self.representer = _head(2 * width, width, recipe.representation) if representation else None
+
+    def forward(self, image: Tensor, *, represent: bool = True) -> Output:
+        """Logits, and representations where `represent` and there is a head for them.
+
+        Args:
+            image: (B, 3, H, W), normalised.
+        """
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.autocast):
+            low, high = self.backbone(image.contiguous(memory_format=torch.channels_last))
+            low = self.low(low)
+            high = interpolate(self.aspp(high), size=low.shape[2:], mode="bilinear", align_corners=True)
+            features = torch.cat([low, high], dim=1)
+            logits = self.classifier(features)
+            head = self.representer if represent else None
+            representation = None if head is None else head(features)
+        # Softmax, entropy and losses need float32 behind a network in bfloat16.
+        return Output(logits.float(), None if representation is None else representation.float())
+
+    def parameter_groups(self, lr: float, head_lr_multiplier: float) -> list[dict[str, object]]:
+        """The encoder's parameters at `lr`, all others at `lr` x `head_lr_multiplier` (Sec. 4.1)."""
+        encoder = {id(parameter) for parameter in self.backbone.parameters()}
+        heads = [parameter for parameter in self.parameters() if id(parameter) not in encoder]
+        return [
+            {"params": list(self.backbone.parameters()), "lr": lr},
+            {"params": heads, "lr": lr * head_lr_multiplier},
+        ]
+
+
+def upsample(logits: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Logits at another resolution: bilinear, corners aligned."""
+    return interpolate(logits, size=size, mode="bilinear", align_corners=True)

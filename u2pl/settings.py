@@ -1,0 +1,258 @@
+"""Typed settings read from params.yaml, with overrides; a run's name and its fingerprint.
+
+A value has one home, params.yaml; types, ranges and meaning stand in the classes here and, for a
+method, beside the method.
+"""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from u2pl.errors import UsageError, UserError, unknown
+from u2pl.files import sha256_json
+from u2pl.project import Project, slug
+
+RECIPE_VERSION = 1
+"""Part of every fingerprint. Raise it when a change of the code changes the numbers a run gives."""
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown keys are refused, values cannot change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def load(cls: type[S], values: Mapping[str, Any], where: str) -> S:
+    """`values` as a `cls`.
+
+    Raises:
+        UsageError: a key is unknown (the nearest known one is named), missing, or has a bad value;
+            `where` says which section it stands in.
+    """
+    for key in values:
+        if key not in cls.model_fields:
+            raise unknown(f"setting of {where}", key, cls.model_fields)
+    try:
+        return cls(**values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{where}.{'.'.join(map(str, e['loc']))}: {e['msg']}, not {e['input']!r}"
+            if e["type"] != "missing"
+            else f"{where}.{'.'.join(map(str, e['loc']))} is missing"
+            for e in error.errors()
+        )
+        raise UsageError(f"Bad setting: {problems}. Mend it in params.yaml or with --set.") from None
+
+
+class Recipe(Settings):
+    """How a network is built and trained on one data set (Sec. 4.1), whatever the method."""
+
+    backbone: Literal["resnet10", "resnet18", "resnet34", "resnet50", "resnet101"]
+    """torchvision's residual networks; resnet10 has one basic block a stage, for demonstrations on a CPU."""
+    weights: Literal["none", "imagenet"]
+    output_stride: Literal[8, 16]
+    multi_grid: bool
+    width: int = Field(gt=0)
+    representation: int = Field(gt=0)
+    resize: float = Field(gt=0, le=1)
+    crop: int = Field(ge=32)
+    scale: tuple[float, float]
+    batch: int = Field(ge=2)
+    epochs: int = Field(ge=1)
+    lr: float = Field(gt=0)
+    head_lr_multiplier: float = Field(gt=0)
+    momentum: float = Field(ge=0, lt=1)
+    weight_decay: float = Field(ge=0)
+    poly_power: float = Field(ge=0)
+    precision: Literal["auto", "float32", "bfloat16"]
+
+    @model_validator(mode="after")
+    def _scale_is_a_range(self) -> Self:
+        low, high = self.scale
+        if not 0 < low <= high:
+            raise ValueError("scale needs 0 < low <= high")
+        return self
+
+
+def has_native_bfloat16() -> bool:
+    """Whether this machine's default device multiplies bfloat16 faster than float32.
+
+    A CPU does with AVX512_BF16 or AMX (read from /proc/cpuinfo, so False where there is none).
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return platform.machine() == "x86_64" and ("avx512_bf16" in flags or "amx_bf16" in flags)
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What a user asks for: data set, split, method, overrides and seed. One run, one folder."""
+
+    dataset: str
+    split: str
+    method: str
+    seed: int = 0
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Dotted setting -> value, e.g. {"u2pl.alpha0": 0.3, "recipe.lr": 0.01}; see `Params.full_key`."""
+
+
+@dataclass(frozen=True)
+class ResolvedRun:
+    """A run with every setting decided."""
+
+    spec: RunSpec
+    name: str
+    recipe: Recipe
+    hyper: Mapping[str, Any]
+    """The method's own settings, not yet checked by the method's class."""
+
+
+class Params:
+    """The contents of params.yaml, and how sections of it combine into the settings of a run."""
+
+    def __init__(self, values: Mapping[str, Any]):
+        self.values = values
+
+    @classmethod
+    def read(cls, project: Project) -> "Params":
+        """Read the project's params.yaml with YAML's safe loader."""
+        try:
+            values = yaml.safe_load(project.params.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise UserError(f"{project.params} is not valid YAML: {error}") from None
+        if not isinstance(values, dict):
+            raise UserError(f"{project.params} must hold sections such as `recipe:` and `u2pl:`.")
+        return cls(values)
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of the methods that have a section."""
+        return sorted(set(self.values) - {"default", "splits", "recipe", "recipes"})
+
+    def default(self, key: Literal["dataset", "split", "method", "seed"]) -> Any:
+        """What the command line takes where the user does not say."""
+        return self.values["default"][key]
+
+    def spec(
+        self,
+        dataset: str | None = None,
+        split: str | None = None,
+        method: str | None = None,
+        seed: int | None = None,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> RunSpec:
+        """A run specification, with params.yaml's defaults and full setting names filled in."""
+        method = method or self.default("method")
+        if method not in self.methods:
+            raise unknown("method", method, self.methods)
+        return RunSpec(
+            dataset=dataset or self.default("dataset"),
+            split=split or str(self.default("split")),
+            method=method,
+            seed=self.default("seed") if seed is None else seed,
+            overrides={self.full_key(key, method): value for key, value in (overrides or {}).items()},
+        )
+
+    def full_key(self, key: str, method: str) -> str:
+        """The dotted name of a setting: `alpha0` -> `u2pl.alpha0`, `lr` -> `recipe.lr`.
+
+        A short name is looked for in the method's section first, then in the recipe.
+
+        Raises:
+            UsageError: neither has it; the nearest known name is suggested.
+        """
+        sections = {method: self.values.get(method) or {}, "recipe": self.values["recipe"]}
+        section, _, short = key.rpartition(".")
+        for name, values in sections.items():
+            if section in ("", name) and short in values:
+                return f"{name}.{short}"
+        if section and section not in sections:
+            raise UsageError(
+                f"--set {key}: a run of method {method!r} reads the sections {method!r} and 'recipe' only."
+            )
+        known = [k for name, values in sections.items() for k in ((*values, *(f"{name}.{v}" for v in values)))]
+        raise unknown(f"setting for method {method!r}", key, known)
+
+    def section(self, dataset: str) -> str:
+        """The recipe section of a data set: its own, or `custom` where params.yaml has none for it."""
+        return dataset if dataset in self.values["recipes"] else "custom"
+
+    def resolve(self, spec: RunSpec) -> ResolvedRun:
+        """Combine the sections (see the head of params.yaml) and name the run.
+
+        An override that changes nothing leaves no trace in the name, so that
+        `--set alpha0=0.2` is the default run where 0.2 is the default.
+        """
+        own = dict(self.values["recipes"][self.section(spec.dataset)] or {})
+        overrides = own.pop("overrides", {})
+        base: dict[str, Any] = {f"recipe.{k}": v for k, v in {**self.values["recipe"], **own}.items()}
+        base |= {f"{spec.method}.{k}": v for k, v in (self.values[spec.method] or {}).items()}
+        base |= {k: v for k, v in overrides.items() if k.partition(".")[0] in (spec.method, "recipe")}
+        changed = {k: v for k, v in spec.overrides.items() if k not in base or base[k] != v}
+        merged = base | changed
+        parts = {name: {k.partition(".")[2]: v for k, v in merged.items() if k.startswith(name + ".")}
+                 for name in ("recipe", spec.method)}
+        recipe = load(Recipe, parts["recipe"], "recipe")
+        if recipe.precision == "auto":
+            chosen = "bfloat16" if has_native_bfloat16() else "float32"
+            recipe = recipe.model_copy(update={"precision": chosen})
+        return ResolvedRun(spec=spec, name=run_name(spec, changed), recipe=recipe, hyper=parts[spec.method])
+
+
+def run_name(spec: RunSpec, changed: Mapping[str, Any]) -> str:
+    """A readable folder name: `shapes-1_8-u2pl-alpha0=0.3-s0`."""
+    settings = [f"{key.rpartition('.')[2]}={value}" for key, value in sorted(changed.items())]
+    return slug("-".join([spec.dataset, spec.split, spec.method, *settings, f"s{spec.seed}"]))
+
+
+def parse_value(text: str) -> Any:
+    """A value from the command line, read as YAML: `0.3` a number, `true` a truth, `[1, 2]` a list.
+
+    Unlike YAML 1.1, `1e-3` is a number.
+    """
+    try:
+        return float(text) if "e" in text.lower() and text[:1].isdigit() else yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        return text
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, Any]:
+    """`["u2pl.alpha0=0.3"]` as {"u2pl.alpha0": 0.3}."""
+    overrides = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key:
+            raise UsageError(f"--set takes NAME=VALUE, not {pair!r}. Example: --set u2pl.alpha0=0.3")
+        overrides[key.strip()] = parse_value(value.strip())
+    return overrides
+
+
+def fingerprint(facts: Mapping[str, Any]) -> str:
+    """Short hash of everything that decides a run's numbers."""
+    return sha256_json(facts)[:16]
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Lines `key: old -> new` for every leaf in which two nested mappings differ."""
+    lines = []
+    for key in sorted({*old, *new}):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            lines += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: {a} -> {b}")
+    return lines
