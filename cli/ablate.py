@@ -7,15 +7,21 @@ import typer
 
 
 def ablate(
-    values: Annotated[list[str], typer.Argument(help="Values to try; parts joined by commas for several parameters.")],
-    param: Annotated[str, typer.Option(help="Setting to vary: alpha0, u2pl.tau, recipe.lr, or several: r_l,r_h.")],
+    values: Annotated[
+        list[str], typer.Argument(help="Values to try; parts joined by commas for several parameters.")
+    ],
+    param: Annotated[
+        str, typer.Option(help="Setting to vary: alpha0, u2pl.tau, recipe.lr, or several: r_l,r_h.")
+    ],
     dataset: Annotated[str | None, typer.Option(help="Data set that was prepared.")] = None,
     split: Annotated[str | None, typer.Option(help="Which images keep their labels.")] = None,
     method: Annotated[str | None, typer.Option(help="Method whose setting it is.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
     set_: Annotated[list[str], typer.Option("--set", help="Override a setting in every run.")] = [],  # noqa: B006
     fresh: Annotated[bool, typer.Option("--fresh", help="Move runs of other settings aside.")] = False,
-    into: Annotated[Path | None, typer.Option(help="Results folder that receives a folder for each run.")] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="Results folder that receives a folder for each run.")
+    ] = None,
 ) -> None:
     """Train one run for each value of a setting and compare them; finished runs of the same settings are reused.
 
@@ -38,6 +44,7 @@ def ablate(
     from .progress import training
 
     with ExitStack() as stack:
+
         def starting(value: str, name: str) -> Observer:
             stack.close()  # the bar of the value before
             return stack.enter_context(training(name))

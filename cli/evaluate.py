@@ -8,7 +8,9 @@ import typer
 
 def evaluate(
     run: Annotated[str, typer.Argument(help="Name of a finished run, or its folder.")],
-    into: Annotated[Path | None, typer.Option(help="Results folder that receives a folder of the run's name.")] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="Results folder that receives a folder of the run's name.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
     """Score a finished run's network on the validation images, class by class.

@@ -20,7 +20,10 @@ def training(name: str) -> "Iterator[Observer]":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -28,7 +31,9 @@ def training(name: str) -> "Iterator[Observer]":
         notes: dict[str, str] = {}
 
         def observe(event: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
-            notes[event] = f"mIoU {metrics['val/miou']:.1f}" if event == "epoch" else f"loss {metrics['loss']:.3f}"
+            notes[event] = (
+                f"mIoU {metrics['val/miou']:.1f}" if event == "epoch" else f"loss {metrics['loss']:.3f}"
+            )
             progress.update(task, completed=step, total=steps, note="  ".join(notes.values()))
 
         yield observe

@@ -8,10 +8,16 @@ import typer
 
 def train(
     dataset: Annotated[str | None, typer.Option(help="Data set that was prepared.")] = None,
-    split: Annotated[str | None, typer.Option(help="Which images keep their labels: full, 1/8, classic-1/16.")] = None,
-    method: Annotated[str | None, typer.Option(help="suponly, mt, cutmix, u2pl, or a file in u2pl/methods.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Which images keep their labels: full, 1/8, classic-1/16.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="suponly, mt, cutmix, u2pl, or a file in u2pl/methods.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
-    set_: Annotated[list[str], typer.Option("--set", help="Override a setting: u2pl.alpha0=0.3, lr=0.01.")] = [],  # noqa: B006
+    set_: Annotated[
+        list[str], typer.Option("--set", help="Override a setting: u2pl.alpha0=0.3, lr=0.01.")
+    ] = [],  # noqa: B006
     fresh: Annotated[bool, typer.Option("--fresh", help="Move a run of other settings aside.")] = False,
     model: Annotated[Path | None, typer.Option(help="Copy the final weights here.")] = None,
 ) -> None:
@@ -37,7 +43,11 @@ def train(
     with training(name) as observe:
         path = trainer.train(project, spec, fresh=fresh, observe=observe)
     if model is not None:
-        write_atomically(model, lambda temporary: shutil.copyfile(path / "weights.pt", temporary) and None)
+
+        def copy(target: Path) -> None:
+            shutil.copyfile(path / "weights.pt", target)
+
+        write_atomically(model, copy)
     miou = read_json(path / "metrics.json")["miou"]
     print(f"{name}: mIoU {miou['last']:.2f} % (best {miou['best']:.2f} % in epoch {miou['best_epoch']}).")
     print(f"Everything about it is in {path}. Next: u2pl evaluate {name}")

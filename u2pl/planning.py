@@ -167,7 +167,7 @@ class PrepareStage(Settings):
 
 
 class TrainStage(Settings):
-    """`u2pl train`: one run, named by its key; `folder` holds its split, `recipe` is its section of recipes."""
+    """`u2pl train`: one run, named by its key."""
 
     dataset: str
     split: str
@@ -175,7 +175,9 @@ class TrainStage(Settings):
     seed: int
     args: str
     folder: str
+    """Folder of the split."""
     recipe: str
+    """The data set's section of params.yaml's `recipes`."""
 
 
 class EvaluateStage(Settings):

@@ -1,4 +1,4 @@
-"""Where things lie in a project folder. Every path is resolved from its root, never from the current folder."""
+"""Where things lie in a project folder; every path starts at its root, never at the current folder."""
 
 import os
 from dataclasses import dataclass

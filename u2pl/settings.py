@@ -184,7 +184,9 @@ class Params:
             raise UsageError(
                 f"--set {key}: a run of method {method!r} reads the sections {method!r} and 'recipe' only."
             )
-        known = [k for name, values in sections.items() for k in ((*values, *(f"{name}.{v}" for v in values)))]
+        known = [
+            k for name, values in sections.items() for k in ((*values, *(f"{name}.{v}" for v in values)))
+        ]
         raise unknown(f"setting for method {method!r}", key, known)
 
     def section(self, dataset: str) -> str:
@@ -204,8 +206,10 @@ class Params:
         base |= {k: v for k, v in overrides.items() if k.partition(".")[0] in (spec.method, "recipe")}
         changed = {k: v for k, v in spec.overrides.items() if k not in base or base[k] != v}
         merged = base | changed
-        parts = {name: {k.partition(".")[2]: v for k, v in merged.items() if k.startswith(name + ".")}
-                 for name in ("recipe", spec.method)}
+        parts = {
+            name: {k.partition(".")[2]: v for k, v in merged.items() if k.startswith(name + ".")}
+            for name in ("recipe", spec.method)
+        }
         recipe = load(Recipe, parts["recipe"], "recipe")
         if recipe.precision == "auto":
             chosen = "bfloat16" if has_native_bfloat16() else "float32"

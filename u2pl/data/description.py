@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 from typing import Any, Self
 
 import numpy as np
@@ -24,7 +24,7 @@ class Description(Settings):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     classes: list[str] = Field(min_length=2, max_length=255)
-    colors: list[Color] = []
+    colors: list[Color] = Field(default_factory=list)
     """One RGB colour a class, for pictures and for colour masks; left out, distinct ones are chosen."""
     ignore_index: int = Field(default=255, ge=0, le=255)
     """The mask value of pixels that count neither in training nor in the metric."""
@@ -78,14 +78,9 @@ class BuiltIn:
 
 
 def is_inside(path: str) -> bool:
-    """Whether a relative path cannot lead out of the folder it is relative to."""
-    parts = PurePosixPath(path.replace("\\", "/"))
-    return (
-        bool(parts.parts)
-        and not parts.is_absolute()
-        and ".." not in parts.parts
-        and ":" not in parts.parts[0]
-    )
+    """Whether a relative path cannot lead out of the folder it is relative to, on any system."""
+    windows = PureWindowsPath(path)
+    return bool(windows.parts) and not windows.anchor and ".." not in windows.parts
 
 
 def default_color(index: int) -> Color:
@@ -123,7 +118,7 @@ def describe(values: dict[str, Any], where: str) -> Description:
         return Description(**values)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'data set'}: {problem['msg'].removeprefix('Value error, ')}"
+            ": ".join([*map(str, problem["loc"]), problem["msg"].removeprefix("Value error, ")])
             for problem in error.errors()
         )
         raise UserError(
@@ -166,10 +161,11 @@ def read_mask(path: Path, description: Description) -> NDArray[np.uint8]:
     known = {*range(len(description.classes)), description.ignore_index}
     strange = sorted(set(np.unique(values).tolist()) - known)
     if strange:
+        last, ignored = len(description.classes) - 1, description.ignore_index
         raise BadFile(
             "mask value that is neither a class nor ignored",
             path,
-            f"{_some(strange)}; classes are 0 to {len(description.classes) - 1}, ignored is {description.ignore_index}",
+            f"{_some(strange)}; classes are 0 to {last}, ignored is {ignored}",
         )
     return values.astype(np.uint8)
 

@@ -34,7 +34,7 @@ class Batch(NamedTuple):
     """int64 (B, crop, crop)."""
     unlabeled_image: Tensor | None
     unlabeled_truth: Tensor | None
-    """Masks of unlabelled images where they exist, ignored pixels elsewhere: to measure with, never to train on."""
+    """Masks of unlabelled images, ignored pixels where there is none: to measure with, never to train on."""
 
 
 class Batches:
@@ -75,7 +75,10 @@ class Batches:
         return len(self._steps)
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self._loader)
+        for batch in self._loader:
+            if isinstance(batch, _Unreadable):
+                raise UserError(batch.message)
+            yield batch
 
 
 def _check_counts(split: Split, batch: int, unlabeled: bool) -> None:
@@ -88,8 +91,8 @@ def _check_counts(split: Split, batch: int, unlabeled: bool) -> None:
         )
     if unlabeled and not split.unlabeled:
         raise UserError(
-            f"Split {split.split!r} of {split.dataset!r} has no unlabelled images, and the method needs some. "
-            "Use a split such as 1/8, or --method suponly."
+            f"Split {split.split!r} of {split.dataset!r} has no unlabelled images, and the method "
+            "needs some. Use a split such as 1/8, or --method suponly."
         )
 
 
@@ -107,9 +110,18 @@ class _View(NamedTuple):
     mask: Tensor
 
 
-def _collate(views: list[_View]) -> Batch:
-    labeled = [view for view in views if view.stream == LABELED]
-    unlabeled = [view for view in views if view.stream == UNLABELED]
+class _Unreadable(NamedTuple):
+    """Instead of an image that cannot be read: an error raised in a worker would arrive as a traceback."""
+
+    message: str
+
+
+def _collate(views: list[_View | _Unreadable]) -> Batch | _Unreadable:
+    for view in views:
+        if isinstance(view, _Unreadable):
+            return view
+    labeled = [view for view in views if isinstance(view, _View) and view.stream == LABELED]
+    unlabeled = [view for view in views if isinstance(view, _View) and view.stream == UNLABELED]
     return Batch(
         torch.stack([view.image for view in labeled]),
         torch.stack([view.mask for view in labeled]),
@@ -172,7 +184,10 @@ class _Pictures:
 
 
 def validation(split: Split, recipe: Recipe) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Every validation image: name, float32 (1, 3, H, W) at the recipe's size, mask int64 (H', W') at its own."""
+    """Of every validation image the name, the picture at the recipe's size, and the mask at its own.
+
+    Shapes: float32 (1, 3, H, W), normalised; int64 (H', W').
+    """
     for name in split.val:
         image = normalise(resize_image(split.image(name), recipe.resize))
         yield name, image[None], torch.from_numpy(split.mask(name).astype(np.int64))

@@ -36,7 +36,7 @@ class Finder:
         self._stems = lru_cache(maxsize=None)(_stems)
 
     def find(self, name: str) -> list[Path]:
-        """The files of `name`: usually one; none where it is missing; several where only the suffix differs."""
+        """The files of `name`: none where it is missing, several where they differ in the suffix alone."""
         target = self.root / self.pattern.replace("{name}", name)
         exact = target.suffix.lower() in SUFFIXES
         found = self._stems(target.parent).get(_plain(target.stem if exact else target.name), [])
@@ -99,6 +99,11 @@ def read_indices(path: Path) -> NDArray[Any]:
     raise BadFile("mask that is neither an index nor an RGB picture", path, f"mode {picture.mode}")
 
 
-def write_indices(path: Path, mask: NDArray[np.uint8]) -> None:
-    """Write class indices as a single-channel PNG."""
-    Image.fromarray(mask).save(path, format="PNG")
+def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write a picture (H, W, 3) or class indices (H, W) as a PNG.
+
+    Not atomically, since flushing thousands of files takes minutes: whoever writes many of them
+    writes a record of them afterwards, and without that they count for nothing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, format="PNG")

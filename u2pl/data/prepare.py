@@ -6,6 +6,7 @@ is the same on every machine.
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -26,9 +27,9 @@ from u2pl.data.description import (
     read_mask,
     read_names,
 )
-from u2pl.data.pictures import BadFile, Finder, read_image, write_indices
+from u2pl.data.pictures import BadFile, Finder, read_image, write_png
 from u2pl.errors import UsageError, UserError, unknown
-from u2pl.files import read_json, sha256, sha256_json, write_atomically, write_json
+from u2pl.files import read_json, sha256, sha256_json, write_json
 from u2pl.project import Project
 
 COMING = ("voc", "cityscapes")
@@ -102,6 +103,10 @@ def prepare(
     splits.share(split)
     source = _find(project, dataset, root)
     data = project.data(source.description.name)
+    if source.root == data.resolve() and not (source.built_in and source.built_in.draw):
+        raise UsageError(
+            f"u2pl writes to {data}, so the data set cannot lie there itself. Move it and name its --root."
+        )
     data.mkdir(parents=True, exist_ok=True)
     with FileLock(data / ".lock"):
         return _prepare(project, source, split, seed, progress)
@@ -179,7 +184,7 @@ def _find(project: Project, dataset: str, root: Path | None) -> _Source:
             "(docs/data.md shows one) and run: u2pl prepare --dataset FILE.yaml"
         )
     else:
-        raise unknown("data set", dataset, [*built, *COMING, *_prepared_names(project)])
+        raise unknown("data set", dataset, {*built, *COMING, *_prepared_names(project)})
     if root is None:
         if not (data / "source.json").is_file():
             raise UsageError(
@@ -243,11 +248,15 @@ def _stat(paths: Iterable[Path]) -> list[Stat]:
 
 def _is_intact(source: _Source, data: Path, known: Mapping[str, Record]) -> bool:
     """Whether a drawn data set is as it was when it was last checked."""
-    lists = [source.root / source.description.train, source.root / source.description.val]
-    return (
-        all(path.is_file() for path in lists)
-        and {name for path in lists for name in read_names(path)} == set(known)
-        and all(_stats(source, data, name, record) == record.stats for name, record in known.items())
+    try:
+        names = [
+            *read_names(source.root / source.description.train),
+            *read_names(source.root / source.description.val),
+        ]
+    except UserError:
+        return False
+    return set(names) == set(known) and all(
+        _stats(source, data, name, record) == record.stats for name, record in known.items()
     )
 
 
@@ -309,9 +318,12 @@ def _checker(
             return problems
         record = known.get(name)
         paths = [path.relative_to(root).as_posix() for path in (*found, *found_masks)]
-        if record and [record.image, *filter(None, [record.mask])] == paths and record.stats:
-            if _stats(source, data, name, record) == record.stats:
-                return record
+        if (
+            record
+            and [record.image, *([record.mask] if record.mask else [])] == paths
+            and _stats(source, data, name, record) == record.stats
+        ):
+            return record
         return _read(name, found[0], found_masks[0] if found_masks else None)
 
     def _read(name: str, image: Path, mask: Path | None) -> Record | list[Problem]:
@@ -332,16 +344,15 @@ def _checker(
             return problems
         written = _index_mask(data, name)
         if indices is not None and written != mask:
-            write_atomically(written, lambda path: write_indices(path, indices))
-        counts = (
-            [] if indices is None else np.bincount(indices.ravel(), minlength=256)[: len(description.classes)]
-        )
+            write_png(written, indices)
         return Record(
             image=image.relative_to(root).as_posix(),
             mask=mask.relative_to(root).as_posix() if mask else None,
             image_sha256=sha256(repr(pixels.shape).encode() + pixels.tobytes()),
             mask_sha256=None if indices is None else sha256(repr(indices.shape).encode() + indices.tobytes()),
-            pixels=[int(count) for count in counts],
+            pixels=[]
+            if indices is None
+            else [int((indices == c).sum()) for c in range(len(description.classes))],
             stats=_stat([image, *([mask, written] if mask else [])]),
         )
 
@@ -358,7 +369,7 @@ def _list_problems(description: Description, train: list[str], val: list[str]) -
     for listed, names in ((description.train, train), (description.val, val)):
         if not names:
             problems.append(("empty list", listed))
-        problems += [(f"twice in {listed}", name) for name in dict.fromkeys(names) if names.count(name) > 1]
+        problems += [(f"twice in {listed}", name) for name, count in Counter(names).items() if count > 1]
     both = set(train) & set(val)
     return problems + [("in both the training and the validation list", name) for name in sorted(both)]
 

@@ -33,7 +33,8 @@ def share(split: str) -> Fraction:
         return Fraction(1, int(match[1]))
     if split.startswith(("classic-", "blender-")):
         raise UsageError(
-            f"Split {split!r} is a published list of data set voc. Take a drawn split here: 1/16, 1/8, 1/4, 1/2 or full."
+            f"Split {split!r} is a published list of data set voc. "
+            "Take a drawn split here: 1/16, 1/8, 1/4, 1/2 or full."
         )
     raise UsageError(f"No split called {split!r}. Known: 1/16, 1/8, 1/4, 1/2, any other 1/k, and full.")
 
@@ -68,8 +69,10 @@ def draw(
 
 
 def validate(lists: Lists, known: Collection[str], where: str) -> None:
-    """Raises:
-    UserError: a name is unknown, stands twice in a list, or stands in two lists; all at once.
+    """Check that each name is known and stands once, in one list.
+
+    Raises:
+        UserError: any does not; `where` names the folder of the lists.
     """
     problems, seen = [], dict[str, str]()
     for part in ("labeled", "unlabeled", "val"):

@@ -35,7 +35,7 @@ def _resized(pixels: NDArray[np.uint8], factor: float, how: Image.Resampling) ->
 
 
 def random_scale(rng: np.random.Generator, low: float, high: float) -> float:
-    """A scale from `low` to `high`: half of the draws below 1, half above, each half uniform (released code)."""
+    """A scale from `low` to `high`: half of the draws below 1, half above (released code)."""
     if low < 1 < high:
         low, high = (low, 1) if rng.random() < 0.5 else (1, high)
     return rng.uniform(low, high)

@@ -121,9 +121,13 @@ def ablate(
         rows.append({"value": value, "run": path.name, "miou_last": miou["last"], "miou_best": miou["best"]})
         write_json(record, {**header, "runs": rows})
     if into is not None and rows:
-        write_json(into / "ablation.json", {"parameter": header["parameter"], "values": [
-            {"value": row["value"], "run": row["run"]} for row in rows
-        ]})
+        write_json(
+            into / "ablation.json",
+            {
+                "parameter": header["parameter"],
+                "values": [{"value": row["value"], "run": row["run"]} for row in rows],
+            },
+        )
     if failed:
         raise UserError(f"{len(failed)} of {len(ablation.specs)} values failed:\n  " + "\n  ".join(failed))
     return rows

@@ -38,7 +38,9 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(network: DeepLabV3Plus, split: Split, recipe: Recipe, *, keep_samples: bool = False) -> Evaluation:
+def evaluate(
+    network: DeepLabV3Plus, split: Split, recipe: Recipe, *, keep_samples: bool = False
+) -> Evaluation:
     """Score `network` in evaluation mode on the split's validation images."""
     device = next(network.parameters()).device
     was_training = network.training

@@ -25,8 +25,10 @@ def run_path(project: Project, name: str) -> Path:
         path = Path(name)
     if not (path / "run.json").is_file():
         known = [p.parent.name for p in project.runs.glob("*/run.json")]
-        raise unknown("run", name, known) if known else UserError(
-            "There is no run yet. Train one: u2pl train --dataset shapes --split 1/8"
+        raise (
+            unknown("run", name, known)
+            if known
+            else UserError("There is no run yet. Train one: u2pl train --dataset shapes --split 1/8")
         )
     return path
 
@@ -49,10 +51,13 @@ def load_network(path: Path, classes: int) -> tuple[DeepLabV3Plus, Recipe]:
             f"{train_command(run)}"
         ) from None
     representation = any(key.startswith("representer.") for key in state)
-    network = DeepLabV3Plus(classes, recipe.model_copy(update={"weights": "none"}), representation=representation)
+    network = DeepLabV3Plus(
+        classes, recipe.model_copy(update={"weights": "none"}), representation=representation
+    )
     network.load_state_dict(state)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return network.to(device, memory_format=torch.channels_last).eval(), recipe
+    network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.eval(), recipe
 
 
 def train_command(run: dict[str, Any]) -> str:

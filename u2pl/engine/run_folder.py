@@ -31,7 +31,9 @@ class RunFolder:
         self._lock = filelock.FileLock(path / "lock")
 
     @classmethod
-    def claim(cls, project: Project, name: str, description: Mapping[str, Any], *, fresh: bool) -> "RunFolder":
+    def claim(
+        cls, project: Project, name: str, description: Mapping[str, Any], *, fresh: bool
+    ) -> "RunFolder":
         """Take the folder of a run, making it where there is none.
 
         Args:
@@ -67,14 +69,22 @@ class RunFolder:
             folder._move_aside(project.runs / ".old" / f"{name}-{old['fingerprint']}")
             old = None
         if old is None:
-            machine = {"host": platform.node(), "processor": platform.machine(), "torch": torch.__version__,
-                       "threads": torch.get_num_threads()}
+            machine = {
+                "host": platform.node(),
+                "processor": platform.machine(),
+                "torch": torch.__version__,
+                "threads": torch.get_num_threads(),
+            }
             created = datetime.now(UTC).isoformat(timespec="seconds")
             run = {**description, "uid": uuid.uuid4().hex, "created": created, "tags": machine}
             write_json(folder.path / "run.json", run)
-            write_text(folder.path / "settings.yaml", yaml.safe_dump(
-                {key: run[key] for key in ("dataset", "split", "method", "seed", "recipe", "hyper")}, sort_keys=False
-            ))
+            write_text(
+                folder.path / "settings.yaml",
+                yaml.safe_dump(
+                    {key: run[key] for key in ("dataset", "split", "method", "seed", "recipe", "hyper")},
+                    sort_keys=False,
+                ),
+            )
         return folder
 
     def release(self) -> None:
@@ -116,7 +126,9 @@ class RunFolder:
         try:
             write_atomically(path.with_name(f"{name}.new"), lambda temporary: torch.save(state, temporary))
         except OSError as error:
-            raise UserError(f"Cannot write {path}: {error.strerror}. Free some space and start the same command again.") from None
+            raise UserError(
+                f"Cannot write {path}: {error.strerror}. Free some space, then start the same command again."
+            ) from None
         if path.exists():
             path.replace(path.with_name(f"{name}.previous"))
         path.with_name(f"{name}.new").replace(path)
@@ -130,7 +142,9 @@ class RunFolder:
             try:
                 return torch.load(path, map_location="cpu", weights_only=True)
             except Exception as error:  # whatever half a file does to the unpickler
-                print(f"Warning: {path} cannot be read ({type(error).__name__}); trying the checkpoint before it.")
+                print(
+                    f"Warning: {path} cannot be read ({type(error).__name__}); trying the checkpoint before it."
+                )
         return None
 
     def _holder(self) -> str:
@@ -148,4 +162,3 @@ class RunFolder:
         for item in self.path.iterdir():
             if item.name not in ("lock", "holder"):
                 item.rename(target / item.name)
-

@@ -112,7 +112,7 @@ class _Run:
         torch.manual_seed(self.spec.seed)
         classes = Classes(len(split.classes), split.ignore_index, split.background)
         method = methods.create(self.spec.method, classes, self.recipe, resolved.hyper)
-        self.method: Method = method.to(self.device, memory_format=torch.channels_last)
+        self.method: Method = method.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.SGD(
             method.parameter_groups(), momentum=self.recipe.momentum, weight_decay=self.recipe.weight_decay
         )
@@ -177,7 +177,9 @@ class _Run:
         # All randomness of a step comes from (seed, step): nothing of it has to be saved or can be lost.
         seed = int(sha256_json([self.spec.seed, index])[:15], 16)
         torch.manual_seed(seed)
-        step = Step(index, self._epoch, self.recipe.epochs, self.epoch_steps, torch.Generator().manual_seed(seed))
+        step = Step(
+            index, self._epoch, self.recipe.epochs, self.epoch_steps, torch.Generator().manual_seed(seed)
+        )
         factor = (1 - index / self.steps) ** self.recipe.poly_power
         for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
             group["lr"] = lr * factor
@@ -211,7 +213,11 @@ class _Run:
         if len(bad) == 0:
             return
         back = len(losses) - int(bad[0])
-        terms = [k for k, v in self._log.items() if k.startswith("loss/") and not bool(torch.isfinite(torch.stack(v)).all())]
+        terms = [
+            k
+            for k, v in self._log.items()
+            if k.startswith("loss/") and not bool(torch.isfinite(torch.stack(v)).all())
+        ]
         step = self.progress.step - back
         self.folder.event("failed", step, self._epoch)
         kept = self.folder.path / "last.pt"
@@ -280,8 +286,20 @@ class _Run:
         self.folder.save("weights.pt", {"network": name, "epoch": self._epoch, "state": network.state_dict()})
         last = progress.history[-1]
         metrics = {
-            **{key: self.folder.read("run.json")[key] for key in (
-                "name", "dataset", "split", "method", "seed", "overrides", "recipe", "hyper", "fingerprint")},
+            **{
+                key: self.folder.read("run.json")[key]
+                for key in (
+                    "name",
+                    "dataset",
+                    "split",
+                    "method",
+                    "seed",
+                    "overrides",
+                    "recipe",
+                    "hyper",
+                    "fingerprint",
+                )
+            },
             "protocol": {"evaluation": PROTOCOL, "network": name, "checkpoint": "last"},
             "split_source": self.split.manifest["source"],
             "labeled": len(self.split.labeled),
@@ -303,7 +321,8 @@ class _Run:
 def _to(batch: Batch, device: torch.device) -> Batch:
     if device.type == "cpu":
         return batch
-    return Batch(*(None if t is None else t.pin_memory().to(device, non_blocking=True) for t in batch))
+    moved = (None if t is None else t.pin_memory().to(device, non_blocking=True) for t in batch)
+    return Batch(*moved)  # type: ignore[arg-type]  # the two that are never None stay so
 
 
 @contextmanager

@@ -93,7 +93,9 @@ def info_nce(
     """
     anchor = functional.normalize(anchor_CMD, dim=-1)
     positive = torch.einsum("cmd,cd->cm", anchor, functional.normalize(positive_CD, dim=-1))
-    negative = torch.einsum("cmd,cmnd->cmn", anchor, functional.normalize(negative_CMND, dim=-1))
+    # Divided by the length afterwards: a normalised copy of the largest tensor of the step would cost more.
+    length_CMN = torch.linalg.vector_norm(negative_CMND, dim=-1).clamp(min=1e-12)
+    negative = torch.einsum("cmd,cmnd->cmn", anchor, negative_CMND) / length_CMN
     similarity = torch.cat([positive[..., None], negative], dim=-1) / tau
     loss_CM = similarity.logsumexp(dim=-1) - similarity[..., 0]
     return loss_CM.mean(dim=1).where(use_C, 0).mean()

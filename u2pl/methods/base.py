@@ -70,7 +70,7 @@ class Method(nn.Module, ABC):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimiser updates, with learning rates."""
 
-    def after_update(self, step: Step) -> None:  # noqa: B027 - most methods need nothing here
+    def after_update(self, step: Step) -> None:
         """Called after the optimiser's step."""
 
     def epoch_follows_labeled(self) -> bool:
@@ -87,7 +87,9 @@ def method(name: str) -> Callable[[T], T]:
 
     def register(cls: T) -> T:
         if name in _registry:
-            raise ValueError(f"two methods are called {name!r}: {_registry[name].__module__} and {cls.__module__}")
+            raise ValueError(
+                f"two methods are called {name!r}: {_registry[name].__module__} and {cls.__module__}"
+            )
         _registry[name] = cls
         return cls
 

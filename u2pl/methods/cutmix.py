@@ -3,6 +3,8 @@
 "The only difference between MT and CutMix is that the latter applies CutMix to unlabelled images" (App. A).
 """
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 
@@ -23,12 +25,13 @@ class CutMixSettings(MeanTeacherSettings):
 class CutMix(MeanTeacher):
     """MT with mixed images."""
 
-    settings_class: type[Settings] = CutMixSettings
+    settings_class: ClassVar[type[Settings]] = CutMixSettings
     settings: CutMixSettings
 
     def augmented(self, pseudo: Pseudo, step: Step) -> Pseudo:
         """Images, labels and entropies mixed with the same boxes, in the given share of the steps."""
         if torch.rand((), generator=step.generator) >= self.settings.cutmix_probability:
             return pseudo
-        inside = half_area_boxes(*pseudo.label.shape, step.generator).to(pseudo.label.device)
+        count, height, width = pseudo.label.shape
+        inside = half_area_boxes(count, height, width, step.generator).to(pseudo.label.device)
         return Pseudo(*(paste_neighbor(inside, tensor) for tensor in pseudo))

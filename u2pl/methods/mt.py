@@ -4,7 +4,7 @@ The mean teacher of the paper's tables: hard pseudo-labels filtered by entropy (
 strong augmentation and without the contrastive loss.
 """
 
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from pydantic import Field
@@ -48,9 +48,9 @@ class Pseudo(NamedTuple):
 class MeanTeacher(Method):
     """L_s + lambda_u L_u (Eq. 1 without its last term)."""
 
-    settings_class: type[Settings] = MeanTeacherSettings
+    settings_class: ClassVar[type[Settings]] = MeanTeacherSettings
     settings: MeanTeacherSettings
-    has_representation = False
+    has_representation: ClassVar[bool] = False
 
     def __init__(self, classes: Classes, recipe: Recipe, settings: MeanTeacherSettings):
         super().__init__(classes, recipe, settings)
@@ -61,7 +61,9 @@ class MeanTeacher(Method):
         """Supervised only during the warm start, then with the teacher's labels too."""
         ignore = self.classes.ignore_index
         if step.epoch < self.settings.warm_start_epochs:
-            logits = upsample(self.student(batch.labeled_image, represent=False).logits, batch.labeled_mask.shape[1:])
+            logits = upsample(
+                self.student(batch.labeled_image, represent=False).logits, batch.labeled_mask.shape[1:]
+            )
             return StepResult({"supervised": cross_entropy(logits, batch.labeled_mask, ignore)})
 
         assert batch.unlabeled_image is not None and batch.unlabeled_truth is not None

@@ -31,7 +31,9 @@ class SupOnly(Method):
     def step(self, batch: Batch, step: Step) -> StepResult:
         """L_s (Eq. 2)."""
         logits = upsample(self.student(batch.labeled_image).logits, batch.labeled_mask.shape[1:])
-        return StepResult({"supervised": cross_entropy(logits, batch.labeled_mask, self.classes.ignore_index)})
+        return StepResult(
+            {"supervised": cross_entropy(logits, batch.labeled_mask, self.classes.ignore_index)}
+        )
 
     def evaluated(self, epoch: int) -> tuple[str, DeepLabV3Plus]:
         """The student."""

@@ -1,6 +1,6 @@
 """U²PL: CutMix, and a contrastive loss with unreliable pixels as negatives (Sec. 3.3, Algorithm 1)."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -47,15 +47,15 @@ class U2PLSettings(CutMixSettings):
 class U2PL(CutMix):
     """L_s + lambda_u L_u + lambda_c L_c (Eq. 1)."""
 
-    settings_class: type[Settings] = U2PLSettings
+    settings_class: ClassVar[type[Settings]] = U2PLSettings
     settings: U2PLSettings
     has_representation = True
 
     def __init__(self, classes: Classes, recipe: Recipe, settings: U2PLSettings):
         if settings.r_l >= classes.count or settings.r_h <= settings.r_l:
             raise UsageError(
-                f"With {classes.count} classes, r_l = {settings.r_l} and r_h = {settings.r_h} no unreliable pixel can be "
-                f"a negative (Eq. 15). Use r_l below both: --set u2pl.r_l=1 --set u2pl.r_h={max(classes.count, 2)}"
+                f"With {classes.count} classes, r_l = {settings.r_l} and r_h = {settings.r_h} no unreliable pixel "
+                f"can be a negative (Eq. 15). Use: --set u2pl.r_l=1 --set u2pl.r_h={max(classes.count, 2)}"
             )
         super().__init__(classes, recipe, settings)
         capacities = [settings.queue] * classes.count
@@ -79,6 +79,7 @@ class U2PL(CutMix):
 
         with torch.no_grad():
             teacher = self.teacher(torch.cat([batch.labeled_image, pseudo.image]))
+            assert teacher.representation is not None
             prob_PC = rows(teacher.logits.softmax(dim=1))
             representation_PD = rows(teacher.representation)
             order_PC = contrastive.class_order(prob_PC)

@@ -63,10 +63,14 @@ def _resnet(name: str, weights: str) -> ResNet:
     # The last norm of every residual block starts at zero, as in the released code.
     if name == "resnet10":
         if weights != "none":
-            raise UserError("There are no ImageNet weights for resnet10. Use resnet18, or --set weights=none.")
+            raise UserError(
+                "There are no ImageNet weights for resnet10. Use resnet18, or --set weights=none."
+            )
         return ResNet(BasicBlock, [1, 1, 1, 1], zero_init_residual=True)
     try:
-        return _CONSTRUCTORS[name](weights="DEFAULT" if weights == "imagenet" else None, zero_init_residual=True)
+        return _CONSTRUCTORS[name](
+            weights="DEFAULT" if weights == "imagenet" else None, zero_init_residual=True
+        )
     except OSError as error:  # urllib's errors are OSErrors
         raise UserError(
             f"The ImageNet weights of {name} could not be downloaded ({error}). Copy the file that a machine with "
@@ -109,6 +113,5 @@ class Backbone(nn.Module):
 
 
 def _channels(stage: nn.Sequential) -> int:
-    """Channels that come out of a residual stage."""
-    block = stage[-1]
-    return (block.bn3 if hasattr(block, "bn3") else block.bn2).num_features
+    """Channels that come out of a residual stage: those of the last convolution in its last block."""
+    return [module for module in stage.modules() if isinstance(module, nn.Conv2d)][-1].out_channels

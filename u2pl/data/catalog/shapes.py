@@ -1,8 +1,9 @@
 """Synthetic shapes: small, drawn in seconds, and hard in the ways that matter to semi-supervised learning.
 
-Only its outline tells an object's class: colour and texture are drawn alike for every class and for the
-background. Partners look alike (disk and ring, square and diamond, star and cross), and of two pairs
-one partner is rare.
+Colours are drawn alike for every class and for the background, so that no pixel's colour tells its class.
+Outline and pattern do, but not surely: one object in ten has the pattern of another class, neighbours in
+the list differ only in the width of their stripes or checks, and some outlines are alike (disk and ring,
+square and diamond, star and cross). Ring and cross are rare.
 """
 
 from collections.abc import Callable
@@ -10,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from u2pl.data.description import BuiltIn, Description, Progress
-from u2pl.data.pictures import write_indices
-from u2pl.files import write_atomically, write_text
+from u2pl.data.pictures import write_png
+from u2pl.files import write_text
 
 Field = NDArray[np.float64]
 """One number a pixel, (SIZE, SIZE)."""
@@ -71,6 +71,13 @@ OUTLINES: dict[str, Callable[[Field, Field], Field]] = {
 }
 """Of each class, the distance to its outline in units of its radius: negative inside."""
 
+PERIODS = [1, 5, 10, 5, 10, 6, 12, 8]
+"""Of each class, the width of its pattern in pixels: blotches, two kinds of upright stripes, two of level
+ones, two of checks, dots."""
+
+STRAY = 0.1
+"""How often an object has the pattern of any class."""
+
 SCALES = {"triangle": 1.25, "star": 1.2, "cross": 1.1}
 """Slim outlines are drawn larger, so that a class is not rare for its area alone."""
 
@@ -99,30 +106,34 @@ def _smooth(picture: Field, sigma: float) -> Field:
     return picture
 
 
-def _texture(rng: np.random.Generator, x: Field, y: Field) -> Field:
-    """A surface of two random colours, (SIZE, SIZE, 3) from 0 to 255: stripes, checks, blotches or plain."""
-    first = rng.uniform(25, 230, 3)
-    second = np.clip(first + rng.uniform(-70, 70, 3), 0, 255)
-    turn, period = rng.uniform(0, np.pi), rng.uniform(5, 14)
-    u = (x * np.cos(turn) + y * np.sin(turn)) * 2 * np.pi / period
-    v = (y * np.cos(turn) - x * np.sin(turn)) * 2 * np.pi / period
-    kind = rng.integers(4)
+def _texture(rng: np.random.Generator, x: Field, y: Field, label: int) -> Field:
+    """A surface of a random colour with the pattern that a class mostly has, (SIZE, SIZE, 3) from 0 to 255.
+
+    The pattern's dark parts are the same colour darkened: colours are drawn alike for every class.
+    """
+    light = rng.uniform(70, 240, 3)
+    dark = light * rng.uniform(0.3, 0.6)
+    kind = int(rng.integers(len(CLASSES))) if rng.random() < STRAY else label
+    turn = rng.uniform(-0.25, 0.25) + (np.pi / 2 if kind in (3, 4) else 0)
+    frequency = 2 * np.pi / (PERIODS[kind] * rng.uniform(0.85, 1.15))
+    u = (x * np.cos(turn) + y * np.sin(turn)) * frequency + rng.uniform(0, 2 * np.pi)
+    v = (y * np.cos(turn) - x * np.sin(turn)) * frequency + rng.uniform(0, 2 * np.pi)
     if kind == 0:
+        share = 0.6 * np.clip(0.5 + 9 * (_smooth(rng.random(x.shape), 3.0) - 0.5), 0, 1)
+    elif kind <= 4:
         share = np.clip(0.5 + 2 * np.sin(u), 0, 1)
-    elif kind == 1:
+    elif kind <= 6:
         share = np.clip(0.5 + 3 * np.sin(u) * np.sin(v), 0, 1)
-    elif kind == 2:
-        share = np.clip(0.5 + 4 * (_smooth(rng.random(x.shape), 2.0) - 0.5), 0, 1)
     else:
-        share = np.zeros_like(x)
-    return first + (second - first) * share[..., None]
+        share = np.clip(-1 + 4 * (np.cos(u / 2) * np.cos(v / 2)) ** 2, 0, 1)
+    return light + (dark - light) * share[..., None]
 
 
 def draw_one(index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Picture (96, 96, 3) and mask (96, 96) number `index`, whatever else is drawn."""
     rng = np.random.default_rng([SEED, index])
     y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float64)
-    picture = _texture(rng, x, y)
+    picture = _texture(rng, x, y, 0)
     mask = np.zeros((SIZE, SIZE), dtype=np.uint8)
     for _ in range(rng.integers(2, 5)):
         label = 1 + int(rng.choice(len(FREQUENCIES), p=FREQUENCIES))
@@ -133,14 +144,16 @@ def draw_one(index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         v = ((y - top) * np.cos(tilt) - (x - left) * np.sin(tilt)) / radius
         distance = OUTLINES[name](u, v) * radius
         cover = np.clip(0.5 - distance, 0, 1)[..., None]
-        picture = picture * (1 - cover) + _texture(rng, x, y) * cover
+        # A darker rim, the same for every class, tells objects from the texture around them.
+        rim = 1 - 0.5 * np.clip(1.5 - np.abs(distance + 1.5), 0, 1)[..., None]
+        picture = picture * (1 - cover) + _texture(rng, x, y, label) * rim * cover
         mask[distance < 0] = label
         if rng.random() < 0.3:
             mask[np.abs(distance) < 1.2] = VOID
     turn, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.35)
     light = 1 + strength * ((x / SIZE - 0.5) * np.cos(turn) + (y / SIZE - 0.5) * np.sin(turn)) * 2
-    picture = _smooth(picture * light[..., None], rng.uniform(0.3, 1.0))
-    picture = picture + rng.normal(0, rng.uniform(4, 14), picture.shape)
+    picture = _smooth(picture * light[..., None], rng.uniform(0.3, 0.6))
+    picture = picture + rng.normal(0, rng.uniform(3, 9), picture.shape)
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8), mask
 
 
@@ -150,11 +163,8 @@ def draw(folder: Path, progress: Progress) -> None:
     everything = names["train"] + names["val"]
     for index, name in enumerate(everything):
         picture, mask = draw_one(index)
-        _save(
-            folder / "images" / f"{name}.png",
-            lambda path, p=picture: Image.fromarray(p).save(path, format="PNG"),
-        )
-        _save(folder / "masks" / f"{name}.png", lambda path, m=mask: write_indices(path, m))
+        write_png(folder / "images" / f"{name}.png", picture)
+        write_png(folder / "masks" / f"{name}.png", mask)
         progress("drawing", index + 1, len(everything))
     for part, listed in names.items():
         write_text(folder / f"{part}.txt", "\n".join(listed) + "\n")

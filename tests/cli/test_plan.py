@@ -1,0 +1,55 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    shutil.copytree(REPOSITORY / "pipelines", tmp_path / "pipelines")
+    return tmp_path
+
+
+def u2pl(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "u2pl_cli", *words], cwd=project, capture_output=True, text=True, check=False
+    )
+
+
+def test_plan_prints_what_will_run_and_the_next_command(project: Path) -> None:
+    done = u2pl(project, "plan", "camvid")
+    assert done.returncode == 0, done.stderr
+    assert "camvid-1_8-u2pl-s0" in done.stdout
+    assert done.stdout.splitlines()[-1].endswith("Next: dvc repro")
+    assert yaml.safe_load((project / "pipelines/plan.yaml").read_text())["plan"] == "camvid"
+
+
+def test_plan_as_json_can_be_read_by_a_script(project: Path) -> None:
+    done = u2pl(project, "plan", "demo", "--table", "4", "--json")
+    assert list(json.loads(done.stdout)["tables"]) == ["table4"]
+
+
+def test_an_unknown_plan_is_one_sentence_and_exit_2_and_changes_nothing(project: Path) -> None:
+    before = (project / "pipelines/plan.yaml").read_text()
+    done = u2pl(project, "plan", "dmeo")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "Error: No plan called 'dmeo'. Did you mean 'demo'? Known: camvid, demo.\n"
+    assert (project / "pipelines/plan.yaml").read_text() == before
+
+
+def test_table_and_report_work_before_anything_has_been_trained(project: Path) -> None:
+    table = u2pl(project, "table", "1")
+    assert table.returncode == 0, table.stderr
+    assert "| MT | — | — | — |" in table.stdout
+    assert table.stdout.splitlines()[-1].endswith("Next: u2pl report")
+    report = u2pl(project, "report")
+    assert report.returncode == 0, report.stderr
+    assert "No run has finished yet." in (project / "reports/index.html").read_text()

@@ -1,0 +1,189 @@
+"""dvc.yaml under a real DVC, with a script in place of u2pl that writes each stage's outputs at once."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from u2pl.planning import resolve
+from u2pl.project import Project
+
+REPOSITORY = Path(__file__).parents[2]
+
+PLAN = """
+dataset: shapes
+seeds: [0]
+tables:
+  table1: {rows: [SupOnly, U²PL (w/ CutMix)], splits: {classic-1/8: 1/8}}
+  table7: {splits: {blender-1/8: 1/8}}
+"""
+
+# What a stage reads decides what it writes, so that DVC sees a change go on to the stages behind it.
+STAND_IN = r"""#!/bin/bash
+set -euo pipefail
+echo "$*" >> commands.log
+command=$1 name=${2-}
+while (($#)); do
+  case $1 in
+    --dataset) dataset=$2 ;; --split) split=$2 ;; --model) model=$2 ;; --into) into=$2 ;;
+  esac
+  shift
+done
+case $command in
+  prepare) folder=data/$dataset/splits/${split//\//_}; mkdir -p "$folder"; echo 1 > "$folder/labeled.txt" ;;
+  train) mkdir -p models; md5sum params.yaml > "$model" ;;
+  evaluate) mkdir -p "$into/$name"; cp "models/$name.pt" "$into/$name/metrics.json" ;;
+  ablate) mkdir -p "$into"; md5sum params.yaml > "$into/ablation.json" ;;
+  table)
+    mkdir -p reports/tables
+    for suffix in md csv tex; do cat results/$name/*/* > reports/tables/$name.$suffix; done ;;
+  report)
+    mkdir -p reports/figures; touch reports/figures/curves.png
+    cat reports/tables/* > reports/index.html ;;
+esac
+"""
+
+pytestmark = pytest.mark.slow
+
+
+class Workspace:
+    """A clone of the project with a small plan and a stand-in for u2pl."""
+
+    def __init__(self, root: Path, home: Path):
+        self.project = Project(root)
+        for name in ("params.yaml", "dvc.yaml", ".gitignore", ".dvcignore"):
+            shutil.copy(REPOSITORY / name, root)
+        shutil.copytree(REPOSITORY / "pipelines", root / "pipelines")
+        (root / ".dvc").mkdir()
+        for name in ("config", ".gitignore"):
+            shutil.copy(REPOSITORY / ".dvc" / name, root / ".dvc")
+        (root / "pipelines/plans/small.yaml").write_text(PLAN, encoding="utf-8")
+        resolve(self.project, "small").write(self.project)
+        stand_in = home / "u2pl"
+        stand_in.write_text(STAND_IN)
+        stand_in.chmod(0o755)
+        self.environment = os.environ | {
+            "PATH": f"{home}{os.pathsep}{os.environ['PATH']}",
+            "DVC_NO_ANALYTICS": "1",
+            "DVC_SITE_CACHE_DIR": str(home / "site"),
+        }
+        subprocess.run(["git", "init", "--quiet", str(root)], check=True)
+
+    def repro(self, *words: str) -> list[str]:
+        """The u2pl commands that `dvc repro` ran, in order."""
+        log = self.project.root / "commands.log"
+        log.unlink(missing_ok=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", "repro", *words],
+            cwd=self.project.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return log.read_text().splitlines() if log.exists() else []
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    for name in ("project", "home"):
+        (tmp_path / name).mkdir()
+    return Workspace(tmp_path / "project", tmp_path / "home")
+
+
+def commands(lines: list[str]) -> list[str]:
+    return [line.split()[0] for line in lines]
+
+
+def test_repro_runs_every_stage_once_each_after_what_it_needs_and_then_nothing(workspace: Workspace) -> None:
+    lines = workspace.repro()
+    assert sorted(commands(lines)) == sorted(
+        ["prepare", *["train", "evaluate"] * 2, "ablate", *["table"] * 2, "report"]
+    )
+    order = {line: index for index, line in enumerate(lines)}
+    where = {kind: [i for line, i in order.items() if line.startswith(kind)] for kind in set(commands(lines))}
+    assert where["prepare"] == [0]
+    assert max(where["evaluate"]) < order["table table1"]
+    assert where["ablate"][0] < order["table table7"]
+    assert where["report"] == [len(lines) - 1]
+    assert workspace.repro() == []
+
+
+def test_the_words_of_a_stage_are_a_command_a_person_could_type(workspace: Workspace) -> None:
+    lines = workspace.repro("ablate", "evaluate")
+    assert (
+        "train --dataset shapes --split 1/8 --method u2pl --seed 0 "
+        "--model models/shapes-1_8-u2pl-s0.pt --fresh"
+    ) in lines
+    assert "evaluate shapes-1_8-u2pl-s0 --into results/table1" in lines
+    assert (
+        "ablate --param alpha0 0.4 0.3 0.2 0.1 --dataset shapes --split 1/8 --method u2pl --seed 0 "
+        "--into results/table7/shapes-1_8-u2pl-alpha0-s0 --fresh"
+    ) in lines
+
+
+def test_a_hyper_parameter_of_one_method_leaves_the_other_methods_alone(workspace: Workspace) -> None:
+    workspace.repro()
+    params = yaml.safe_load(workspace.project.params.read_text())
+    params["u2pl"]["alpha0"] = 0.35
+    workspace.project.params.write_text(yaml.safe_dump(params))
+    lines = workspace.repro()
+    assert sorted(commands(lines)) == ["ablate", "evaluate", "report", "table", "table", "train"]
+    assert not any("suponly" in line for line in lines)
+
+
+def test_a_recipe_of_another_data_set_and_a_new_method_touch_nothing(workspace: Workspace) -> None:
+    workspace.repro()
+    params = yaml.safe_load(workspace.project.params.read_text())
+    params["recipes"]["camvid"] = {"lr": 0.5}
+    params["newcomer"] = {"alpha0": 0.1}
+    workspace.project.params.write_text(yaml.safe_dump(params))
+    assert workspace.repro() == []
+
+
+def test_one_table_runs_only_what_it_shows(workspace: Workspace) -> None:
+    assert sorted(commands(workspace.repro("table@table1"))) == sorted(
+        ["prepare", *["train", "evaluate"] * 2, "table"]
+    )
+    assert commands(workspace.repro("table@table7")) == ["ablate", "table"]
+
+
+def test_a_plan_without_ablations_and_one_without_plain_runs_both_work(workspace: Workspace) -> None:
+    resolve(workspace.project, "small", ["1"]).write(workspace.project)
+    assert "ablate" not in commands(workspace.repro())
+    resolve(workspace.project, "small", ["7"]).write(workspace.project)
+    assert "train" not in commands(workspace.repro())
+
+
+def test_narrowing_the_rows_of_a_table_makes_the_table_again_and_trains_nothing(workspace: Workspace) -> None:
+    workspace.repro()
+    plan = workspace.project.pipelines / "plans/small.yaml"
+    plan.write_text(plan.read_text(encoding="utf-8").replace("SupOnly, ", ""), encoding="utf-8")
+    resolve(workspace.project, "small").write(workspace.project)
+    assert commands(workspace.repro()) in (["table"], ["table", "report"])
+
+
+def test_a_run_leaves_git_with_nothing_but_the_lock_file_to_see(workspace: Workspace) -> None:
+    root = workspace.project.root
+    git = ["git", "-C", str(root)]
+    subprocess.run([*git, "add", "--all"], check=True)
+    workspace.repro()
+    status = subprocess.run(
+        [*git, "status", "--porcelain", "--untracked-files=all"], capture_output=True, text=True, check=True
+    )
+    seen = {line[3:] for line in status.stdout.splitlines() if line.startswith(("??", " M"))}
+    assert seen - {"commands.log"} == {"dvc.lock"}
+
+
+def test_every_stage_says_what_it_is_for() -> None:
+    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+    for name, stage in stages.items():
+        body = stage.get("do", stage)
+        assert body["desc"], name
+        assert shlex.split(body["cmd"])[:2] == ["u2pl", name]

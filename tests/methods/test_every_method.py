@@ -1,0 +1,231 @@
+"""What every method must do; a new one is asked by being registered."""
+
+import copy
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from engine.tiny import REPOSITORY, edit_params
+from methods.training import CLASSES, EPOCHS, at, build, make_batch, optimizer, train_step, warm_steps
+from torch import nn
+
+from u2pl import methods
+from u2pl.errors import UsageError
+from u2pl.methods import Method
+from u2pl.methods.base import method as register
+from u2pl.project import Project
+
+every_method = pytest.mark.parametrize("name", methods.names())
+
+
+def teacher(method: Method) -> nn.Module | None:
+    return getattr(method, "teacher", None)
+
+
+def test_the_papers_four_methods_are_registered():
+    assert {"suponly", "mt", "cutmix", "u2pl"} <= set(methods.names())
+
+
+@every_method
+@pytest.mark.parametrize("epoch", ["warm", "after"])
+def test_a_step_gives_finite_0d_losses_and_health(name: str, epoch: str):
+    method = build(name)
+    result = method.step(make_batch(), at(0 if epoch == "warm" else warm_steps(method)))
+    assert result.losses
+    for key, value in (result.losses | result.health).items():
+        assert torch.as_tensor(value).shape == (), key
+        assert torch.as_tensor(value).isfinite(), key
+
+
+@every_method
+def test_training_lowers_the_supervised_loss_on_a_batch(name: str):
+    method, batch = build(name), make_batch()
+    sgd = optimizer(method, lr=0.05)
+    losses = [train_step(method, sgd, index, batch)["supervised"].item() for index in range(15)]
+    assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
+
+
+@every_method
+def test_the_losses_are_named_after_the_terms_of_equation_1(name: str):
+    method = build(name)
+    losses = method.step(make_batch(), at(warm_steps(method))).losses
+    known = {
+        "suponly": ["supervised"],
+        "mt": ["supervised", "unsupervised"],
+        "cutmix": ["supervised", "unsupervised"],
+        "u2pl": ["supervised", "unsupervised", "contrastive"],
+    }
+    assert list(losses) == known.get(name, list(losses))
+
+
+@every_method
+def test_during_the_warm_start_only_the_labelled_images_count(name: str):
+    method, batch = build(name), make_batch()
+    if not warm_steps(method):
+        pytest.skip("no warm start")
+    other = batch._replace(unlabeled_image=torch.full_like(batch.unlabeled_image, torch.nan))
+    torch.manual_seed(0)
+    assert list(method.step(batch, at(0)).losses) == ["supervised"]
+    torch.manual_seed(0)
+    assert method.step(other, at(warm_steps(method) - 1)).losses["supervised"].isfinite()
+
+
+@every_method
+def test_no_training_signal_comes_from_the_true_labels_of_unlabelled_images(name: str):
+    batch, results = make_batch(), []
+    for truth in (batch.unlabeled_truth, torch.full_like(batch.unlabeled_truth, CLASSES.ignore_index)):
+        method = build(name)
+        torch.manual_seed(0)
+        results.append(method.step(batch._replace(unlabeled_truth=truth), at(warm_steps(method))).losses)
+    assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
+
+
+@every_method
+def test_no_gradient_reaches_a_teacher_and_the_optimiser_does_not_know_it(name: str):
+    method = build(name)
+    sgd = optimizer(method)
+    train_step(method, sgd, warm_steps(method), make_batch())
+    trained = {id(p) for group in sgd.param_groups for p in group["params"]}
+    if teacher(method) is not None:
+        assert all(p.grad is None and id(p) not in trained for p in teacher(method).parameters())
+    assert all(p.grad is not None for group in sgd.param_groups for p in group["params"])
+
+
+@every_method
+def test_every_parameter_that_takes_a_gradient_stands_in_one_group(name: str):
+    method = build(name)
+    grouped = [id(p) for group in method.parameter_groups() for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in method.parameters() if p.requires_grad)
+
+
+@every_method
+def test_a_teacher_stays_in_evaluation_mode_and_changes_in_after_update_alone(name: str):
+    method = build(name)
+    if teacher(method) is None:
+        pytest.skip("no teacher")
+    method.train()
+    assert not any(module.training for module in teacher(method).modules())
+    before = {key: value.clone() for key, value in teacher(method).state_dict().items()}
+    method.step(make_batch(), at(warm_steps(method)))
+    assert all(torch.equal(value, before[key]) for key, value in teacher(method).state_dict().items())
+
+
+@every_method
+def test_a_restored_method_takes_the_same_next_step(name: str):
+    first, batch = build(name), make_batch()
+    start = warm_steps(first)
+    for index in (start, start + 1):
+        train_step(first, optimizer(first), index, batch)
+    second = build(name)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    losses = [train_step(m, optimizer(m), start + 2, make_batch(1)) for m in (first, second)]
+    assert losses[0] == losses[1]
+    theirs = second.state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in first.state_dict().items())
+
+
+@every_method
+def test_equal_seeds_give_equal_steps(name: str):
+    runs = []
+    for _ in range(2):
+        method = build(name)
+        sgd, start = optimizer(method), warm_steps(method)
+        runs.append([train_step(method, sgd, start + k, make_batch(k)) for k in range(2)])
+    assert runs[0] == runs[1]
+
+
+@every_method
+def test_the_evaluated_network_answers_for_every_class(name: str):
+    method = build(name).eval()
+    for epoch in range(EPOCHS):
+        kind, network = method.evaluated(epoch)
+        assert kind in ("student", "teacher")
+        assert network is getattr(method, kind)
+    with torch.no_grad():
+        assert network(torch.zeros(1, 3, 32, 32), represent=False).logits.shape[1] == CLASSES.count
+
+
+@every_method
+def test_labels_that_are_all_ignored_give_no_supervised_loss_and_no_nan(name: str):
+    method, batch = build(name), make_batch()
+    void = torch.full_like(batch.labeled_mask, CLASSES.ignore_index)
+    losses = train_step(method, optimizer(method), warm_steps(method), batch._replace(labeled_mask=void))
+    assert losses["supervised"] == 0
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(value.isfinite().all() for value in method.state_dict().values())
+
+
+@every_method
+def test_an_ignore_index_other_than_255_is_respected(name: str):
+    classes, batch = methods.Classes(4, ignore_index=7, background=False), make_batch()
+    masks = [m.where(m != 255, 7) for m in (batch.labeled_mask, batch.unlabeled_truth)]
+    method = build(name, classes)
+    torch.manual_seed(0)
+    mended = method.step(
+        batch._replace(labeled_mask=masks[0], unlabeled_truth=masks[1]), at(warm_steps(method))
+    )
+    method = build(name, methods.Classes(4, ignore_index=255, background=False))
+    torch.manual_seed(0)
+    usual = method.step(batch, at(warm_steps(method)))
+    assert all(torch.equal(mended.losses[key], usual.losses[key]) for key in usual.losses)
+
+
+def test_an_unknown_method_is_refused_with_the_nearest_name_wherever_it_is_asked_for():
+    for ask in (
+        lambda: methods.settings("u2lp", {}),
+        lambda: methods.create("u2lp", CLASSES, build("mt").recipe, {}),
+    ):
+        with pytest.raises(UsageError, match="Did you mean 'u2pl'"):
+            ask()
+
+
+def test_two_methods_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="two methods are called 'mt'"):
+        register("mt")(type(build("suponly")))
+
+
+TOY = '''
+"""Toy: cross-entropy, and a bonus for saying something at all."""
+
+from u2pl.methods.base import StepResult, method
+from u2pl.methods.suponly import SupOnly, SupOnlySettings
+
+
+class ToySettings(SupOnlySettings):
+    """Hyper-parameters of Toy."""
+
+    bonus: float
+
+
+@method("toy")
+class Toy(SupOnly):
+    """A second loss beside SupOnly's."""
+
+    settings_class = ToySettings
+
+    def step(self, batch, step):
+        result = super().step(batch, step)
+        return StepResult(result.losses | {"bonus": self.settings.bonus * result.losses["supervised"]})
+'''
+
+
+def test_a_new_method_is_one_new_file_and_its_values_in_params_yaml(tiny_project: Project, tmp_path: Path):
+    library = tmp_path / "library"
+    shutil.copytree(REPOSITORY / "u2pl", library / "u2pl", ignore=shutil.ignore_patterns("__pycache__"))
+    (library / "u2pl" / "methods" / "toy.py").write_text(TOY)
+    edit_params(tiny_project, lambda v: v.update(toy={"epoch": "labeled", "bonus": 0.5}))
+    words = ["train", "--dataset", "tiny", "--split", "1/4", "--method", "toy", "--set", "bonus=0.25"]
+    done = subprocess.run(
+        [sys.executable, "-m", "u2pl_cli", *words],
+        cwd=tiny_project.root,
+        env={**os.environ, "PYTHONPATH": str(library), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    history = (tiny_project.runs / "tiny-1_4-toy-bonus=0.25-s0" / "history.csv").read_text()
+    assert "train/loss/bonus" in history.splitlines()[0]

@@ -1,0 +1,249 @@
+"""U²PL's contrastive part against the paper's equations, pixel by pixel."""
+
+from collections import deque
+
+import numpy as np
+import pytest
+import torch
+from losses import reference
+from methods.training import CLASSES, EPOCHS, at, build, make_batch, optimizer, train_step, warm_steps
+from torch import Tensor
+
+from u2pl.errors import UsageError
+from u2pl.losses import contrastive, partition
+from u2pl.losses.memory_bank import MemoryBank
+from u2pl.methods import Classes
+from u2pl.methods.u2pl import U2PL, at_corners, rows
+from u2pl.models.deeplab import Output, upsample
+
+
+def u2pl(**overrides: object) -> U2PL:
+    """Without mixing and dropout unless asked for, so that a test can compute what the method computes."""
+    method = build("u2pl", **{"cutmix_probability": 0, **overrides})
+    assert isinstance(method, U2PL)
+    for module in method.student.modules():
+        if isinstance(module, torch.nn.Dropout2d):
+            module.p = 0
+    return method
+
+
+def trained(**overrides: object) -> U2PL:
+    """After a few supervised steps, with a teacher that is more certain than they would make it."""
+    method = u2pl(**overrides)
+    sgd = optimizer(method, lr=0.05)
+    for index in range(4):
+        train_step(method, sgd, index, make_batch())
+    sgd.zero_grad()
+    with torch.no_grad():
+        method.teacher.classifier[-1].weight.mul_(10)
+    return method
+
+
+class Reconstruction:
+    """One step's sets from the teacher's outputs alone, by the reference equations."""
+
+    def __init__(self, method: U2PL, negatives: str = "unreliable"):
+        s, batch, ignore = method.settings, make_batch(), CLASSES.ignore_index
+        self.step = at(warm_steps(method))
+        with torch.no_grad():
+            output = method.teacher(torch.cat([batch.labeled_image, batch.unlabeled_image]))
+            large = rows(upsample(output.logits[2:], (32, 32)).softmax(1)).double().tolist()
+        self.z = rows(output.representation).tolist()
+        prob = rows(output.logits.softmax(1)).double().tolist()
+
+        entropy = [reference.entropy(p) for p in large]
+        alpha = reference.alpha_t(s.alpha0, self.step.epoch, EPOCHS)
+        gamma = float(np.percentile(entropy, 100 * (1 - alpha)))
+        pseudo = [reference.pseudo_label(p, gamma, ignore) for p in large]
+        label = corners(batch.labeled_mask) + corners(torch.tensor(pseudo))
+        high = corners(torch.tensor(entropy, dtype=torch.float64))
+        low = float(np.percentile(high, 100 * alpha))
+        chosen = [
+            {"unreliable": h > gamma, "reliable": h < low, "all": True}[negatives] for h in high
+        ]
+
+        half, self.classes = len(high), range(CLASSES.count)
+        self.anchors = [reference.anchors(label, prob, s.delta_p, c) for c in self.classes]
+        self.negatives = [
+            reference.labeled_negatives(label[:half], prob[:half], s.r_l, c)
+            + [half + j for j in reference.unlabeled_negatives(chosen, prob[half:], s.r_l, s.r_h, c)]
+            for c in self.classes
+        ]
+        self.at_a_threshold = {half + j for j, h in enumerate(high) if min(abs(h - gamma), abs(h - low)) < 1e-6}
+        """Pixels that single precision may put on the other side."""
+
+    def agree(self, mask: Tensor, expected: list[list[int]]) -> bool:
+        """Whether a (P, C) mask holds the expected pixels of every class, but for rounding."""
+        return all(
+            set(mask[:, c].nonzero().flatten().tolist()) ^ set(expected[c]) <= self.at_a_threshold
+            for c in self.classes
+        )
+
+
+def corners(values: Tensor) -> list:
+    """Of two maps of 32 x 32, in one row, the values at 8 x 8 points whose outermost are the corners."""
+    at = torch.linspace(0, 31, 8).round().long()
+    return values.reshape(2, 32, 32)[:, at][:, :, at].flatten().tolist()
+
+
+def spy(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> list[tuple]:
+    """Everything `owner.name` is called with from now on; it still does its work."""
+    calls: list[tuple] = []
+    original = getattr(owner, name)
+
+    def call(*arguments, **named):
+        calls.append((*arguments, *named.values()))
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(owner, name, call)
+    return calls
+
+
+@pytest.mark.parametrize("negatives", ["unreliable", "reliable", "all"])
+def test_anchors_and_negatives_are_the_sets_of_the_paper(negatives: str, monkeypatch: pytest.MonkeyPatch):
+    method = trained(negatives=negatives)
+    expected = Reconstruction(method, negatives)
+    pushed = spy(monkeypatch, MemoryBank, "push")
+    centred = spy(monkeypatch, contrastive, "centers")
+    method.step(make_batch(), expected.step)
+    (_, representation, negative_mask), (_, anchor_mask) = pushed[0], centred[0]
+    assert representation.tolist() == expected.z
+    assert expected.agree(negative_mask, expected.negatives)
+    assert expected.agree(anchor_mask, expected.anchors)
+    assert len(expected.at_a_threshold) < 5
+    half = len(expected.z) // 2
+    assert sum(j >= half for c in expected.classes for j in expected.negatives[c]) > 10
+    assert sum(j >= half for c in expected.classes for j in expected.anchors[c]) > 10
+
+
+def test_the_contrastive_loss_is_equation_4_on_what_was_drawn(monkeypatch: pytest.MonkeyPatch):
+    method = trained()
+    pushed = spy(monkeypatch, MemoryBank, "push")
+    centred = spy(monkeypatch, contrastive, "centers")
+    drawn = spy(monkeypatch, contrastive, "info_nce")
+    students: list[Output] = []
+    method.student.register_forward_hook(lambda module, inputs, output: students.append(output))
+    loss = method.step(make_batch(), at(warm_steps(method))).losses["contrastive"]
+
+    z_teacher, z_student = pushed[0][1].tolist(), rows(students[0].representation).tolist()
+    anchor, positive, negative, use, tau = drawn[0]
+    assert anchor.shape == (4, method.settings.M, 8)
+    assert negative.shape == (4, method.settings.M, method.settings.N, 8)
+    for c, capacity in enumerate(method.bank.capacity_C.tolist()):
+        candidates = centred[0][1][:, c].nonzero().flatten().tolist()
+        queue = deque((tuple(z_teacher[j]) for j in pushed[0][2][:, c].nonzero().flatten()), maxlen=capacity)
+        assert use[c].item() == bool(candidates and queue)
+        if use[c]:
+            assert positive[c].tolist() == pytest.approx(reference.center(z_teacher, candidates), abs=1e-5)
+            assert {tuple(a) for a in anchor[c].tolist()} <= {tuple(z_student[j]) for j in candidates}
+            assert {tuple(n) for n in negative[c].flatten(0, 1).tolist()} <= set(queue)
+    expected = reference.info_nce(anchor.tolist(), positive.tolist(), negative.tolist(), use.tolist(), tau)
+    assert expected > 0
+    assert loss.item() == pytest.approx(method.settings.lambda_c * expected, rel=1e-5)
+
+
+def test_the_contrastive_loss_moves_the_student_and_neither_the_classifier_nor_the_teacher():
+    method = trained()
+    method.step(make_batch(), at(warm_steps(method))).losses["contrastive"].backward()
+    assert method.student.representer[-1].weight.grad.abs().sum() > 0
+    assert method.student.backbone.stem[0].weight.grad.abs().sum() > 0
+    assert all(p.grad is None for p in method.student.classifier.parameters())
+    assert all(p.grad is None for p in method.teacher.parameters())
+
+
+def test_without_a_single_reliable_pixel_training_goes_on():
+    """alpha_0 = 1: in the first epoch after the warm start of 0 epochs, no pixel has a pseudo-label."""
+    result = u2pl(alpha0=1, warm_start_epochs=0).step(make_batch(), at(0))
+    assert result.losses["unsupervised"].item() == 0
+    assert result.health["reliable/share"].item() == 0
+    assert all(loss.isfinite() for loss in result.losses.values())
+
+
+def test_with_alpha_0_of_0_unlabelled_pixels_are_no_negatives(monkeypatch: pytest.MonkeyPatch):
+    method = trained(alpha0=0)
+    pushed = spy(monkeypatch, MemoryBank, "push")
+    result = method.step(make_batch(), at(warm_steps(method)))
+    assert pushed[0][2][len(pushed[0][2]) // 2 :].sum() == 0
+    assert result.health["reliable/share"].item() > 0.99
+
+
+def test_the_share_of_unreliable_pixels_falls_with_dynamic_partition_and_stays_without():
+    for dpa, expected in ((True, [0.2, 0.15, 0.1, 0.05]), (False, [0.2] * 4)):
+        method = build("mt", warm_start_epochs=0, dpa=dpa)
+        alphas = [method.step(make_batch(), at(5 * epoch)).health["alpha_t"] for epoch in range(EPOCHS)]
+        assert alphas == pytest.approx(expected)
+
+
+def test_cutmix_mixes_images_labels_and_entropies_with_the_same_boxes(monkeypatch: pytest.MonkeyPatch):
+    method = build("cutmix", cutmix_probability=1)
+    seen = spy(monkeypatch, type(method.student), "forward")
+    batch = make_batch()
+    method.step(batch, at(warm_steps(method)))
+    mixed = seen[-1][1][2:]
+    swapped = (mixed == batch.unlabeled_image.roll(-1, 0)).all(dim=1)
+    kept = (mixed == batch.unlabeled_image).all(dim=1)
+    assert (swapped | kept).all()
+    assert swapped.float().mean(dim=(1, 2)).tolist() == pytest.approx([0.5, 0.5], abs=0.05)
+
+
+def test_the_mixed_labels_belong_to_the_mixed_pixels():
+    method = build("cutmix", cutmix_probability=1)
+    batch = make_batch()
+    pseudo, _ = method.pseudo_labels(batch.unlabeled_image, 0.2)
+    mixed = method.augmented(pseudo, at(5))
+    swapped = (mixed.image == pseudo.image.roll(-1, 0)).all(dim=1)
+    assert torch.equal(mixed.label, torch.where(swapped, pseudo.label.roll(-1, 0), pseudo.label))
+    assert torch.equal(mixed.entropy, torch.where(swapped, pseudo.entropy.roll(-1, 0), pseudo.entropy))
+
+
+def test_the_teacher_copies_the_student_in_the_warm_start_and_then_follows_ever_slower():
+    method = build("mt")
+    start, decays = warm_steps(method), []
+    for index in (0, start - 1, start, start + 1, start + 4, start + 1000):
+        with torch.no_grad():
+            for ours, theirs in zip(method.teacher.parameters(), method.student.parameters(), strict=True):
+                ours.fill_(1.0)
+                theirs.fill_(0.0)
+        method.after_update(at(index))
+        decays.append(next(method.teacher.parameters()).flatten()[0].item())
+    assert decays == pytest.approx([0, 0, 0, 1 / 2, 4 / 5, 0.99])
+
+
+def test_the_student_is_judged_in_the_warm_start_and_the_teacher_afterwards():
+    method = build("u2pl", warm_start_epochs=2)
+    assert [method.evaluated(epoch)[0] for epoch in range(4)] == ["student", "student", "teacher", "teacher"]
+
+
+def test_the_queue_of_a_background_class_has_a_size_of_its_own():
+    sizes = {
+        background: build("u2pl", Classes(4, 255, background=background)).bank.capacity_C.tolist()
+        for background in (True, False)
+    }
+    assert sizes == {True: [60, 40, 40, 40], False: [40, 40, 40, 40]}
+
+
+@pytest.mark.parametrize(("classes", "r_l", "r_h"), [(2, 2, 20), (2, 3, 20), (4, 4, 20), (4, 3, 3)])
+def test_ranks_that_leave_no_negative_are_refused_with_a_setting_that_works(classes: int, r_l: int, r_h: int):
+    few = Classes(classes, 255, background=False)
+    with pytest.raises(UsageError, match=r"--set u2pl\.r_l=1 --set u2pl\.r_h=\d+$") as caught:
+        build("u2pl", few, r_l=r_l, r_h=r_h)
+    mended = dict(word.split("=") for word in str(caught.value).split() if "u2pl.r_" in word)
+    method = build("u2pl", few, r_l=int(mended["u2pl.r_l"]), r_h=int(mended["u2pl.r_h"]))
+    result = method.step(make_batch(classes=classes), at(warm_steps(method)))
+    assert result.losses["contrastive"].isfinite()
+
+
+def test_labels_are_taken_at_the_points_on_which_features_lie_when_corners_are_aligned():
+    label = torch.arange(9 * 13).reshape(1, 9, 13)
+    small = at_corners(label, torch.Size((3, 4)))
+    assert small[0].tolist() == [[0, 4, 8, 12], [52, 56, 60, 64], [104, 108, 112, 116]]
+    assert torch.allclose(upsample(small[None].double(), (9, 13))[0], label.double())
+
+
+def test_gamma_is_taken_over_the_whole_batch_and_not_image_by_image():
+    method = trained()
+    _, gamma = method.pseudo_labels(make_batch().unlabeled_image, 0.2)
+    with torch.no_grad():
+        logits = method.teacher(make_batch().unlabeled_image, represent=False).logits
+    entropy = partition.entropy(upsample(logits, (32, 32)).softmax(1))
+    assert gamma.item() == pytest.approx(entropy.flatten().double().quantile(0.8).item(), abs=1e-6)

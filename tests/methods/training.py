@@ -1,0 +1,64 @@
+"""A tiny method, a batch of coloured squares, and a training loop of four lines."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from engine.tiny import make_project
+from torch import Tensor
+
+from u2pl import methods
+from u2pl.data.loader import Batch
+from u2pl.methods import Classes, Method, Step
+from u2pl.settings import Params, RunSpec
+
+CLASSES = Classes(4, ignore_index=255, background=True)
+EPOCH_STEPS, EPOCHS = 5, 4
+
+with TemporaryDirectory() as _folder:
+    PARAMS = Params.read(make_project(Path(_folder)))
+
+
+def build(name: str, classes: Classes = CLASSES, **overrides: object) -> Method:
+    """A method of tiny size in training mode, the same weights every time; overrides by their short names."""
+    torch.manual_seed(0)
+    dotted = {PARAMS.full_key(key, name): value for key, value in overrides.items()}
+    resolved = PARAMS.resolve(RunSpec("tiny", "1/4", name, 0, dotted))
+    return methods.create(name, classes, resolved.recipe, resolved.hyper).train()
+
+
+def make_batch(seed: int = 0, classes: int = CLASSES.count, size: int = 32) -> Batch:
+    """Two labelled and two unlabelled images of four squares, whose colours tell their classes."""
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.randint(0, classes, (4, 2, 2), generator=generator)
+    mask = mask.repeat_interleave(size // 2, 1).repeat_interleave(size // 2, 2)
+    colors = torch.randn(classes, 3, generator=torch.Generator().manual_seed(99))
+    image = colors[mask].permute(0, 3, 1, 2) + 0.2 * torch.randn(4, 3, size, size, generator=generator)
+    mask[:, :1] = CLASSES.ignore_index
+    return Batch(image[:2], mask[:2], image[2:], mask[2:])
+
+
+def at(index: int) -> Step:
+    """Where training stands; the generator depends on the step alone."""
+    return Step(index, index // EPOCH_STEPS, EPOCHS, EPOCH_STEPS, torch.Generator().manual_seed(index))
+
+
+def optimizer(method: Method, lr: float = 0.01) -> torch.optim.SGD:
+    """As the engine's."""
+    return torch.optim.SGD([{**group, "lr": lr} for group in method.parameter_groups()], momentum=0.9)
+
+
+def train_step(method: Method, sgd: torch.optim.SGD, index: int, batch: Batch) -> dict[str, Tensor]:
+    """One step of training, with dropout seeded by its number; its losses."""
+    torch.manual_seed(index)
+    losses = method.step(batch, at(index)).losses
+    sgd.zero_grad()
+    torch.stack(list(losses.values())).sum().backward()
+    sgd.step()
+    method.after_update(at(index))
+    return {name: loss.detach() for name, loss in losses.items()}
+
+
+def warm_steps(method: Method) -> int:
+    """Steps before the unlabelled images count; 0 for a method without a warm start."""
+    return getattr(method.settings, "warm_start_epochs", 0) * EPOCH_STEPS

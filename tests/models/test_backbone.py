@@ -1,0 +1,83 @@
+import pytest
+import torch
+from torch import nn
+
+from u2pl.errors import UserError
+from u2pl.models.backbone import Backbone, zoo
+
+
+def convolutions(*stages: nn.Module) -> list[tuple]:
+    return [
+        (m.kernel_size, m.stride, m.dilation, m.padding)
+        for stage in stages
+        for m in stage.modules()
+        if isinstance(m, nn.Conv2d)
+    ]
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnet101"])
+@pytest.mark.parametrize(
+    ("output_stride", "replaced"), [(8, [False, True, True]), (16, [False, False, True])]
+)
+def test_stride_becomes_dilation_as_torchvision_does_it(name: str, output_stride: int, replaced: list[bool]):
+    with torch.device("meta"):
+        theirs = getattr(zoo, name)(replace_stride_with_dilation=replaced)
+        ours = Backbone(name, output_stride=output_stride, multi_grid=False)
+    stages = ("layer1", "layer2", "layer3", "layer4")
+    assert convolutions(*(getattr(ours, s) for s in stages)) == convolutions(
+        *(getattr(theirs, s) for s in stages)
+    )
+
+
+@pytest.mark.parametrize(("output_stride", "dilations"), [(8, [4, 8, 16]), (16, [2, 4, 8])])
+def test_multi_grid_multiplies_the_dilations_of_the_last_stage_by_2_2_4(
+    output_stride: int, dilations: list[int]
+):
+    with torch.device("meta"):
+        stage = Backbone("resnet50", output_stride=output_stride, multi_grid=True).layer4
+    assert [block.conv2.dilation for block in stage] == [(d, d) for d in dilations]
+
+
+@pytest.mark.parametrize("name", ["resnet10", "resnet18", "resnet50"])
+@pytest.mark.parametrize(("output_stride", "size"), [(8, (9, 13)), (16, (5, 7))])
+def test_the_last_stage_sees_one_feature_per_output_stride_and_the_first_one_per_four_pixels(
+    name: str, output_stride: int, size: tuple[int, int]
+):
+    backbone = Backbone(name, output_stride=output_stride).eval()
+    with torch.no_grad():
+        low, high = backbone(torch.zeros(1, 3, 65, 97))
+    assert low.shape == (1, backbone.low_channels, 17, 25)
+    assert high.shape == (1, backbone.channels, *size)
+
+
+def test_a_residual_block_starts_as_the_identity():
+    stage = Backbone("resnet18", output_stride=16).layer4
+    assert stage[1].bn2.weight.eq(0).all()
+
+
+def test_equal_seeds_give_equal_weights():
+    networks = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        networks.append(Backbone("resnet10"))
+    first, second = (network.parameters() for network in networks)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_resnet10_has_no_imagenet_weights_and_says_what_to_do():
+    with pytest.raises(UserError, match=r"Use resnet18, or --set weights=none\."):
+        Backbone("resnet10", weights="imagenet")
+
+
+def test_weights_that_cannot_be_downloaded_are_an_error_that_says_where_to_put_them(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+):
+    def offline(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(UserError, match="no network") as caught:
+        Backbone("resnet18", weights="imagenet")
+    assert f"{tmp_path}/checkpoints" in str(caught.value)
+    assert "--set weights=none" in str(caught.value)

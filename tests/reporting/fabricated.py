@@ -1,0 +1,101 @@
+"""Results that nobody measured, for tests of what is made from results."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from u2pl.planning import ActivePlan
+from u2pl.project import Project
+
+CLASSES = ["background", "disk", "ring", "square"]
+
+
+def write_result(
+    folder: Path, *, last: float, split: str, method: str, seed: int = 0, **changes: Any
+) -> None:
+    """A results folder such as `u2pl evaluate` writes; `changes` replaces entries of metrics.json."""
+    labeled = {"1/16": 30, "1/8": 60, "1/4": 120}.get(split, 92)
+    metrics = {
+        "name": folder.name,
+        "dataset": "shapes",
+        "split": split,
+        "method": method,
+        "seed": seed,
+        "overrides": {},
+        "recipe": {
+            "backbone": "resnet10",
+            "crop": 96,
+            "epochs": 12,
+            "batch": 8,
+            "scale": [0.5, 2.0],
+            "lr": 0.01,
+        },
+        "hyper": {"alpha0": 0.2, "negatives": "unreliable"},
+        "fingerprint": f"f{seed}{method}",
+        "protocol": {
+            "evaluation": "whole image",
+            "network": "student" if method == "suponly" else "teacher",
+            "checkpoint": "last",
+        },
+        "split_source": "seeded 2",
+        "labeled": labeled,
+        "unlabeled": 480 - labeled,
+        "miou": {"last": last, "best": last + 1.25, "best_epoch": 9},
+        "iou": {
+            name: None if name == "ring" and split == "1/16" else last - 5 * i
+            for i, name in enumerate(CLASSES)
+        },
+        "steps": 600,
+        "epochs": 12,
+        "seconds": 34.5,
+        "images_per_second": 140.0,
+        "revision": "0123456789abcdef0123456789abcdef01234567",
+    }
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps(metrics | changes))
+    with (folder / "history.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        semi = ["train/reliable/share", "train/reliable/accuracy"] if method != "suponly" else []
+        writer.writerow(["epoch", "step", "val/miou", *semi])
+        for epoch in range(1, 13):
+            reliability = [0.8 + epoch / 60, 0.9 + epoch / 200] if semi and epoch > 1 else [""] * len(semi)
+            writer.writerow([epoch, epoch * 50, last * (1 - 0.7**epoch), *reliability])
+    draw = np.random.default_rng(sum(map(ord, folder.name)))
+    for image in ("0001", "0002", "0003"):
+        for kind in ("input", "truth", "prediction"):
+            path = folder / "samples" / f"{image}.{kind}.png"
+            path.parent.mkdir(exist_ok=True)
+            blocks = draw.integers(0, 255, (6, 6, 3), dtype=np.uint8)
+            Image.fromarray(blocks).resize((48, 48), Image.Resampling.NEAREST).save(path)
+
+
+def write_results(project: Project, plan: ActivePlan, **changes: Any) -> None:
+    """A result for every run of the plan: the further down in the table, the better."""
+    for index, stage in enumerate(plan.evaluations.values()):
+        run = plan.runs[stage.run]
+        write_result(
+            project.root / stage.group / stage.run,
+            last=45 + 2 * index + 0.31 * run.seed,
+            split=run.split,
+            method=run.method,
+            seed=run.seed,
+            dataset=run.dataset,
+            **changes,
+        )
+    for ablation in plan.ablations.values():
+        folder = project.root / ablation.folder
+        values = [{"value": v, "run": f"{ablation.method}-{v}"} for v in ablation.values.split()]
+        for index, entry in enumerate(values):
+            write_result(
+                folder / entry["run"],
+                last=60.5 - index,
+                split=ablation.split,
+                method=ablation.method,
+                overrides={f"{ablation.method}.{ablation.param}": entry["value"]},
+                **changes,
+            )
+        (folder / "ablation.json").write_text(json.dumps({"parameter": ablation.param, "values": values}))

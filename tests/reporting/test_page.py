@@ -1,0 +1,159 @@
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import pytest
+from fabricated import write_results
+
+from u2pl.planning import resolve
+from u2pl.project import Project
+from u2pl.reporting import figures, page
+from u2pl.reporting.results import collect, collect_all
+
+VOID = {"meta", "img", "br", "path", "use"}
+
+
+class Outline(HTMLParser):
+    """Checks that elements nest, and collects ids and addresses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+def outline(text: str) -> Outline:
+    parsed = Outline()
+    parsed.feed(text)
+    assert parsed.open == []
+    return parsed
+
+
+def test_the_page_needs_nothing_but_itself(project: Project) -> None:
+    plan = resolve(project, "camvid")
+    write_results(project, plan)
+    parsed = outline(page.html(plan, collect_all(project, plan)))
+    assert all(address.startswith(("#", "data:image/png")) for address in parsed.addresses)
+    assert len(set(parsed.ids)) == len(parsed.ids)
+
+
+def test_the_page_holds_headline_tables_curves_classes_examples_and_runs(project: Project) -> None:
+    plan = resolve(project, "demo")
+    write_results(project, plan)
+    text = page.html(plan, collect_all(project, plan))
+    assert (
+        "1/8 (60 labelled): U²PL (w/ CutMix) is best with 65.00 % mIoU, +18.00 points against SupOnly."
+        in text
+    )
+    assert "19 of 19" in text
+    assert text.count("<svg xmlns") == (3 + 1 + 1) * 3  # mIoU, reliable share and accuracy of every split
+    assert text.count('class="heat"') == 5
+    assert text.count("<img") == 3 * (2 + 4) + (2 + 3) + (2 + 4)
+    assert text.count('class="run"') == 19
+
+
+def test_the_headline_admits_that_the_baseline_won(project: Project) -> None:
+    plan = resolve(project, "camvid")
+    write_results(project, plan)
+    metrics = project.root / "results/table1/camvid-1_8-suponly-s0/metrics.json"
+    metrics.write_text(metrics.read_text().replace('"last": 45.0', '"last": 99.0'))
+    (sentence,) = page.headline(collect(project, plan, "table1"))
+    assert sentence.endswith("SupOnly is best with 99.00 % mIoU.")
+
+
+def test_a_page_without_any_finished_run_says_so(project: Project) -> None:
+    plan = resolve(project, "demo")
+    paths = page.write(project, plan)
+    text = (project.root / paths[0]).read_text()
+    outline(text)
+    assert "No run has finished yet." in text
+    assert "19 results are planned" in text
+    assert all(figures.picture(project.root / path).shape[1] > 100 for path in paths[1:])
+
+
+def test_a_label_cannot_smuggle_markup_into_the_page(project: Project) -> None:
+    path = project.pipelines / "tables/table1.yaml"
+    path.write_text(path.read_text().replace("label: MT", "label: <script>$x"))
+    plan = resolve(project, "camvid")
+    write_results(project, plan)
+    text = page.html(plan, collect_all(project, plan))
+    outline(text)
+    assert "<script>" not in text
+    assert "&lt;script&gt;$x" in text
+
+
+def test_the_same_results_give_the_same_page(project: Project) -> None:
+    plan = resolve(project, "camvid")
+    write_results(project, plan)
+    assert page.html(plan, collect_all(project, plan)) == page.html(plan, collect_all(project, plan))
+
+
+def test_results_without_history_or_samples_still_give_a_page(project: Project) -> None:
+    plan = resolve(project, "camvid")
+    write_results(project, plan)
+    for file in [*project.root.rglob("history.csv"), *project.root.rglob("*.prediction.png")]:
+        file.unlink()
+    text = page.html(plan, collect_all(project, plan))
+    assert "<svg xmlns" not in text
+    assert "<img" not in text
+
+
+def test_an_svg_takes_its_text_colour_from_the_page_and_is_well_formed() -> None:
+    panel = figures.Panel("a & b < c", "mIoU (%)", [figures.line("one", 0, [[(1, 10.0), (2, 20.0)]])])
+    text = figures.svg(panel, "first")
+    root = ElementTree.fromstring(text)
+    assert "height" not in root.attrib
+    assert "currentColor" in text
+    assert figures.INK not in text
+    assert all(name.startswith("first-") for name in re.findall(r'id="([^"]+)"', text))
+
+
+def test_a_line_is_the_mean_over_the_epochs_that_every_seed_has() -> None:
+    line = figures.line("u2pl", 3, [[(1, 10.0), (2, 20.0), (3, 60.0)], [(1, 20.0), (2, 40.0)]])
+    assert (line.epochs, line.mean, line.low, line.high) == ([1, 2], [15.0, 30.0], [10.0, 20.0], [20.0, 40.0])
+
+
+def test_the_contact_sheet_has_a_row_a_split_and_a_column_a_method(project: Project) -> None:
+    plan = resolve(project, "demo", ["table1"])
+    write_results(project, plan)
+    found = page.strips(collect(project, plan, "table1"))
+    assert [strip.label for strip in found] == [
+        "1/16 (30 labelled)",
+        "1/8 (60 labelled)",
+        "1/4 (120 labelled)",
+    ]
+    assert list(found[0].pictures) == ["Input", "Truth", "SupOnly", "MT", "CutMix", "U²PL (w/ CutMix)"]
+    assert {strip.pictures["Input"].name for strip in found} == {f"000{i}.input.png" for i in (1, 2, 3)}
+    page.write(project, plan)
+    height, width, _ = figures.picture(project.root / "reports/figures/qualitative.png").shape
+    assert width > 1.5 * height
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(44.6, "45 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")])
+def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
+    assert page.duration(seconds) == text
+
+
+def test_reporting_imports_neither_torch_nor_mlflow() -> None:
+    code = (
+        "import sys, u2pl.reporting.page; sys.exit(any(m in sys.modules for m in ('torch', 'mlflow', 'dvc')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

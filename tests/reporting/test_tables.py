@@ -1,0 +1,149 @@
+import csv
+import io
+import json
+
+import pytest
+from fabricated import write_result, write_results
+
+from u2pl.errors import UsageError, UserError
+from u2pl.planning import ActivePlan, resolve
+from u2pl.project import Project
+from u2pl.reporting.results import collect
+from u2pl.reporting.table import View, latex, long_csv, markdown, write
+
+
+def plan_file(project: Project, name: str, text: str) -> ActivePlan:
+    (project.pipelines / "plans" / f"{name}.yaml").write_text(text)
+    return resolve(project, name)
+
+
+def view(project: Project, plan: ActivePlan, table: str) -> View:
+    return View(collect(project, plan, table))
+
+
+def test_a_cell_is_the_last_miou_and_the_best_of_its_split_is_bold(project: Project) -> None:
+    plan = resolve(project, "demo")
+    write_results(project, plan)
+    text = markdown(view(project, plan, "table1"))
+    assert "| Method | 1/16 (30) | 1/8 (60) | 1/4 (120) |" in text
+    assert "| MT | 51.00 | 53.00 | 55.00 |" in text
+    assert "| U²PL (w/ CutMix) | **63.00** | **65.00** | **67.00** |" in text
+
+
+def test_in_a_table_whose_rows_are_splits_the_best_of_a_row_is_bold(project: Project) -> None:
+    plan = resolve(project, "demo")
+    write_results(project, plan)
+    assert "| 1/8 (60) | **60.50** | 59.50 | 58.50 |" in markdown(view(project, plan, "table4"))
+    assert "| 1/8 (60) | **60.50** | 59.50 | 58.50 | 57.50 |" in markdown(view(project, plan, "table7"))
+
+
+def test_a_table_without_results_has_a_dash_in_every_cell_and_says_so(project: Project) -> None:
+    text = markdown(view(project, resolve(project, "demo"), "table1"))
+    assert "| MT | — | — | — |" in text
+    assert "no run has finished yet" in text
+
+
+def test_a_table_bound_to_another_data_set_drops_cited_rows_and_the_papers_numbers(project: Project) -> None:
+    text = markdown(view(project, resolve(project, "demo"), "table1"))
+    assert "PseudoSeg" not in text
+    assert "67.98" not in text
+
+
+def test_a_table_bound_to_the_papers_data_set_shows_the_papers_number_and_the_difference(
+    project: Project,
+) -> None:
+    plan = plan_file(project, "own", "{dataset: voc, seeds: [0], tables: {table1: {}}}")
+    write_result(
+        project.root / "results/table1/voc-classic-1_16-u2pl-s0",
+        last=66.9,
+        split="classic-1/16",
+        method="u2pl",
+    )
+    text = markdown(view(project, plan, "table1"))
+    assert "66.90 (paper 67.98, −1.08)" in text
+    assert "| — (paper 69.15) |" in text
+    assert "| PseudoSeg | 57.60 | 65.50 | 69.14 | 72.41 | 73.23 |" in text
+    assert "1/16 (92)" in text
+
+
+def test_several_seeds_give_mean_and_sample_deviation(project: Project) -> None:
+    plan = plan_file(
+        project, "two", "{dataset: shapes, seeds: [0, 1], tables: {table1: {splits: {classic-1/8: 1/8}}}}"
+    )
+    for seed, last in enumerate((50.0, 52.0)):
+        folder = project.root / f"results/table1/shapes-1_8-mt-s{seed}"
+        write_result(folder, last=last, split="1/8", method="mt", seed=seed)
+    table = view(project, plan, "table1")
+    assert "51.00 ± 1.41" in markdown(table)
+    assert "2 seeds" in table.caption
+
+
+def test_a_cell_measured_in_another_way_carries_a_mark_that_a_footnote_explains(project: Project) -> None:
+    plan = resolve(project, "demo", ["table1"])
+    write_results(project, plan)
+    path = project.root / "results/table1/shapes-1_8-mt-s0/metrics.json"
+    metrics = json.loads(path.read_text()) | {"split_source": "published list"}
+    path.write_text(json.dumps(metrics))
+    text = markdown(view(project, plan, "table1"))
+    assert "53.00<sup>b</sup>" in text
+    assert "<sup>b</sup> split published list" in text
+    assert "<sup>a</sup> whole image, student network, last checkpoint" in text
+
+
+def test_a_cell_with_fewer_seeds_than_the_table_says_how_many(project: Project) -> None:
+    plan = plan_file(
+        project, "two", "{dataset: shapes, seeds: [0, 1], tables: {table1: {splits: {classic-1/8: 1/8}}}}"
+    )
+    write_results(project, plan)
+    (project.root / "results/table1/shapes-1_8-mt-s1/metrics.json").unlink()
+    assert "</sup> 1 seed" in markdown(view(project, plan, "table1"))
+
+
+def test_the_csv_has_a_line_a_run_with_everything_known_of_it(project: Project) -> None:
+    plan = resolve(project, "demo", ["table7"])
+    write_results(project, plan)
+    lines = list(csv.DictReader(io.StringIO(long_csv(view(project, plan, "table7")))))
+    assert [line["column"] for line in lines] == ["40 %", "30 %", "20 %", "10 %"]
+    first = lines[0]
+    assert (first["last"], first["best"], first["mean"], first["seeds"]) == (
+        "60.5000",
+        "61.7500",
+        "60.5000",
+        "1",
+    )
+    assert (first["split_source"], first["labeled"], first["fingerprint"]) == ("seeded 2", "60", "f0u2pl")
+
+
+def test_latex_escapes_percent_signs_and_writes_symbols_as_commands(project: Project) -> None:
+    text = latex(view(project, resolve(project, "demo"), "table7"))
+    assert r"Labelled & 40 \% & 30 \% & 20 \% & 10 \% \\" in text
+    assert r"$\alpha$$_0$" in text
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1
+
+
+def test_writing_a_table_gives_three_files_under_the_plans_reports_folder(project: Project) -> None:
+    plan = resolve(project, "camvid")
+    paths = write(project, plan.reports, collect(project, plan, "1"))
+    assert paths == [f"reports/camvid/tables/table1.{suffix}" for suffix in ("md", "csv", "tex")]
+    assert all((project.root / path).stat().st_size for path in paths)
+
+
+def test_a_damaged_result_is_refused_with_the_command_that_mends_it(project: Project) -> None:
+    plan = resolve(project, "demo")
+    write_results(project, plan)
+    (project.root / "results/table1/shapes-1_8-mt-s0/metrics.json").write_text('{"miou":')
+    with pytest.raises(UserError, match="u2pl evaluate shapes-1_8-mt-s0"):
+        collect(project, plan, "table1")
+
+
+def test_a_table_that_is_not_in_the_plan_is_refused(project: Project) -> None:
+    with pytest.raises(UsageError, match="Did you mean 'table4'"):
+        collect(project, resolve(project, "demo"), "tabel4")
+
+
+def test_a_plan_older_than_its_table_is_refused(project: Project) -> None:
+    plan = resolve(project, "demo")
+    path = project.pipelines / "tables/table1.yaml"
+    path.write_text(path.read_text().replace("label: MT", "label: Mean Teacher"))
+    with pytest.raises(UserError, match="u2pl plan demo"):
+        collect(project, plan, "table1")

@@ -1,0 +1,230 @@
+"""The results of the active plan, as `u2pl evaluate` and `u2pl ablate` left them under results/."""
+
+import csv
+import json
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from u2pl.errors import UserError, unknown
+from u2pl.files import read_json
+from u2pl.planning import ActivePlan, Cell, Table, bind, read_table, table_name, word
+from u2pl.project import Project
+
+
+@dataclass(frozen=True)
+class Result:
+    """One finished run."""
+
+    folder: Path
+    metrics: Mapping[str, Any]
+    """Contents of metrics.json."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "Result | None":
+        """The result in `folder`, or None where there is none yet.
+
+        Raises:
+            UserError: metrics.json is damaged, or not the result of a run.
+        """
+        path = folder / "metrics.json"
+        if not path.is_file():
+            return None
+        try:
+            metrics = read_json(path)
+            float(metrics["miou"]["last"])
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+            raise UserError(
+                f"{path} is not the result of a run. "
+                f"Write it anew with: u2pl evaluate {folder.name} --into {folder.parent}"
+            ) from None
+        return cls(folder, metrics)
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.metrics["name"]
+
+    @property
+    def split(self) -> str:
+        """Name of the split."""
+        return self.metrics["split"]
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return self.metrics["method"]
+
+    @property
+    def last(self) -> float:
+        """MIoU after the last epoch, percent."""
+        return self.metrics["miou"]["last"]
+
+    @property
+    def best(self) -> float:
+        """MIoU of the best epoch, percent; chosen on the images it is measured on."""
+        return self.metrics["miou"]["best"]
+
+    @property
+    def recipe(self) -> str:
+        """The recipe in a few words."""
+        recipe = self.metrics["recipe"]
+        return (
+            f"{recipe['backbone']}, crop {recipe['crop']}, {recipe['epochs']} epochs, batch {recipe['batch']}"
+        )
+
+    @property
+    def split_source(self) -> str:
+        """Where the lists of the split come from."""
+        source = self.metrics["split_source"]
+        return source.replace("seeded ", "drawn with seed ")
+
+    @property
+    def protocol(self) -> str:
+        """How the number was measured."""
+        protocol = self.metrics["protocol"]
+        return f"{protocol['evaluation']}, {protocol['network']} network, {protocol['checkpoint']} checkpoint"
+
+    @cached_property
+    def history(self) -> dict[str, list[tuple[int, float]]]:
+        """Metric -> (epoch, value) for each epoch that has one; empty without a history.csv."""
+        path = self.folder / "history.csv"
+        series: dict[str, list[tuple[int, float]]] = {}
+        if path.is_file():
+            with path.open(encoding="utf-8", newline="") as file:
+                for row in csv.DictReader(file):
+                    epoch = int(float(row["epoch"]))
+                    for name, value in row.items():
+                        if value and name not in ("epoch", "step"):
+                            series.setdefault(name, []).append((epoch, float(value)))
+        return series
+
+    def sample(self, image: str, kind: str) -> Path:
+        """The picture of a validation image: kind is input, truth or prediction."""
+        return self.folder / "samples" / f"{image}.{kind}.png"
+
+    @property
+    def images(self) -> list[str]:
+        """Names of the validation images with all three pictures."""
+        found = [
+            path.name.removesuffix(".input.png") for path in (self.folder / "samples").glob("*.input.png")
+        ]
+        return sorted(
+            image for image in found if all(self.sample(image, k).is_file() for k in ("truth", "prediction"))
+        )
+
+
+@dataclass(frozen=True)
+class CellResults:
+    """A cell of a table with the results for it, one a seed; none where nothing has finished."""
+
+    cell: Cell
+    results: list[Result] = field(default_factory=list)
+
+    @property
+    def mean(self) -> float | None:
+        """Mean mIoU after the last epoch over the seeds, percent."""
+        return statistics.fmean(r.last for r in self.results) if self.results else None
+
+    @property
+    def sd(self) -> float | None:
+        """Standard deviation over the seeds (n - 1); None for fewer than two."""
+        return statistics.stdev(r.last for r in self.results) if len(self.results) > 1 else None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the paper's, points."""
+        return None if self.mean is None or self.cell.paper is None else self.mean - self.cell.paper
+
+
+@dataclass(frozen=True)
+class TableResults:
+    """A table of the active plan, filled with what has finished."""
+
+    name: str
+    table: Table
+    """Bound to the plan's data set."""
+    cells: list[CellResults]
+
+    def at(self, row: str, column: str) -> CellResults:
+        """The cell at two labels."""
+        return next(c for c in self.cells if (c.cell.row, c.cell.column) == (row, column))
+
+    @property
+    def results(self) -> list[Result]:
+        """Every result in the table, once."""
+        return distinct(result for cell in self.cells for result in cell.results)
+
+    def series(self) -> dict[str, dict[str, list[Result]]]:
+        """Split -> label -> results: what is compared, whichever way round the table prints it.
+
+        The label is the row's where columns are splits, else the column's. Only what has finished.
+        """
+        split_is_a_row = self.table.rows[0].split is not None
+        found: dict[str, dict[str, list[Result]]] = {}
+        for cell in self.cells:
+            if cell.results:
+                label = cell.cell.column if split_is_a_row else cell.cell.row
+                found.setdefault(cell.cell.split, {})[label] = cell.results
+        return found
+
+    @property
+    def labels(self) -> list[str]:
+        """Every label of `series`, in the table's order, finished or not."""
+        split_is_a_row = self.table.rows[0].split is not None
+        own = [cell.cell for cell in self.cells if not cell.cell.cited]
+        return list(dict.fromkeys(cell.column if split_is_a_row else cell.row for cell in own))
+
+
+def distinct(results: Iterable[Result]) -> list[Result]:
+    """The first result of each run."""
+    return list({result.name: result for result in reversed(list(results))}.values())[::-1]
+
+
+def collect(project: Project, plan: ActivePlan, name: str) -> TableResults:
+    """The table `name` of the active plan with the results found for it.
+
+    Raises:
+        UsageError: the plan has no such table.
+        UserError: the plan was made from another version of the table; or a result is damaged.
+    """
+    name = table_name(name)
+    if name not in plan.tables:
+        raise unknown(f"table in the active plan {plan.plan!r}", name, plan.tables)
+    table = bind(read_table(project, name), plan.dataset, plan.tables[name].binding)
+    filled = {(cell.row, cell.column): CellResults(cell) for cell in table.cells()}
+    rows, columns = {cell.row for cell in table.cells()}, {cell.column for cell in table.cells()}
+    for stage in plan.evaluations.values():
+        if stage.table == name:
+            result = Result.read(project.root / stage.group / stage.run)
+            for row, column in stage.cells:
+                if row not in rows or column not in columns:
+                    raise UserError(
+                        f"The active plan does not fit pipelines/tables/{name}.yaml any more. "
+                        f"Make it again with: u2pl plan {plan.plan}"
+                    )
+                filled[row, column].results.extend([result] if result else [])
+    for ablation in plan.ablations.values():
+        if ablation.table == name:
+            runs = _runs_of_values(project.root / ablation.folder)
+            for cell in (found.cell for found in filled.values() if found.cell.row == ablation.row):
+                folder = runs.get(word(cell.set[ablation.param]))
+                result = Result.read(folder) if folder else None
+                filled[cell.row, cell.column].results.extend([result] if result else [])
+    return TableResults(name, table, list(filled.values()))
+
+
+def _runs_of_values(folder: Path) -> dict[str, Path]:
+    """Value as typed -> the results of its run, for the values of an ablation that have finished."""
+    path = folder / "ablation.json"
+    if not path.is_file():
+        return {}
+    return {word(entry["value"]): folder / entry["run"] for entry in read_json(path)["values"]}
+
+
+def collect_all(project: Project, plan: ActivePlan) -> list[TableResults]:
+    """Every table of the active plan."""
+    return [collect(project, plan, name) for name in plan.tables]
