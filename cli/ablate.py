@@ -1,5 +1,6 @@
 """`u2pl ablate`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -31,28 +32,30 @@ def ablate(
     from u2pl.settings import Params, parse_overrides
 
     project = Project.find()
+    from contextlib import ExitStack
+
     from u2pl.engine import ablation as engine
     from u2pl.engine.trainer import Observer
     from u2pl.tracking import sync_ablation
+
+    from .progress import training
 
     plan = engine.plan_ablation(
         Params.read(project), param, values,
         dataset=dataset, split=split, method=method, seed=seed, overrides=parse_overrides(set_),
     )  # fmt: skip
-    from contextlib import ExitStack
-
-    from .progress import training
-
     with ExitStack() as stack:
 
         def starting(value: str, name: str) -> Observer:
             stack.close()  # the bar of the value before
             return stack.enter_context(training(name))
 
-        rows = engine.ablate(project, plan, into=into, fresh=fresh, starting=starting)
-    warning = sync_ablation(project, plan.name)
+        try:
+            rows = engine.ablate(project, plan, into=into, fresh=fresh, starting=starting)
+        finally:
+            warning = sync_ablation(project, plan.name)
     if warning:
-        print(f"Warning: {warning}")
+        print(f"Warning: {warning}", file=sys.stderr)
 
     from rich.console import Console
     from rich.table import Table

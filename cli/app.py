@@ -3,7 +3,6 @@
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 from u2pl import __version__
@@ -52,13 +51,9 @@ def run(arguments: list[str]) -> int:
     # Accepted anywhere, since it is typed after a command has failed.
     words = [word for word in arguments if word != "--debug"]
     try:
-        result = app(args=words, standalone_mode=False, prog_name="u2pl")
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        print("Stopped.", file=sys.stderr)
-        return 130
+        app(args=words, prog_name="u2pl")
+    except SystemExit as end:  # how Typer ends every command, and where it has told of mistyped words itself
+        return end.code if isinstance(end.code, int) else 1
     except UserError as error:
         if debug:
             raise
@@ -73,4 +68,4 @@ def run(arguments: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
-    return result if isinstance(result, int) else 0
+    return 0

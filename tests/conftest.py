@@ -7,19 +7,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+# Before anything imports torch. Threads that wait for each other on a busy machine make a run of two
+# seconds take a hundred, and another number of threads adds in another order.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 from engine.tiny import draw_tiny, make_project
 
 from u2pl.project import Project
 
 Completed = subprocess.CompletedProcess[str]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    """Networks this small are slower on two threads. Only where a test has imported torch."""
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +48,7 @@ def u2pl(tmp_path: Path) -> Callable[..., Completed]:
         return subprocess.run(
             [sys.executable, "-m", "u2pl_cli", *words],
             cwd=cwd,
-            env={**os.environ, "U2PL_TRACKING": "none", "OMP_NUM_THREADS": "1", **environment},
+            env={**os.environ, "U2PL_TRACKING": "none", **environment},
             capture_output=True,
             text=True,
             timeout=120,

@@ -222,7 +222,7 @@ def test_a_new_method_is_one_new_file_and_its_values_in_params_yaml(tiny_project
     done = subprocess.run(
         [sys.executable, "-m", "u2pl_cli", *words],
         cwd=tiny_project.root,
-        env={**os.environ, "PYTHONPATH": str(library), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(library)},
         capture_output=True,
         text=True,
     )

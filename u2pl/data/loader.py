@@ -1,6 +1,7 @@
 """Batches: what a step sees depends on the seed and the step alone."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -61,10 +62,10 @@ class Batches:
             UserError: fewer labelled images than a batch needs, or no unlabelled ones where they are wanted.
         """
         _check_counts(split, recipe.batch, unlabeled)
-        self._steps = range(start_step, end_step)
+        self._positions = _Positions(range(start_step, end_step), recipe.batch, unlabeled)
         self._loader = DataLoader(
             _Views(split, recipe, seed, CACHE_BYTES // max(1, workers)),
-            batch_sampler=[_keys(step, recipe.batch, unlabeled) for step in self._steps],
+            batch_sampler=self._positions,
             collate_fn=_collate,
             num_workers=workers,
             # Its own generator: a loader otherwise draws from the global one, and a resumed run would differ.
@@ -72,7 +73,7 @@ class Batches:
         )
 
     def __len__(self) -> int:
-        return len(self._steps)
+        return len(self._positions)
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self._loader:
@@ -96,10 +97,21 @@ def _check_counts(split: Split, batch: int, unlabeled: bool) -> None:
         )
 
 
-def _keys(step: int, batch: int, unlabeled: bool) -> list[Key]:
-    """What step `step` is made of: `batch` positions of each stream."""
-    streams = (LABELED, UNLABELED) if unlabeled else (LABELED,)
-    return [(stream, step * batch + k) for stream in streams for k in range(batch)]
+@dataclass(frozen=True)
+class _Positions:
+    """What each step is made of: the next `batch` positions of each stream."""
+
+    steps: range
+    batch: int
+    unlabeled: bool
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        streams = (LABELED, UNLABELED) if self.unlabeled else (LABELED,)
+        for step in self.steps:
+            yield [(stream, step * self.batch + k) for stream in streams for k in range(self.batch)]
 
 
 class _View(NamedTuple):
@@ -117,11 +129,13 @@ class _Unreadable(NamedTuple):
 
 
 def _collate(views: list[_View | _Unreadable]) -> Batch | _Unreadable:
+    readable: list[_View] = []
     for view in views:
         if isinstance(view, _Unreadable):
             return view
-    labeled = [view for view in views if isinstance(view, _View) and view.stream == LABELED]
-    unlabeled = [view for view in views if isinstance(view, _View) and view.stream == UNLABELED]
+        readable.append(view)
+    labeled = [view for view in readable if view.stream == LABELED]
+    unlabeled = [view for view in readable if view.stream == UNLABELED]
     return Batch(
         torch.stack([view.image for view in labeled]),
         torch.stack([view.mask for view in labeled]),
@@ -130,7 +144,7 @@ def _collate(views: list[_View | _Unreadable]) -> Batch | _Unreadable:
     )
 
 
-class _Views(Dataset[_View]):
+class _Views(Dataset[_View | _Unreadable]):
     """Augmented images by stream and position."""
 
     def __init__(self, split: Split, recipe: Recipe, seed: int, cache_bytes: int):
@@ -138,13 +152,16 @@ class _Views(Dataset[_View]):
         self.recipe, self.seed, self.ignore_index = recipe, seed, split.ignore_index
         self.pictures = _Pictures(split, recipe.resize, cache_bytes)
 
-    def __getitem__(self, key: Key) -> _View:
+    def __getitem__(self, key: Key) -> _View | _Unreadable:
         stream, position = key
         names = self.names[stream]
         turn, place = divmod(position, len(names))
         # A third number keeps these generators apart from the augmentation's.
         order = _permutation((self.seed, stream, turn, 1), len(names))
-        image, mask = self.pictures.read(names[order[place]])
+        try:
+            image, mask = self.pictures.read(names[order[place]])
+        except UserError as error:
+            return _Unreadable(str(error))
         view = augment(
             image,
             mask,

@@ -36,7 +36,7 @@ COMING = ("voc", "cityscapes")
 EXAMPLES = 4
 """Files named of each kind of problem."""
 
-Stat = tuple[int, int]
+Stat = list[int]
 """Size in bytes and time of the last change in ns."""
 
 
@@ -224,7 +224,7 @@ def _known(data: Path, source: _Source) -> dict[str, Record]:
     )
     if not same:
         return {}
-    return {n: Record(**{**r, "stats": [tuple(s) for s in r["stats"]]}) for n, r in before["files"].items()}
+    return {name: Record(**record) for name, record in before["files"].items()}
 
 
 def _index_mask(data: Path, name: str) -> Path:
@@ -241,7 +241,7 @@ def _stats(source: _Source, data: Path, name: str, record: Record) -> list[Stat]
 
 def _stat(paths: Iterable[Path]) -> list[Stat]:
     try:
-        return [(found.st_size, found.st_mtime_ns) for found in (path.stat() for path in paths)]
+        return [[found.st_size, found.st_mtime_ns] for found in (path.stat() for path in paths)]
     except OSError:
         return []
 

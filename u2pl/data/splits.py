@@ -93,11 +93,13 @@ def text(names: Sequence[str]) -> str:
 
 
 def write(folder: Path, lists: Lists) -> dict[str, str]:
-    """Write labeled.txt, unlabeled.txt and val.txt; the SHA-256 of each."""
+    """Write labeled.txt, unlabeled.txt and val.txt where they change; the SHA-256 of each."""
     hashes = {}
     for part in ("labeled", "unlabeled", "val"):
         content = text(getattr(lists, part))
-        write_text(folder / f"{part}.txt", content)
+        path = folder / f"{part}.txt"
+        if not path.is_file() or path.read_bytes() != content.encode():
+            write_text(path, content)
         hashes[part] = sha256(content)
     return hashes
 

@@ -88,7 +88,7 @@ def evaluate_run(project: Project, name: str, into: Path | None = None) -> dict[
     metrics["miou"]["last"] = result.miou
     metrics["iou"] = result.iou(split.classes)
     metrics["revision"] = revision(project)
-    _write_samples(path / "samples", split, result)
+    write_samples(path / "samples", split, result)
     if into is not None:
         target = into / run["name"]
         shutil.rmtree(target, ignore_errors=True)
@@ -107,7 +107,8 @@ def revision(project: Project) -> str | None:
         return None
 
 
-def _write_samples(folder: Path, split: Split, result: Evaluation) -> None:
+def write_samples(folder: Path, split: Split, result: Evaluation) -> None:
+    """Write input, truth and prediction of the images that an evaluation kept, as colour pictures."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name, prediction in result.samples.items():

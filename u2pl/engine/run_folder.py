@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import math
 import os
 import platform
@@ -21,6 +22,8 @@ from u2pl.errors import UserError
 from u2pl.files import read_json, write_atomically, write_json, write_text
 from u2pl.project import Project
 from u2pl.settings import differences
+
+_log = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -85,6 +88,7 @@ class RunFolder:
                     sort_keys=False,
                 ),
             )
+        folder._end_half_written_line()
         return folder
 
     def release(self) -> None:
@@ -105,8 +109,8 @@ class RunFolder:
             "epoch": epoch,
             "metrics": {key: value for key, value in (metrics or {}).items() if math.isfinite(value)},
         }
-        with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        with (self.path / "events.jsonl").open("ab") as file:
+            file.write(json.dumps(line).encode() + b"\n")
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """Write history.csv: one row an epoch."""
@@ -142,10 +146,17 @@ class RunFolder:
             try:
                 return torch.load(path, map_location="cpu", weights_only=True)
             except Exception as error:  # whatever half a file does to the unpickler
-                print(
-                    f"Warning: {path} cannot be read ({type(error).__name__}); trying the checkpoint before it."
+                _log.warning(
+                    "%s cannot be read (%s); trying the checkpoint before it.", path, type(error).__name__
                 )
         return None
+
+    def _end_half_written_line(self) -> None:
+        """A writer that was killed may have left half a line; what is appended must not become part of it."""
+        path = self.path / "events.jsonl"
+        if path.is_file() and not path.read_bytes().endswith(b"\n"):
+            with path.open("ab") as file:
+                file.write(b"\n")
 
     def _holder(self) -> str:
         try:

@@ -1,5 +1,6 @@
 """Trains one run: builds it, goes on where it stopped, keeps its folder up to date."""
 
+import logging
 import signal
 import time
 from collections import defaultdict
@@ -16,7 +17,8 @@ from torch import Tensor
 from u2pl import methods
 from u2pl.data.loader import Batch, Batches
 from u2pl.data.prepared import Split, open_split
-from u2pl.engine.evaluator import PROTOCOL, Evaluation, evaluate
+from u2pl.engine.evaluator import PROTOCOL, evaluate
+from u2pl.engine.results import write_samples
 from u2pl.engine.run_folder import RunFolder
 from u2pl.errors import Interrupted, UserError
 from u2pl.files import sha256_json, write_json, write_text
@@ -24,6 +26,8 @@ from u2pl.methods import Classes, Method, Step
 from u2pl.project import Project
 from u2pl.settings import RECIPE_VERSION, Params, ResolvedRun, RunSpec, fingerprint
 from u2pl.tracking import Sidecar
+
+_log = logging.getLogger(__name__)
 
 _LOG_EVERY = 10
 """Steps between two lines of events.jsonl, and between two looks at whether the loss is finite."""
@@ -95,12 +99,16 @@ def train(
     folder = RunFolder.claim(project, resolved.name, {**description, "parent": parent}, fresh=fresh)
     try:
         if folder.read("metrics.json") is None:
-            run = _Run(resolved, split, folder)
             with _tracked(project, folder), _stop_signals() as stopped:
-                run.train(observe, stopped)
-        return folder.path
+                _Run(resolved, split, folder).train(observe, stopped)
+    except Interrupted:
+        raise
+    except BaseException:
+        folder.event("failed", 0, 0)
+        raise
     finally:
         folder.release()
+    return folder.path
 
 
 class _Run:
@@ -155,7 +163,7 @@ class _Run:
                 metrics = self._end_epoch()
                 observe("epoch", progress.step, self.steps, metrics)
                 clock = time.monotonic()
-                if clock - saved > _CHECKPOINT_SECONDS:
+                if clock - saved > _CHECKPOINT_SECONDS and progress.step < self.steps:
                     self._save()
                     saved = time.monotonic()
             if stopped() and progress.step < self.steps:
@@ -219,7 +227,6 @@ class _Run:
             if k.startswith("loss/") and not bool(torch.isfinite(torch.stack(v)).all())
         ]
         step = self.progress.step - back
-        self.folder.event("failed", step, self._epoch)
         kept = self.folder.path / "last.pt"
         raise UserError(
             f"The loss is not finite at step {step} ({', '.join(terms) or 'their sum'}). Stopped; "
@@ -231,7 +238,11 @@ class _Run:
         self._check_finite()
         progress = self.progress
         epoch = progress.step // self.epoch_steps - 1
-        result, network = self._evaluate(epoch)
+        name, network = self.method.evaluated(epoch)
+        last = progress.step == self.steps
+        result = evaluate(network, self.split, self.recipe, keep_samples=last)
+        if last:
+            write_samples(self.folder.path / "samples", self.split, result)
         metrics = {"val/miou": result.miou}
         metrics |= {f"val/iou/{k}": v for k, v in result.iou(self.split.classes).items() if v is not None}
         metrics |= {f"train/{k}": float(torch.stack(v).float().nanmean()) for k, v in self._log.items()}
@@ -241,15 +252,10 @@ class _Run:
         progress.history.append({"epoch": epoch, "step": progress.step, **metrics})
         if result.miou > progress.best:
             progress.best, progress.best_epoch = result.miou, epoch
-            self.folder.save("best.pt", network)
+            self.folder.save("best.pt", {"network": name, "epoch": epoch, "state": network.state_dict()})
         self.folder.event("epoch", progress.step, epoch, metrics)
         self.folder.write_history(progress.history)
         return metrics
-
-    def _evaluate(self, epoch: int) -> tuple[Evaluation, dict[str, Any]]:
-        name, network = self.method.evaluated(epoch)
-        result = evaluate(network, self.split, self.recipe)
-        return result, {"network": name, "epoch": epoch, "state": network.state_dict()}
 
     def _images_seen(self) -> int:
         return self.progress.step * self.recipe.batch * (2 if self.method.uses_unlabeled else 1)
@@ -334,7 +340,7 @@ def _tracked(project: Project, folder: RunFolder) -> Iterator[None]:
     finally:
         warning = sidecar.close()
         if warning:
-            print(f"Warning: {warning}")
+            _log.warning(warning)
 
 
 @contextmanager

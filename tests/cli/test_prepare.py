@@ -1,0 +1,67 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from engine.tiny import REPOSITORY, draw_tiny
+
+Command = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty project, and beside it the data set `tiny`."""
+    shutil.copy(REPOSITORY / "params.yaml", tmp_path)
+    (tmp_path / "dvc.yaml").touch()
+    draw_tiny(tmp_path / "pictures")
+    return tmp_path
+
+
+def test_a_yaml_file_prepares_a_data_set_and_its_name_does_from_then_on(folder: Path, u2pl: Command) -> None:
+    first = u2pl("prepare", "--dataset", "pictures/tiny.yaml", "--split", "1/4", cwd=folder)
+    assert first.returncode == 0
+    assert "checking: 20 images" in first.stderr
+    assert "4 labelled, 12 unlabelled, 4 validation" in first.stdout
+    assert "Next: u2pl train --dataset tiny --split 1/4" in " ".join(first.stdout.split())
+    again = u2pl("prepare", "--dataset", "tiny", "--split", "1/2", "--json", cwd=folder)
+    manifest = json.loads(again.stdout)
+    assert (manifest["split"], manifest["counts"]["labeled"]) == ("1/2", 8)
+    assert Path(manifest["folder"], "labeled.txt").is_file()
+
+
+def test_a_class_without_labels_is_marked(folder: Path, u2pl: Command) -> None:
+    path = folder / "pictures/tiny.yaml"
+    path.write_text(path.read_text().replace("- bar", "- bar\n- unicorn"))
+    done = u2pl("prepare", "--dataset", str(path), "--split", "1/4", cwd=folder)
+    assert "unicorn  (no label)" in done.stdout and "bar  (no label)" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["--dataset", "shaeps"], 2, "Did you mean 'shapes'"),
+        (["--dataset", "voc"], 2, "YAML"),
+        (["--dataset", "camvid"], 2, "--root"),
+        (["--dataset", "camvid", "--root", "nowhere"], 1, "There is no folder"),
+        (["--split", "classic-1/16"], 2, "voc"),
+        (["--split", "some"], 2, "1/16"),
+        (["--seed", "-1"], 2, "--seed"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_a_status(
+    folder: Path, u2pl: Command, words: list[str], status: int, said: str
+) -> None:
+    done = u2pl("prepare", *words, cwd=folder)
+    assert done.returncode == status and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_prepare_splits_is_another_name_for_it(folder: Path, u2pl: Command) -> None:
+    done = u2pl("prepare-splits", "--dataset", "pictures/tiny.yaml", "--split", "full", cwd=folder)
+    assert done.returncode == 0 and "16 labelled, 0 unlabelled" in done.stdout
+
+
+def test_help_is_a_sentence_and_an_example(u2pl: Command) -> None:
+    said = u2pl("prepare", "--help").stdout
+    assert "Example: u2pl prepare --dataset shapes --split 1/8" in said

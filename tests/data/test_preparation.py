@@ -1,0 +1,286 @@
+import json
+import os
+import shutil
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from u2pl.data.prepare import Prepared, prepare
+from u2pl.data.prepared import open_split
+from u2pl.errors import UsageError, UserError
+from u2pl.project import Project
+
+CAMVID = Path(__file__).parents[3] / "shared" / "camvid"
+
+
+def contents(folder: Path) -> dict[Path, tuple[bytes, int]]:
+    """Bytes and time of change of every file."""
+    return {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def described(tiny: Path, **changes: object) -> str:
+    """The tiny data set's description with some keys changed."""
+    path = tiny / "tiny.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
+    return str(path)
+
+
+def test_a_prepared_split_is_opened_by_the_name_of_the_data_set(project: Project, tiny: Path) -> None:
+    prepare(project, str(tiny / "tiny.yaml"), "1/4")
+    split = open_split(project, "tiny", "1/4")
+    assert split.classes == ["ground", "square", "disc", "bar"] and split.background
+    assert (len(split.labeled), len(split.unlabeled), len(split.val)) == (4, 12, 4)
+    name = split.labeled[0]
+    assert split.image(name).tolist() == np.array(Image.open(tiny / f"images/{name}.png")).tolist()
+    assert split.mask(name).tolist() == np.array(Image.open(tiny / f"masks/{name}.png")).tolist()
+    assert all(split.has_mask(name) for name in split.unlabeled)
+
+
+def test_the_manifest_counts_the_masks(project: Project, tiny: Path) -> None:
+    prepared = prepare(project, str(tiny / "tiny.yaml"), "1/4", seed=5)
+    masks = {p.stem: np.array(Image.open(p)) for p in (tiny / "masks").iterdir() if p.stem < "16"}
+    found = prepared.manifest["classes"]["disc"]
+    labeled = (prepared.folder / "labeled.txt").read_text().split()
+    assert found == {
+        "pixels": sum(int((mask == 2).sum()) for mask in masks.values()),
+        "images": sum(bool((mask == 2).any()) for mask in masks.values()),
+        "labeled_images": sum(bool((masks[name] == 2).any()) for name in labeled),
+    }
+    assert prepared.manifest["counts"] == {"train": 16, "labeled": 4, "unlabeled": 12, "val": 4}
+    assert (prepared.manifest["source"], prepared.manifest["ignore_index"]) == ("seeded 5", 255)
+    content = (prepared.folder / "labeled.txt").read_bytes()
+    assert prepared.manifest["sha256"]["labeled"] == sha256(content).hexdigest()
+
+
+def test_preparing_twice_changes_nothing(project: Project, tiny: Path) -> None:
+    first = prepare(project, str(tiny / "tiny.yaml"), "1/4")
+    before = contents(project.root / "data")
+    assert first.read == 20
+    assert prepare(project, "tiny", "1/4").read == 0
+    assert contents(project.root / "data") == before
+
+
+def test_a_second_split_reads_no_image_again_and_only_what_changed(project: Project, tiny: Path) -> None:
+    prepare(project, str(tiny / "tiny.yaml"), "1/4")
+    assert prepare(project, "tiny", "1/2").read == 0
+    Image.fromarray(np.zeros((64, 64, 3), dtype=np.uint8)).save(tiny / "images/03.png")
+    (project.data("tiny") / "masks/05.png").unlink()
+    assert prepare(project, "tiny", "1/2").read == 2
+
+
+def test_the_split_folder_is_the_same_wherever_the_images_and_the_project_lie(
+    tmp_path: Path, tiny: Path
+) -> None:
+    folders = []
+    for place in ("here", "there"):
+        root = tmp_path / place
+        shutil.copytree(tiny, root / "pictures")
+        (root / "project").mkdir()
+        project = Project(root / "project")
+        folders.append(prepare(project, str(root / "pictures/tiny.yaml"), "1/4").folder)
+    files = [{p.name: p.read_bytes() for p in folder.iterdir()} for folder in folders]
+    assert files[0] == files[1] and set(files[0]) == {
+        "labeled.txt",
+        "unlabeled.txt",
+        "val.txt",
+        "manifest.json",
+    }
+    assert str(tmp_path).encode() not in b"".join(files[0].values())
+
+
+def test_a_changed_image_makes_another_manifest_and_the_old_split_is_refused(
+    project: Project, tiny: Path
+) -> None:
+    old = prepare(project, str(tiny / "tiny.yaml"), "1/4").manifest["data"]
+    Image.fromarray(np.zeros((64, 64, 3), dtype=np.uint8)).save(tiny / "images/03.png")
+    assert prepare(project, "tiny", "1/2").manifest["data"] != old
+    with pytest.raises(UserError, match=r"changed since.*u2pl prepare --dataset tiny --split 1/4"):
+        open_split(project, "tiny", "1/4")
+
+
+def test_every_problem_is_told_at_once_in_groups(project: Project, tiny: Path) -> None:
+    (tiny / "images/00.png").unlink()
+    for name in ("01", "02"):
+        path = tiny / f"images/{name}.png"
+        path.write_bytes(path.read_bytes()[:3000])
+    Image.new("L", (5, 5)).save(tiny / "masks/03.png")
+    Image.new("L", (64, 64), 77).save(tiny / "masks/04.png")
+    shutil.copy(tiny / "images/06.png", tiny / "images/06.bmp")
+    (tiny / "masks/17.png").unlink()
+    (tiny / "train.txt").write_text((tiny / "train.txt").read_text() + "07\n16\n")
+    with pytest.raises(UserError) as error:
+        prepare(project, str(tiny / "tiny.yaml"), "1/4")
+    said = str(error.value)
+    for part in (
+        "missing image: 1 (00)",
+        "truncated or damaged image: 2 (images/01.png",
+        "mask of another size than its image: 1 (03 (5 x 5, image 64 x 64))",
+        "mask value that is neither a class nor ignored: 1 (masks/04.png (77; classes are 0 to 3",
+        "several images for one name: 1 (06.bmp, 06.png)",
+        "missing mask of a validation image: 1 (17)",
+        "twice in train.txt: 1 (07)",
+        "in both the training and the validation list: 1 (16)",
+    ):
+        assert part in said
+    assert said.endswith("run the same command again.")
+    assert not project.split("tiny", "1/4").exists()
+
+
+def test_images_without_a_mask_can_only_be_unlabelled(project: Project, tiny: Path) -> None:
+    bare = [f"{k:02}" for k in range(4, 16)]
+    for name in bare:
+        (tiny / f"masks/{name}.png").unlink()
+    prepare(project, str(tiny / "tiny.yaml"), "1/2")
+    split = open_split(project, "tiny", "1/2")
+    assert len(split.labeled) == 2 and set(bare) < set(split.unlabeled)
+    assert not split.has_mask("04") and split.has_mask("00")
+    prepare(project, "tiny", "full")
+    assert open_split(project, "tiny", "full").unlabeled == bare
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda tiny: shutil.rmtree(tiny / "masks"), "missing mask of a validation image: 4"),
+        (
+            lambda tiny: [(tiny / f"masks/{k:02}.png").unlink() for k in range(16)],
+            "no training image has a mask",
+        ),
+        (lambda tiny: (tiny / "val.txt").write_text("\n"), "empty list: 1 (val.txt)"),
+        (lambda tiny: (tiny / "val.txt").unlink(), "cannot be read"),
+        (
+            lambda tiny: [Image.new("L", (64, 64), 255).save(tiny / f"masks/{k:02}.png") for k in range(16)],
+            "fewer than two classes",
+        ),
+    ],
+)
+def test_a_data_set_one_cannot_train_on_is_refused(
+    project: Project, tiny: Path, spoil: Callable[[Path], object], said: str
+) -> None:
+    spoil(tiny)
+    with pytest.raises(UserError) as error:
+        prepare(project, str(tiny / "tiny.yaml"), "1/4")
+    assert said in str(error.value)
+
+
+def test_names_may_hold_spaces_accents_and_folders(project: Project, tiny: Path) -> None:
+    for part in ("images", "masks"):
+        (tiny / part / "été 1").mkdir()
+        (tiny / part / "00.png").rename(tiny / part / "été 1/a b.png")
+    (tiny / "train.txt").write_text((tiny / "train.txt").read_text().replace("00\n", "été 1/a b\n"))
+    prepare(project, str(tiny / "tiny.yaml"), "full")
+    split = open_split(project, "tiny", "full")
+    assert split.mask("été 1/a b").shape == (64, 64) and "été 1/a b" in split.labeled
+
+
+def test_colour_masks_become_index_masks(project: Project, tiny: Path) -> None:
+    colors = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=np.uint8)
+    before = {p.stem: np.array(Image.open(p)) for p in (tiny / "masks").iterdir()}
+    for name, mask in before.items():
+        Image.fromarray(np.where(mask[..., None] < 4, colors[mask % 4], 99).astype(np.uint8)).save(
+            tiny / f"masks/{name}.png"
+        )
+    prepare(project, described(tiny, colors=colors.tolist(), ignore_color=[99, 99, 99]), "1/4")
+    split = open_split(project, "tiny", "1/4")
+    assert all(np.array_equal(split.mask(name), mask) for name, mask in before.items())
+
+
+def test_a_changed_description_is_noticed(project: Project, tiny: Path) -> None:
+    prepare(project, str(tiny / "tiny.yaml"), "1/4")
+    with pytest.raises(UserError, match="neither a class nor ignored"):
+        prepare(project, described(tiny, classes=["ground", "square"]), "1/4")
+
+
+def test_a_project_that_holds_its_data_can_be_moved(project: Project, tiny: Path, tmp_path: Path) -> None:
+    shutil.move(tiny, project.root / "pictures")
+    prepare(project, str(project.root / "pictures/tiny.yaml"), "1/4")
+    shutil.move(project.root, tmp_path / "moved")
+    moved = Project(tmp_path / "moved")
+    split = open_split(moved, "tiny", "1/4")
+    assert split.image(split.val[0]).shape == (64, 64, 3)
+    assert prepare(moved, "tiny", "1/2").read == 0
+
+
+def test_a_split_that_is_not_prepared_is_an_error_with_the_command(project: Project) -> None:
+    with pytest.raises(UserError, match=r"u2pl prepare --dataset shapes --split 1/8$"):
+        open_split(project, "shapes", "1/8")
+
+
+def test_lists_edited_by_hand_are_noticed(project: Project, tiny: Path) -> None:
+    folder = prepare(project, str(tiny / "tiny.yaml"), "1/4").folder
+    (folder / "labeled.txt").write_text("00\n")
+    with pytest.raises(UserError, match="edited"):
+        open_split(project, "tiny", "1/4")
+
+
+def test_an_image_that_is_gone_is_an_error_that_names_the_file(project: Project, tiny: Path) -> None:
+    prepare(project, str(tiny / "tiny.yaml"), "1/4")
+    split = open_split(project, "tiny", "1/4")
+    (tiny / "images/16.png").unlink()
+    with pytest.raises(UserError, match=r"missing image: .*16\.png"):
+        split.image("16")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("voc", "1/8"), "not built in yet.*YAML"),
+        (("cityscapes", "1/8"), "not built in yet.*YAML"),
+        (("camvit", "1/8"), "Did you mean 'camvid'"),
+        (("camvid", "1/8"), "--root"),
+        (("shapes", "1/8x"), "No split called"),
+        (("nowhere.yaml", "1/8"), "There is no file"),
+    ],
+)
+def test_an_unknown_data_set_or_split_is_a_sentence(
+    project: Project, words: tuple[str, str], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        prepare(project, *words)
+    assert not (project.root / "data").exists()
+
+
+def test_a_description_cannot_take_the_name_of_a_built_in_data_set(project: Project, tiny: Path) -> None:
+    with pytest.raises(UsageError, match="built-in"):
+        prepare(project, described(tiny, name="shapes"), "1/4")
+
+
+def test_a_data_set_may_not_lie_where_its_masks_are_written(project: Project, tiny: Path) -> None:
+    shutil.copytree(tiny, project.data("tiny"))
+    with pytest.raises(UsageError, match="Move it"):
+        prepare(project, str(project.data("tiny") / "tiny.yaml"), "1/4")
+
+
+def test_a_new_file_in_the_catalog_is_a_new_data_set(
+    project: Project, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from u2pl.data import catalog
+
+    (tmp_path / "catalog").mkdir()
+    (tmp_path / "catalog/tiny.py").write_text(
+        "from u2pl.data.description import BuiltIn, Description\n"
+        "DATASET = BuiltIn(Description(name='tiny', classes=['ground', 'square', 'disc', 'bar']))\n"
+    )
+    monkeypatch.setattr(catalog, "__path__", [*catalog.__path__, str(tmp_path / "catalog")])
+    prepare(project, "tiny", "1/4", root=tiny)
+    assert len(open_split(project, "tiny", "1/4").labeled) == 4
+
+
+def prepared_camvid(project: Project) -> Prepared:
+    return prepare(project, "camvid", "1/8", root=CAMVID)
+
+
+@pytest.mark.skipif(not CAMVID.is_dir(), reason="needs the real CamVid pictures in ../shared/camvid")
+def test_real_camvid_is_prepared_from_where_it_lies(project: Project) -> None:
+    prepared = prepared_camvid(project)
+    assert prepared.manifest["counts"] == {"train": 367, "labeled": 46, "unlabeled": 321, "val": 101}
+    assert all(found["labeled_images"] for found in prepared.manifest["classes"].values())
+    split = open_split(project, "camvid", "1/8")
+    assert split.image(split.val[0]).shape == (360, 480, 3)
+    assert set(np.unique(split.mask(split.val[0]))) <= set(range(12)) and not split.background
+    assert json.loads((project.data("camvid") / "source.json").read_text())["root"] == os.fspath(CAMVID)

@@ -1,0 +1,128 @@
+from pathlib import Path
+
+import pytest
+
+from u2pl.engine import ablation as engine
+from u2pl.engine import trainer
+from u2pl.engine.ablation import Ablation
+from u2pl.errors import Interrupted, UsageError, UserError
+from u2pl.files import read_json
+from u2pl.project import Project
+from u2pl.settings import Params
+
+
+def plan(project: Project, parameter: str, *values: str, **overrides: object) -> Ablation:
+    """Of a one-epoch mean teacher."""
+    return engine.plan_ablation(
+        Params.read(project), parameter, values,
+        dataset="tiny", split="1/4", method="mt", seed=0,
+        overrides={"epochs": 1, "warm_start_epochs": 0, **overrides},
+    )  # fmt: skip
+
+
+def record(project: Project, ablation: Ablation) -> dict:
+    return read_json(project.runs / ".ablations" / ablation.name / "ablation.json")
+
+
+def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "train", lambda *_, **__: pytest.fail("a finished run was trained again"))
+
+
+def test_an_ablation_trains_a_run_for_each_value_and_records_the_comparison(
+    tiny_project: Project, tmp_path: Path
+):
+    ablation, into = plan(tiny_project, "alpha0", "0.1", "0.5"), tmp_path / "results"
+    rows = engine.ablate(tiny_project, ablation, into=into)
+    assert [row["value"] for row in rows] == ["0.1", "0.5"]
+    runs = [read_json(tiny_project.runs / row["run"] / "run.json") for row in rows]
+    assert [run["hyper"]["alpha0"] for run in runs] == [0.1, 0.5]
+    assert {run["parent"] for run in runs} == {ablation.name} == {"tiny-1_4-mt-by-alpha0-s0"}
+    written = record(tiny_project, ablation)
+    assert written["parameter"] == "mt.alpha0"
+    assert written["runs"] == rows
+    assert read_json(into / "ablation.json")["values"] == [
+        {"value": row["value"], "run": row["run"]} for row in rows
+    ]
+    for row in rows:
+        metrics = read_json(into / row["run"] / "metrics.json")
+        assert (row["miou_last"], row["miou_best"]) == (metrics["miou"]["last"], metrics["miou"]["best"])
+
+
+def test_finished_runs_are_reused_whatever_they_are_called(
+    tiny_project: Project, monkeypatch: pytest.MonkeyPatch
+):
+    """The default value's run was trained on its own and has no value in its name."""
+    alone = plan(tiny_project, "alpha0", "0.2").specs[0][1]
+    path = trainer.train(tiny_project, alone)
+    path = path.rename(path.with_name("by_another_name"))
+    forbid_training(monkeypatch)
+    rows = engine.ablate(tiny_project, plan(tiny_project, "alpha0", "0.2"))
+    assert [row["run"] for row in rows] == ["by_another_name"]
+
+
+def test_a_second_ablation_trains_nothing_and_keeps_who_it_is(
+    tiny_project: Project, monkeypatch: pytest.MonkeyPatch
+):
+    ablation = plan(tiny_project, "alpha0", "0.1")
+    first = engine.ablate(tiny_project, ablation)
+    uid = record(tiny_project, ablation)["uid"]
+    forbid_training(monkeypatch)
+    assert engine.ablate(tiny_project, ablation) == first
+    assert record(tiny_project, ablation)["uid"] == uid
+
+
+def test_a_failed_value_does_not_stop_the_others_and_is_named_at_the_end(tiny_project: Project):
+    ablation = plan(tiny_project, "alpha0", "7", "0.1")
+    with pytest.raises(UserError, match=r"(?s)1 of 2 values failed:.*7: Bad setting: mt\.alpha0"):
+        engine.ablate(tiny_project, ablation)
+    assert [row["value"] for row in record(tiny_project, ablation)["runs"]] == ["0.1"]
+
+
+def test_an_interruption_ends_all_of_it(tiny_project: Project, monkeypatch: pytest.MonkeyPatch):
+    tried = []
+
+    def stopped(project, spec, **_):
+        tried.append(spec)
+        raise Interrupted("stopped")
+
+    monkeypatch.setattr(engine, "train", stopped)
+    with pytest.raises(Interrupted):
+        engine.ablate(tiny_project, plan(tiny_project, "alpha0", "0.1", "0.5"))
+    assert len(tried) == 1
+
+
+def test_several_settings_change_together(tiny_project: Project):
+    ablation = plan(tiny_project, "alpha0,lr", "0.1,0.02", "0.2,0.03")
+    assert ablation.parameters == ("mt.alpha0", "recipe.lr")
+    assert ablation.name == "tiny-1_4-mt-by-alpha0+lr-s0"
+    changes = [{k: spec.overrides[k] for k in ablation.parameters} for _, spec in ablation.specs]
+    assert changes == [{"mt.alpha0": 0.1, "recipe.lr": 0.02}, {"mt.alpha0": 0.2, "recipe.lr": 0.03}]
+
+
+def test_the_value_tried_beats_an_override_of_the_same_setting_by_another_name(tiny_project: Project):
+    ablation = plan(tiny_project, "alpha0", "0.1", **{"mt.alpha0": 0.9})
+    assert ablation.specs[0][1].overrides["mt.alpha0"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("parameter", "values", "says"),
+    [
+        ("alpha0", [], r"Example: u2pl ablate --param alpha0 0\.1 0\.2 0\.3"),
+        ("alpha0,lr", ["0.1"], "'0.1' has 1 parts for 2 parameters"),
+        ("alfa0", ["0.1"], "Did you mean 'alpha0'"),
+    ],
+)
+def test_words_that_make_no_ablation_are_refused(tiny_project: Project, parameter: str, values: list, says: str):
+    with pytest.raises(UsageError, match=says):
+        plan(tiny_project, parameter, *values)
+
+
+def test_each_value_is_announced_before_it_is_trained(tiny_project: Project):
+    seen = []
+
+    def starting(value: str, run: str) -> trainer.Observer:
+        seen.append((value, run, (tiny_project.runs / run).exists()))
+        return lambda *_: None
+
+    engine.ablate(tiny_project, plan(tiny_project, "alpha0", "0.1"), starting=starting)
+    assert [(value, existed) for value, _, existed in seen] == [("0.1", False)]

@@ -1,0 +1,438 @@
+"""Whole runs on a tiny data set: what they leave behind, how they stop, go on, and refuse."""
+
+import csv
+import json
+import math
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from engine.tiny import edit_params
+
+from u2pl.data.prepare import prepare
+from u2pl.data.prepared import open_split
+from u2pl.engine import trainer
+from u2pl.engine.results import evaluate_run, load_network
+from u2pl.errors import Interrupted, UsageError, UserError
+from u2pl.files import read_json
+from u2pl.methods import suponly
+from u2pl.project import Project
+from u2pl.settings import Params, Recipe, RunSpec
+
+STEPS, EPOCHS, EPOCH_STEPS = 24, 4, 6
+CLOCK = ("images_per_second", "train/images_per_second")
+
+
+class Killed(BaseException):
+    """Ends a run where it stands, as SIGKILL would."""
+
+
+def spec(project: Project, method: str = "u2pl", **overrides: object) -> RunSpec:
+    return Params.read(project).spec("tiny", "1/4", method, 0, overrides)
+
+
+def at(event: str, step: int, act: Callable[[], object]) -> trainer.Observer:
+    """An observer that acts when a run reports one event."""
+
+    def observe(seen: str, seen_step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        if (seen, seen_step) == (event, step):
+            act()
+
+    return observe
+
+
+def terminate() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+def kill() -> None:
+    raise Killed
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path / "weights.pt", weights_only=True)["state"]
+
+
+def history(path: Path) -> list[dict[str, str]]:
+    """Without what the clock decides."""
+    with (path / "history.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k not in CLOCK} for row in csv.DictReader(file)]
+
+
+def events(path: Path) -> list[dict]:
+    return [json.loads(line) for line in (path / "events.jsonl").read_text().splitlines()]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert history(one) == history(other)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny_template: Path) -> Path:
+    """A u2pl run that nothing disturbed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("U2PL_TRACKING", "none")
+        project = Project(tiny_template)
+        return trainer.train(project, spec(project))
+
+
+@pytest.fixture
+def checkpoint_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "_CHECKPOINT_SECONDS", -1)
+
+
+@pytest.fixture
+def project(tiny_project: Project) -> Project:
+    """Without the run that `unbroken` may have left in the template."""
+    shutil.rmtree(tiny_project.runs, ignore_errors=True)
+    return tiny_project
+
+
+# ---- what a run leaves behind ----------------------------------------------------------------------------
+
+
+def test_a_run_folder_tells_everything_about_the_run(unbroken: Path, tiny_template: Path):
+    names = {item.name for item in unbroken.iterdir()}
+    assert names >= {
+        "run.json", "events.jsonl", "history.csv", "settings.yaml", "metrics.json", "weights.pt", "best.pt",
+        "labeled.txt", "unlabeled.txt", "val.txt",
+    }  # fmt: skip
+    assert not any(name.startswith("last.pt") or name.endswith(".tmp") for name in names)
+    run, metrics = read_json(unbroken / "run.json"), read_json(unbroken / "metrics.json")
+    assert run["name"] == unbroken.name == "tiny-1_4-u2pl-s0"
+    assert run["fingerprint"] == metrics["fingerprint"]
+    assert (metrics["steps"], metrics["epochs"], metrics["labeled"], metrics["unlabeled"]) == (STEPS, 4, 4, 12)
+    split = open_split(Project(tiny_template), "tiny", "1/4")
+    assert (unbroken / "labeled.txt").read_text().split() == split.labeled
+
+
+def test_the_history_has_a_row_an_epoch_and_the_metrics_are_its_last(unbroken: Path):
+    rows, metrics = history(unbroken), read_json(unbroken / "metrics.json")
+    assert [int(row["step"]) for row in rows] == [6, 12, 18, 24]
+    assert float(rows[-1]["val/miou"]) == metrics["miou"]["last"]
+    best = max(range(EPOCHS), key=lambda k: float(rows[k]["val/miou"]))
+    assert metrics["miou"]["best_epoch"] == best
+    assert metrics["miou"]["best"] == float(rows[best]["val/miou"])
+    assert metrics["protocol"]["network"] == "teacher"
+
+
+def test_the_learning_rate_falls_by_the_polynomial_to_almost_nothing(unbroken: Path):
+    rows = history(unbroken)
+    assert [float(row["lr"]) for row in rows] == pytest.approx(
+        [0.01 * (1 - (step - 1) / STEPS) ** 0.9 for step in (6, 12, 18, 24)]
+    )
+
+
+def test_the_events_are_start_steps_epochs_end_with_finite_metrics(unbroken: Path):
+    lines = events(unbroken)
+    assert (lines[0]["event"], lines[-1]["event"]) == ("start", "end")
+    assert [e["step"] for e in lines if e["event"] == "step"] == [10, 20, 24]
+    assert [(e["step"], e["epoch"]) for e in lines if e["event"] == "epoch"] == [(6, 0), (12, 1), (18, 2), (24, 3)]
+    assert all(math.isfinite(value) for e in lines for value in e["metrics"].values())
+    last = next(e for e in reversed(lines) if e["event"] == "step")["metrics"]
+    assert last.keys() >= {
+        "loss", "loss/supervised", "loss/unsupervised", "loss/contrastive", "lr", "alpha_t", "gamma_t",
+        "lambda_u", "reliable/share", "reliable/accuracy",
+    }  # fmt: skip
+    assert last["loss"] == pytest.approx(sum(v for k, v in last.items() if k.startswith("loss/")), rel=1e-5)
+
+
+def test_an_evaluation_of_the_run_gives_the_number_training_gave(unbroken: Path, tiny_template: Path, tmp_path):
+    metrics = evaluate_run(Project(tiny_template), unbroken.name, tmp_path / "results" / "table")
+    target = tmp_path / "results" / "table" / unbroken.name
+    assert metrics["miou"] == read_json(unbroken / "metrics.json")["miou"]
+    assert metrics["iou"] == read_json(unbroken / "metrics.json")["iou"]
+    assert read_json(target / "metrics.json") == metrics
+    assert (target / "history.csv").read_bytes() == (unbroken / "history.csv").read_bytes()
+    pictures = sorted(item.name.split(".", 1)[1] for item in (target / "samples").iterdir())
+    assert pictures == ["input.png"] * 3 + ["prediction.png"] * 3 + ["truth.png"] * 3
+
+
+def test_a_network_is_loaded_as_it_was_saved_and_in_evaluation_mode(unbroken: Path):
+    network, recipe = load_network(unbroken, 4)
+    assert not network.training
+    assert recipe.crop == 32
+    saved = weights(unbroken)
+    assert all(torch.equal(value, saved[key]) for key, value in network.state_dict().items())
+
+
+def test_the_copies_of_a_data_set_and_its_seed_decide_a_run_and_nothing_else_does(
+    project: Project, unbroken: Path
+):
+    torch.manual_seed(1234)
+    assert_same_run(trainer.train(project, spec(project)), unbroken)
+
+
+def test_another_seed_gives_another_run(project: Project, unbroken: Path):
+    other = trainer.train(project, Params.read(project).spec("tiny", "1/4", "u2pl", 1))
+    assert other.name == "tiny-1_4-u2pl-s1"
+    assert history(other) != history(unbroken)
+
+
+def test_supervised_training_follows_the_labelled_images_where_the_setting_says_so(project: Project):
+    path = trainer.train(project, spec(project, "suponly", epoch="labeled", epochs=2))
+    assert [int(row["step"]) for row in history(path)] == [2, 4]
+
+
+def test_supervised_training_needs_no_unlabelled_images(project: Project):
+    path = trainer.train(project, Params.read(project).spec("tiny", "full", "suponly", 0, {"epochs": 1}))
+    assert read_json(path / "metrics.json")["unlabeled"] == 0
+
+
+def test_no_value_that_is_not_finite_is_written_where_unlabelled_images_have_no_masks(project: Project):
+    pictures = project.root / "pictures"
+    for name in (pictures / "train.txt").read_text().split()[4:]:
+        (pictures / "masks" / f"{name}.png").unlink()
+    prepare(project, str(pictures / "tiny.yaml"), "full")
+    path = trainer.train(project, Params.read(project).spec("tiny", "full", "mt", 0, {"epochs": 2}))
+    assert "nan" not in (path / "history.csv").read_text()
+    assert "NaN" not in (path / "events.jsonl").read_text()
+
+
+# ---- finished, stopped, killed, damaged ------------------------------------------------------------------
+
+
+def test_a_finished_run_returns_at_once_and_unchanged(project: Project, monkeypatch: pytest.MonkeyPatch):
+    path = trainer.train(project, spec(project, "suponly", epochs=1))
+    before = {item: item.read_bytes() for item in path.iterdir() if item.is_file()}
+    monkeypatch.setattr(trainer, "_Run", lambda *_: pytest.fail("a finished run was built again"))
+    assert trainer.train(project, spec(project, "suponly", epochs=1)) == path
+    assert {item: item.read_bytes() for item in path.iterdir() if item.is_file()} == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_told_to_stop_saves_its_state_and_goes_on_to_the_same_end(
+    project: Project, unbroken: Path, number: signal.Signals
+):
+    """Stopped in the middle of the second epoch, at step 10."""
+    handler = signal.getsignal(number)
+    with pytest.raises(Interrupted, match=r"step 10 of 24.*Start the same command again") as caught:
+        trainer.train(project, spec(project), observe=at("step", 10, lambda: signal.raise_signal(number)))
+    assert caught.value.exit_code == 130
+    assert signal.getsignal(number) is handler
+    path = project.runs / unbroken.name
+    assert events(path)[-1]["event"] == "interrupted"
+    assert not (path / "metrics.json").exists()
+    assert trainer.train(project, spec(project)) == path
+    assert [e["event"] for e in events(path) if e["event"] in ("start", "resume", "end")] == [
+        "start", "resume", "end",
+    ]  # fmt: skip
+    assert_same_run(path, unbroken)
+
+
+def test_a_run_may_be_stopped_again_and_again_also_between_two_epochs(project: Project, unbroken: Path):
+    for event, step in (("epoch", 6), ("step", 10), ("epoch", 18)):
+        with pytest.raises(Interrupted, match=f"step {step} of"):
+            trainer.train(project, spec(project), observe=at(event, step, terminate))
+    assert_same_run(trainer.train(project, spec(project)), unbroken)
+
+
+@pytest.mark.usefixtures("checkpoint_each_epoch")
+def test_a_killed_run_repeats_the_steps_since_its_checkpoint(project: Project, unbroken: Path):
+    with pytest.raises(Killed):
+        trainer.train(project, spec(project), observe=at("step", 20, kill))
+    path = trainer.train(project, spec(project))
+    assert [e["step"] for e in events(path) if e["event"] == "step"] == [10, 20, 20, 24]
+    assert next(e["step"] for e in events(path) if e["event"] == "resume") == 18
+    assert_same_run(path, unbroken)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(project: Project, unbroken: Path):
+    with pytest.raises(Killed):
+        trainer.train(project, spec(project), observe=at("step", 10, kill))
+    assert_same_run(trainer.train(project, spec(project)), unbroken)
+
+
+@pytest.mark.usefixtures("checkpoint_each_epoch")
+def test_a_run_whose_checkpoint_is_damaged_goes_on_from_the_one_before(project: Project, unbroken: Path):
+    with pytest.raises(Killed):
+        trainer.train(project, spec(project), observe=at("step", 20, kill))
+    last = project.runs / unbroken.name / "last.pt"
+    last.write_bytes(last.read_bytes()[:5000])
+    path = trainer.train(project, spec(project))
+    assert next(e["step"] for e in events(path) if e["event"] == "resume") == 12
+    assert_same_run(path, unbroken)
+
+
+def test_a_half_written_line_of_events_does_not_swallow_the_next_one(project: Project):
+    with pytest.raises(Interrupted):
+        trainer.train(project, spec(project, "suponly"), observe=at("epoch", 6, terminate))
+    log = project.runs / "tiny-1_4-suponly-s0" / "events.jsonl"
+    log.write_text(log.read_text() + '{"time": 17')
+    trainer.train(project, spec(project, "suponly"))
+    readable = [line for line in log.read_text().splitlines() if line.endswith("}")]
+    assert [json.loads(line)["event"] for line in readable].count("resume") == 1
+
+
+# ---- refusals --------------------------------------------------------------------------------------------
+
+
+def test_a_run_of_other_settings_is_refused_with_what_differs_and_fresh_moves_it_aside(project: Project):
+    old = trainer.train(project, spec(project, "suponly", epochs=1))
+    kept = (old / "weights.pt").read_bytes()
+    edit_params(project, lambda values: values["recipes"]["tiny"].update(lr=0.02))
+    with pytest.raises(UserError, match=r"(?s)recipe\.lr: 0\.01 -> 0\.02.*--fresh"):
+        trainer.train(project, spec(project, "suponly", epochs=1))
+    assert (old / "weights.pt").read_bytes() == kept
+
+    new = trainer.train(project, spec(project, "suponly", epochs=1), fresh=True)
+    aside = list((project.runs / ".old").iterdir())
+    assert new == old
+    assert len(aside) == 1
+    assert (aside[0] / "weights.pt").read_bytes() == kept
+    assert (aside[0] / "metrics.json").is_file()
+    assert (new / "weights.pt").read_bytes() != kept
+    assert read_json(new / "run.json")["recipe"]["lr"] == 0.02
+
+
+def test_fresh_does_not_touch_a_run_of_the_same_settings(project: Project):
+    path = trainer.train(project, spec(project, "suponly", epochs=1))
+    before = (path / "weights.pt").stat().st_mtime_ns
+    trainer.train(project, spec(project, "suponly", epochs=1), fresh=True)
+    assert (path / "weights.pt").stat().st_mtime_ns == before
+    assert not (project.runs / ".old").exists()
+
+
+HOLD = "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); input()"
+
+
+def test_a_folder_that_another_process_holds_is_refused(project: Project):
+    folder = project.runs / "tiny-1_4-suponly-s0"
+    folder.mkdir(parents=True)
+    command = [sys.executable, "-c", HOLD, str(folder / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="Another process.* is training tiny-1_4-suponly-s0"):
+            trainer.train(project, spec(project, "suponly"))
+        other.stdin.write("\n")
+    assert trainer.train(project, spec(project, "suponly")) == folder
+
+
+def test_a_runs_folder_that_cannot_be_written_is_an_error_in_words(project: Project):
+    project.runs.write_text("a file")
+    with pytest.raises(UserError, match=r"Cannot write .*runs.*: .*\. Make the folder writable"):
+        trainer.train(project, spec(project, "suponly"))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step_and_the_term(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+):
+    """Good to step 10, where it is stopped; not a number from step 13 on."""
+    with pytest.raises(Interrupted):
+        trainer.train(project, spec(project, "suponly"), observe=at("step", 10, terminate))
+    path = project.runs / "tiny-1_4-suponly-s0"
+    good, taken = (path / "last.pt").read_bytes(), 10
+    original = suponly.cross_entropy
+
+    def broken(*arguments):
+        nonlocal taken
+        taken += 1
+        return original(*arguments) * (math.nan if taken >= 13 else 1)
+
+    monkeypatch.setattr(suponly, "cross_entropy", broken)
+    with pytest.raises(UserError, match=r"not finite at step 1[23] .*loss/supervised.*last\.pt.*smaller learning rate"):
+        trainer.train(project, spec(project, "suponly"))
+    assert (path / "last.pt").read_bytes() == good
+    assert events(path)[-1]["event"] == "failed"
+    monkeypatch.undo()
+    monkeypatch.setenv("U2PL_TRACKING", "none")
+    assert trainer.train(project, spec(project, "suponly")) == path
+
+
+def test_a_huge_learning_rate_is_found_out_without_a_checkpoint(project: Project):
+    with pytest.raises(UserError, match=r"not finite at step \d+ .*no checkpoint.*--set lr="):
+        trainer.train(project, spec(project, "suponly", lr=1e30))
+    path = next(project.runs.glob("*lr=1e+30*"))
+    assert not (path / "metrics.json").exists()
+    assert not list(path.glob("last.pt*"))
+
+
+def test_a_split_that_was_not_prepared_is_refused_with_the_command_that_prepares_it(project: Project):
+    with pytest.raises(UserError, match="Run: u2pl prepare --dataset tiny --split 1/2"):
+        trainer.train(project, Params.read(project).spec("tiny", "1/2", "mt", 0))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"), [({"batch": 8}, "has 4 labelled images, a batch needs 8"), ({"r_l": 4}, r"--set u2pl\.r_l=1")]
+)
+def test_what_cannot_be_trained_leaves_no_run_behind(project: Project, overrides: dict, says: str):
+    with pytest.raises(UserError, match=says):
+        trainer.train(project, spec(project, **overrides))
+    assert not list(project.runs.glob("*/run.json"))
+
+
+def test_a_method_that_needs_unlabelled_images_says_so(project: Project):
+    with pytest.raises(UserError, match="no unlabelled images"):
+        trainer.train(project, Params.read(project).spec("tiny", "full", "mt", 0))
+
+
+# ---- the fingerprint -------------------------------------------------------------------------------------
+
+
+def other(value: object) -> object:
+    """A value that differs."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float):
+        return value / 2
+    return [0.5, 1.25]
+
+
+WORDS = {
+    "backbone": "resnet18", "weights": "imagenet", "output_stride": 8, "precision": "bfloat16", "crop": 40,
+    "negatives": "all", "epoch": "labeled",
+}  # fmt: skip
+
+
+def test_every_setting_seed_and_list_changes_the_fingerprint(project: Project):
+    params = Params.read(project)
+    seen: dict[str, str] = {}
+
+    def note(what: str, wanted: RunSpec) -> None:
+        found = trainer.describe(project, wanted)[2]["fingerprint"]
+        assert found not in seen, f"{what} gives the fingerprint of {seen[found]}"
+        seen[found] = what
+
+    for method in params.methods:
+        resolved = params.resolve(spec(project, method))
+        note(method, spec(project, method))
+        note(f"{method}, seed", params.spec("tiny", "1/4", method, 1))
+        note(f"{method}, split", params.spec("tiny", "full", method, 0))
+        settings = {f"recipe.{k}": v for k, v in resolved.recipe.model_dump().items()} if method == "u2pl" else {}
+        settings |= {f"{method}.{k}": v for k, v in resolved.hyper.items()}
+        for key, value in settings.items():
+            changed = WORDS.get(key.partition(".")[2], None) or other(value)
+            note(f"{key}={changed}", spec(project, method, **{key: changed}))
+    assert len(seen) > 40
+    assert set(Recipe.model_fields) <= {what.removeprefix("recipe.").partition("=")[0] for what in seen.values()}
+
+
+def test_a_changed_list_of_images_changes_the_fingerprint(project: Project):
+    before = trainer.describe(project, spec(project))[2]["fingerprint"]
+    prepare(project, str(project.root / "pictures" / "tiny.yaml"), "1/4", seed=3)
+    assert trainer.describe(project, spec(project))[2]["fingerprint"] != before
+
+
+def test_equal_values_written_differently_have_one_fingerprint(project: Project):
+    assert len({
+        trainer.describe(project, spec(project, **same))[2]["fingerprint"]
+        for same in ({}, {"alpha0": 0.2}, {"eta": 1}, {"scale": [0.75, 1.5]})
+    }) == 1  # fmt: skip
+
+
+def test_a_bad_hyper_parameter_is_refused_before_anything_is_written(project: Project):
+    with pytest.raises(UsageError, match=r"u2pl\.alpha0.*less than or equal to 1, not 20.*--set"):
+        trainer.train(project, spec(project, alpha0=20))
+    assert not project.runs.exists()

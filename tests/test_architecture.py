@@ -1,0 +1,225 @@
+"""Policy: who may import whom, what an installation brings, what every command and module must have."""
+
+import ast
+import importlib.metadata
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from typer.main import get_command
+from u2pl_cli.app import app
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted([*(ROOT / "u2pl").rglob("*.py"), *(ROOT / "cli").rglob("*.py")])
+GROUND = {"errors", "files", "project"}
+ALLOWED = {
+    "errors": set(),
+    "files": set(),
+    "project": {"errors"},
+    "settings": GROUND,
+    "losses": set(),
+    "models": {"settings", "errors"},
+    "data": {"settings", *GROUND},
+    "methods": {"losses", "models", "settings", "errors", "data.loader", "data.mixing"},
+    "tracking": {"settings", *GROUND},
+    "engine": {"methods", "models", "data", "tracking", "settings", *GROUND},
+    "planning": {"settings", *GROUND},
+    "reporting": {"planning", "settings", *GROUND},
+}
+"""Part of u2pl -> what it may import beside itself. A part of its own is a module or a folder of `u2pl`."""
+
+Import = tuple[str, bool]
+"""A module's full name, and whether it is imported when the file is, and not inside a function."""
+
+
+def imports(path: Path) -> Iterator[Import]:
+    """What a file imports; `from u2pl.data import splits` is `u2pl.data.splits`. Types alone do not count."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typing_only = {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and ast.unparse(branch.test) == "TYPE_CHECKING"
+        for node in ast.walk(branch)
+    }
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, id(node) not in inside) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield from ((f"{node.module}.{alias.name}", id(node) not in inside) for alias in node.names)
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if name_of(p) != "u2pl" and p.parts[-2] != "cli"], ids=name_of)
+def test_imports_run_downwards_only(path: Path):
+    part = name_of(path).split(".")[1]
+    ours = [name.removeprefix("u2pl.") for name, _ in imports(path) if name.startswith("u2pl.")]
+    wrong = [
+        name
+        for name in ours
+        if name.split(".")[0] != part and not any(name == a or name.startswith(a + ".") for a in ALLOWED[part])
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_the_library_does_not_know_its_command_line_and_the_command_line_loads_nothing_heavy(path: Path):
+    heavy = {"torch", "torchvision", "mlflow", "pandas", "matplotlib", "scipy", "dvc"}
+    for name, at_once in imports(path):
+        top = name.split(".")[0]
+        if path.is_relative_to(ROOT / "cli"):
+            assert not (at_once and top in heavy), name
+        else:
+            assert top not in {"typer", "click", "dvc", "u2pl_cli", "cli"}, name
+        assert not (top == "mlflow" and (at_once or name_of(path) != "u2pl.tracking")), name
+
+
+def test_reporting_knows_no_torch():
+    for path in (ROOT / "u2pl" / "reporting").rglob("*.py"):
+        assert not {name.split(".")[0] for name, _ in imports(path)} & {"torch", "torchvision"}
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if "engine" in p.parts or "cli" in p.parts], ids=name_of)
+def test_the_engine_and_the_command_line_know_no_method_by_name(path: Path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    compared = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Compare)]
+    assert not [text for text in compared if re.search(r"['\"](suponly|mt|cutmix|u2pl)['\"]", text)]
+
+
+def test_every_part_of_the_library_stands_in_the_table():
+    parts = {p.stem if p.is_file() else p.name for p in (ROOT / "u2pl").iterdir()}
+    assert parts - {"__init__", "__pycache__"} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_every_module_says_its_idea_in_its_first_line(path: Path):
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    first = docstring.split("\n\n")[0].replace("\n", " ")
+    assert first.endswith((".", ":")), f"{path} starts with {first!r}"
+
+
+# ---- the installation ------------------------------------------------------------------------------------
+
+
+def test_an_installation_brings_two_top_level_packages_and_no_other(tmp_path: Path):
+    brought = importlib.metadata.distribution("u2pl").read_text("top_level.txt")
+    assert brought is not None
+    assert brought.split() == ["u2pl", "u2pl_cli"]
+    script = "import importlib.util as u; print([n for n in {} if u.find_spec(n)])".format(
+        ["cli", "pipelines", "reports", "tests", "benchmarks", "docs", "u2pl", "u2pl_cli"]
+    )
+    found = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert found.stdout == "['u2pl', 'u2pl_cli']\n"
+
+
+def test_every_package_is_listed_for_the_installation():
+    packages = {name_of(p) for p in MODULES if p.name == "__init__.py"} - {"cli"} | {"u2pl_cli"}
+    import tomllib
+
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert set(listed) == packages
+
+
+def test_every_library_that_is_imported_is_a_declared_dependency():
+    """`click` came with typer once, and does no longer."""
+    names = {"yaml": "pyyaml", "PIL": "pillow"}
+    declared = {
+        re.split(r"[><=\[; ]", line)[0].lower()
+        for line in importlib.metadata.requires("u2pl") or []
+        if "extra ==" not in line
+    }
+    used = {name.split(".")[0] for path in MODULES for name, _ in imports(path)}
+    foreign = used - set(sys.stdlib_module_names) - {"u2pl", "u2pl_cli"}
+    assert {names.get(name, name).lower() for name in foreign} <= declared
+
+
+def test_no_file_names_a_package_index():
+    addresses = ["pypi" + ".org", "pythonhosted" + ".org", "download.py" + "torch.org", "index" + "-url"]
+    tracked = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True
+    )
+    if tracked.returncode:
+        pytest.skip("not a git repository")
+    files = [ROOT / name for name in tracked.stdout.split("\0") if name and (ROOT / name).is_file()]
+    assert len(files) > 50
+    assert not [
+        f"{path}: {address}"
+        for path in files
+        for address in addresses
+        if address.encode() in path.read_bytes()
+    ]
+
+
+# ---- the commands ----------------------------------------------------------------------------------------
+
+
+def commands(group: object = None, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], typer.core.TyperCommand]]:
+    for name, command in (group or get_command(app)).commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*words, name))
+        else:
+            yield (*words, name), command
+
+
+def parse(line: str) -> None:
+    """Read a command line as u2pl would, without running it; raises where u2pl would refuse it."""
+    first, *words = shlex.split(line)
+    assert first == "u2pl", line
+    command, context = get_command(app), None
+    while hasattr(command, "commands"):
+        context = command.make_context(command.name, [words[0]], parent=context, resilient_parsing=True)
+        command, words = command.commands[words[0]], words[1:]
+    command.make_context(command.name, list(words), parent=context)
+
+
+EVERY_COMMAND = [pytest.param(words, command, id=" ".join(words)) for words, command in commands()]
+
+
+@pytest.mark.parametrize(("words", "command"), EVERY_COMMAND)
+def test_every_command_says_what_it_does_and_has_an_example_that_parses(words: tuple[str, ...], command):
+    sentence, *rest = command.help.split("\n\n")
+    assert sentence.strip().endswith(".")
+    example = re.search(r"Example: (.+)$", "\n\n".join(rest), re.MULTILINE)
+    assert example, f"u2pl {' '.join(words)} has no example"
+    parse(example[1])
+
+
+@pytest.mark.parametrize(("words", "command"), EVERY_COMMAND)
+def test_every_option_and_argument_is_explained(words: tuple[str, ...], command):
+    silent = [p.name for p in command.params if not getattr(p, "help", None) and p.name != "help"]
+    assert not silent
+
+
+def test_the_first_example_anyone_sees_parses():
+    epilog = get_command(app).epilog
+    for line in epilog.removeprefix("Example: ").split(" && "):
+        parse(line)
+
+
+def test_every_command_of_the_pipeline_parses():
+    """The words before the first value that a plan fills in."""
+    import yaml
+
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
+    known = {" ".join(words) for words, _ in commands()}
+    for stage in stages:
+        line = stage.get("do", stage)["cmd"]
+        assert line.split()[0] == "u2pl"
+        assert line.split()[1] in known
+        options = {option for words, c in commands() if words == (line.split()[1],) for p in c.params for option in p.opts}
+        assert set(re.findall(r"(?<= )--[a-z-]+", line)) <= options
