@@ -6,11 +6,13 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import typer
+import yaml
 from typer.main import get_command
 from u2pl_cli.app import app
 
@@ -65,14 +67,17 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if name_of(p) != "u2pl" and p.parts[-2] != "cli"], ids=name_of)
+@pytest.mark.parametrize(
+    "path", [p for p in MODULES if name_of(p) != "u2pl" and p.parts[-2] != "cli"], ids=name_of
+)
 def test_imports_run_downwards_only(path: Path):
     part = name_of(path).split(".")[1]
     ours = [name.removeprefix("u2pl.") for name, _ in imports(path) if name.startswith("u2pl.")]
     wrong = [
         name
         for name in ours
-        if name.split(".")[0] != part and not any(name == a or name.startswith(a + ".") for a in ALLOWED[part])
+        if name.split(".")[0] != part
+        and not any(name == a or name.startswith(a + ".") for a in ALLOWED[part])
     ]
     assert not wrong
 
@@ -129,14 +134,12 @@ def test_an_installation_brings_two_top_level_packages_and_no_other(tmp_path: Pa
 
 def test_every_package_is_listed_for_the_installation():
     packages = {name_of(p) for p in MODULES if p.name == "__init__.py"} - {"cli"} | {"u2pl_cli"}
-    import tomllib
-
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     assert set(listed) == packages
 
 
 def test_every_library_that_is_imported_is_a_declared_dependency():
-    """`click` came with typer once, and does no longer."""
+    """One that comes with another library may go with its next version."""
     names = {"yaml": "pyyaml", "PIL": "pillow"}
     declared = {
         re.split(r"[><=\[; ]", line)[0].lower()
@@ -168,7 +171,9 @@ def test_no_file_names_a_package_index():
 # ---- the commands ----------------------------------------------------------------------------------------
 
 
-def commands(group: object = None, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], typer.core.TyperCommand]]:
+def commands(
+    group: object = None, words: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], typer.core.TyperCommand]]:
     for name, command in (group or get_command(app)).commands.items():
         if hasattr(command, "commands"):
             yield from commands(command, (*words, name))
@@ -213,13 +218,17 @@ def test_the_first_example_anyone_sees_parses():
 
 def test_every_command_of_the_pipeline_parses():
     """The words before the first value that a plan fills in."""
-    import yaml
-
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
     known = {" ".join(words) for words, _ in commands()}
     for stage in stages:
         line = stage.get("do", stage)["cmd"]
         assert line.split()[0] == "u2pl"
         assert line.split()[1] in known
-        options = {option for words, c in commands() if words == (line.split()[1],) for p in c.params for option in p.opts}
+        options = {
+            option
+            for words, c in commands()
+            if words == (line.split()[1],)
+            for p in c.params
+            for option in p.opts
+        }
         assert set(re.findall(r"(?<= )--[a-z-]+", line)) <= options

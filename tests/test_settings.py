@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 from engine.tiny import make_project
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from u2pl.errors import UsageError, UserError
@@ -60,6 +60,8 @@ def test_values_are_read_as_people_mean_them(text: str, value: object):
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
+@example(-1e-05)
+@example(1e22)
 def test_every_number_that_python_prints_is_read_back(number: float):
     assert parse_value(repr(number)) == number
 
@@ -100,14 +102,14 @@ def test_a_setting_has_one_full_name(params: Params, short: str, full: str):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "near"), [("alpha", "alpha0"), ("u2pl.alfa0", "u2pl.alpha0"), ("learning_rates", None)]
+    ("wrong", "near"), [("alpha", "alpha0"), ("u2pl.alfa0", "alpha0"), ("learning_rates", None)]
 )
 def test_an_unknown_setting_is_refused_and_the_nearest_one_suggested(
     params: Params, wrong: str, near: str | None
 ):
     with pytest.raises(UsageError) as caught:
         spec(params, **{wrong: 1})
-    assert f"{wrong!r}" in str(caught.value)
+    assert repr(wrong.rpartition(".")[2]) in str(caught.value)
     assert near is None or f"Did you mean {near!r}?" in str(caught.value)
     assert caught.value.exit_code == 2
 
@@ -118,7 +120,7 @@ def test_a_setting_of_another_method_is_refused(params: Params):
 
 
 def test_an_unknown_method_is_refused_with_the_nearest_name(params: Params):
-    with pytest.raises(UsageError, match="No method called 'u2lp'. Did you mean 'u2pl'?"):
+    with pytest.raises(UsageError, match=r"No method called 'u2lp'\. Did you mean 'u2pl'\?"):
         params.spec(method="u2lp")
 
 
@@ -178,7 +180,9 @@ def test_the_precision_is_decided_when_a_run_is_resolved(params: Params):
 )
 def test_a_bad_recipe_is_refused_with_the_setting_the_value_and_what_to_do(params: Params, bad: dict):
     (key, value) = next(iter(bad.items()))
-    with pytest.raises(UsageError, match=r"recipe\.?" + key + r".*--set\.$|recipe.*scale.*--set\.$") as caught:
+    with pytest.raises(
+        UsageError, match=r"recipe\.?" + key + r".*--set\.$|recipe.*scale.*--set\.$"
+    ) as caught:
         params.resolve(spec(params, **bad))
     assert str(value) in str(caught.value) or key == "scale"
 
@@ -190,7 +194,8 @@ def test_a_missing_setting_is_named(params: Params):
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [("a: [1", "not valid YAML"), ("- a\n", "must hold sections"), ("", "must hold sections")]
+    ("content", "says"),
+    [("a: [1", "not valid YAML"), ("- a\n", "must hold sections"), ("", "must hold sections")],
 )
 def test_a_params_yaml_that_cannot_be_read_is_an_error_in_words(tmp_path: Path, content: str, says: str):
     (tmp_path / "params.yaml").write_text(content)
@@ -283,4 +288,7 @@ def test_every_recipe_suits_every_method():
         for name in params.methods:
             resolved = params.resolve(RunSpec(dataset, "1/8", name))
             assert methods.settings(name, resolved.hyper)
-            assert getattr(methods.settings(name, resolved.hyper), "warm_start_epochs", 0) < resolved.recipe.epochs
+            assert (
+                getattr(methods.settings(name, resolved.hyper), "warm_start_epochs", 0)
+                < resolved.recipe.epochs
+            )

@@ -184,10 +184,8 @@ class Params:
             raise UsageError(
                 f"--set {key}: a run of method {method!r} reads the sections {method!r} and 'recipe' only."
             )
-        known = [
-            k for name, values in sections.items() for k in ((*values, *(f"{name}.{v}" for v in values)))
-        ]
-        raise unknown(f"setting for method {method!r}", key, known)
+        known = [name for values in sections.values() for name in values]
+        raise unknown(f"setting for method {method!r}", short, known)
 
     def section(self, dataset: str) -> str:
         """The recipe section of a data set: its own, or `custom` where params.yaml has none for it."""

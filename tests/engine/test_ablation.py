@@ -112,7 +112,9 @@ def test_the_value_tried_beats_an_override_of_the_same_setting_by_another_name(t
         ("alfa0", ["0.1"], "Did you mean 'alpha0'"),
     ],
 )
-def test_words_that_make_no_ablation_are_refused(tiny_project: Project, parameter: str, values: list, says: str):
+def test_words_that_make_no_ablation_are_refused(
+    tiny_project: Project, parameter: str, values: list, says: str
+):
     with pytest.raises(UsageError, match=says):
         plan(tiny_project, parameter, *values)
 

@@ -151,7 +151,9 @@ print(folder.load("last.pt")["step"], sorted(path.name for path in folder.path.i
 """
 
 
-@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="this system cannot limit the size of files")
+@pytest.mark.skipif(
+    not hasattr(resource, "RLIMIT_FSIZE"), reason="this system cannot limit the size of files"
+)
 def test_a_full_disk_is_an_error_in_words_and_costs_no_earlier_checkpoint(tmp_path: Path):
     """A limit on the size of files stands for the disk: writing ends half-way with an error in both cases."""
     done = subprocess.run(

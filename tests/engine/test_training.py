@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,14 +18,14 @@ from engine.tiny import edit_params
 from u2pl.data.prepare import prepare
 from u2pl.data.prepared import open_split
 from u2pl.engine import trainer
-from u2pl.engine.results import evaluate_run, load_network
+from u2pl.engine.results import evaluate_run, load_network, train_command
 from u2pl.errors import Interrupted, UsageError, UserError
 from u2pl.files import read_json
 from u2pl.methods import suponly
 from u2pl.project import Project
-from u2pl.settings import Params, Recipe, RunSpec
+from u2pl.settings import Params, Recipe, RunSpec, parse_overrides
 
-STEPS, EPOCHS, EPOCH_STEPS = 24, 4, 6
+STEPS, EPOCHS = 18, 3
 CLOCK = ("images_per_second", "train/images_per_second")
 
 
@@ -109,14 +110,19 @@ def test_a_run_folder_tells_everything_about_the_run(unbroken: Path, tiny_templa
     run, metrics = read_json(unbroken / "run.json"), read_json(unbroken / "metrics.json")
     assert run["name"] == unbroken.name == "tiny-1_4-u2pl-s0"
     assert run["fingerprint"] == metrics["fingerprint"]
-    assert (metrics["steps"], metrics["epochs"], metrics["labeled"], metrics["unlabeled"]) == (STEPS, 4, 4, 12)
+    assert (metrics["steps"], metrics["epochs"], metrics["labeled"], metrics["unlabeled"]) == (
+        STEPS,
+        EPOCHS,
+        4,
+        12,
+    )
     split = open_split(Project(tiny_template), "tiny", "1/4")
     assert (unbroken / "labeled.txt").read_text().split() == split.labeled
 
 
 def test_the_history_has_a_row_an_epoch_and_the_metrics_are_its_last(unbroken: Path):
     rows, metrics = history(unbroken), read_json(unbroken / "metrics.json")
-    assert [int(row["step"]) for row in rows] == [6, 12, 18, 24]
+    assert [int(row["step"]) for row in rows] == [6, 12, 18]
     assert float(rows[-1]["val/miou"]) == metrics["miou"]["last"]
     best = max(range(EPOCHS), key=lambda k: float(rows[k]["val/miou"]))
     assert metrics["miou"]["best_epoch"] == best
@@ -127,15 +133,19 @@ def test_the_history_has_a_row_an_epoch_and_the_metrics_are_its_last(unbroken: P
 def test_the_learning_rate_falls_by_the_polynomial_to_almost_nothing(unbroken: Path):
     rows = history(unbroken)
     assert [float(row["lr"]) for row in rows] == pytest.approx(
-        [0.01 * (1 - (step - 1) / STEPS) ** 0.9 for step in (6, 12, 18, 24)]
+        [0.01 * (1 - (step - 1) / STEPS) ** 0.9 for step in (6, 12, 18)]
     )
 
 
 def test_the_events_are_start_steps_epochs_end_with_finite_metrics(unbroken: Path):
     lines = events(unbroken)
     assert (lines[0]["event"], lines[-1]["event"]) == ("start", "end")
-    assert [e["step"] for e in lines if e["event"] == "step"] == [10, 20, 24]
-    assert [(e["step"], e["epoch"]) for e in lines if e["event"] == "epoch"] == [(6, 0), (12, 1), (18, 2), (24, 3)]
+    assert [e["step"] for e in lines if e["event"] == "step"] == [10, 18]
+    assert [(e["step"], e["epoch"]) for e in lines if e["event"] == "epoch"] == [
+        (6, 0),
+        (12, 1),
+        (18, 2),
+    ]
     assert all(math.isfinite(value) for e in lines for value in e["metrics"].values())
     last = next(e for e in reversed(lines) if e["event"] == "step")["metrics"]
     assert last.keys() >= {
@@ -145,7 +155,9 @@ def test_the_events_are_start_steps_epochs_end_with_finite_metrics(unbroken: Pat
     assert last["loss"] == pytest.approx(sum(v for k, v in last.items() if k.startswith("loss/")), rel=1e-5)
 
 
-def test_an_evaluation_of_the_run_gives_the_number_training_gave(unbroken: Path, tiny_template: Path, tmp_path):
+def test_an_evaluation_of_the_run_gives_the_number_training_gave(
+    unbroken: Path, tiny_template: Path, tmp_path
+):
     metrics = evaluate_run(Project(tiny_template), unbroken.name, tmp_path / "results" / "table")
     target = tmp_path / "results" / "table" / unbroken.name
     assert metrics["miou"] == read_json(unbroken / "metrics.json")["miou"]
@@ -164,17 +176,44 @@ def test_a_network_is_loaded_as_it_was_saved_and_in_evaluation_mode(unbroken: Pa
     assert all(torch.equal(value, saved[key]) for key, value in network.state_dict().items())
 
 
-def test_the_copies_of_a_data_set_and_its_seed_decide_a_run_and_nothing_else_does(
+def test_an_unfinished_run_is_not_evaluated_and_the_command_that_finishes_it_is_named(project: Project):
+    with pytest.raises(Interrupted):
+        trainer.train(project, spec(project, "suponly"), observe=at("step", 10, terminate))
+    with pytest.raises(
+        UserError,
+        match=r"not finished\. Go on with: u2pl train --dataset tiny --split 1/4 --method suponly --seed 0$",
+    ):
+        evaluate_run(project, "tiny-1_4-suponly-s0")
+
+
+def test_weights_that_are_damaged_are_an_error_that_says_how_to_get_them_again(project: Project):
+    path = trainer.train(project, spec(project, "suponly", epochs=1))
+    (path / "weights.pt").write_bytes((path / "weights.pt").read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"cannot be read .* train the run again: u2pl train"):
+        evaluate_run(project, path.name)
+
+
+def test_the_command_that_trains_a_run_again_can_be_pasted_into_a_shell():
+    overrides = {"recipe.scale": [0.5, 1.0], "u2pl.dpa": False, "u2pl.negatives": "all", "recipe.lr": 1e-05}
+    run = {"dataset": "my set", "split": "1/4", "method": "u2pl", "seed": 3, "overrides": overrides}
+    words = shlex.split(train_command(run))
+    assert words[words.index("--dataset") + 1] == "my set"
+    pairs = [words[k + 1] for k, word in enumerate(words) if word == "--set"]
+    assert parse_overrides(pairs) == overrides
+
+
+def test_settings_data_and_seed_decide_a_run_and_the_state_of_the_process_does_not(
     project: Project, unbroken: Path
 ):
     torch.manual_seed(1234)
     assert_same_run(trainer.train(project, spec(project)), unbroken)
 
 
-def test_another_seed_gives_another_run(project: Project, unbroken: Path):
-    other = trainer.train(project, Params.read(project).spec("tiny", "1/4", "u2pl", 1))
-    assert other.name == "tiny-1_4-u2pl-s1"
-    assert history(other) != history(unbroken)
+def test_another_seed_gives_another_run(project: Project):
+    specs = [Params.read(project).spec("tiny", "1/4", "suponly", seed, {"epochs": 1}) for seed in (0, 1)]
+    first, second = (trainer.train(project, wanted) for wanted in specs)
+    assert (first.name, second.name) == ("tiny-1_4-suponly-epochs=1-s0", "tiny-1_4-suponly-epochs=1-s1")
+    assert history(first) != history(second)
 
 
 def test_supervised_training_follows_the_labelled_images_where_the_setting_says_so(project: Project):
@@ -208,40 +247,40 @@ def test_a_finished_run_returns_at_once_and_unchanged(project: Project, monkeypa
     assert {item: item.read_bytes() for item in path.iterdir() if item.is_file()} == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_told_to_stop_saves_its_state_and_goes_on_to_the_same_end(
-    project: Project, unbroken: Path, number: signal.Signals
+    project: Project, unbroken: Path
 ):
     """Stopped in the middle of the second epoch, at step 10."""
-    handler = signal.getsignal(number)
-    with pytest.raises(Interrupted, match=r"step 10 of 24.*Start the same command again") as caught:
-        trainer.train(project, spec(project), observe=at("step", 10, lambda: signal.raise_signal(number)))
+    with pytest.raises(Interrupted, match=r"step 10 of 18.*Start the same command again") as caught:
+        trainer.train(project, spec(project), observe=at("step", 10, terminate))
     assert caught.value.exit_code == 130
-    assert signal.getsignal(number) is handler
     path = project.runs / unbroken.name
     assert events(path)[-1]["event"] == "interrupted"
     assert not (path / "metrics.json").exists()
     assert trainer.train(project, spec(project)) == path
-    assert [e["event"] for e in events(path) if e["event"] in ("start", "resume", "end")] == [
-        "start", "resume", "end",
-    ]  # fmt: skip
+    happened = [e["event"] for e in events(path)]
+    assert [h for h in happened if h not in ("step", "epoch")] == ["start", "interrupted", "resume", "end"]
     assert_same_run(path, unbroken)
 
 
 def test_a_run_may_be_stopped_again_and_again_also_between_two_epochs(project: Project, unbroken: Path):
-    for event, step in (("epoch", 6), ("step", 10), ("epoch", 18)):
+    handler = signal.getsignal(signal.SIGINT)
+    for event, step in (("epoch", 6), ("step", 10), ("epoch", 12)):
         with pytest.raises(Interrupted, match=f"step {step} of"):
-            trainer.train(project, spec(project), observe=at(event, step, terminate))
+            trainer.train(
+                project, spec(project), observe=at(event, step, lambda: signal.raise_signal(signal.SIGINT))
+            )
+        assert signal.getsignal(signal.SIGINT) is handler
     assert_same_run(trainer.train(project, spec(project)), unbroken)
 
 
 @pytest.mark.usefixtures("checkpoint_each_epoch")
 def test_a_killed_run_repeats_the_steps_since_its_checkpoint(project: Project, unbroken: Path):
     with pytest.raises(Killed):
-        trainer.train(project, spec(project), observe=at("step", 20, kill))
+        trainer.train(project, spec(project), observe=at("step", 18, kill))
     path = trainer.train(project, spec(project))
-    assert [e["step"] for e in events(path) if e["event"] == "step"] == [10, 20, 20, 24]
-    assert next(e["step"] for e in events(path) if e["event"] == "resume") == 18
+    assert [e["step"] for e in events(path) if e["event"] == "step"] == [10, 18, 18]
+    assert next(e["step"] for e in events(path) if e["event"] == "resume") == 12
     assert_same_run(path, unbroken)
 
 
@@ -254,17 +293,17 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(project: Project,
 @pytest.mark.usefixtures("checkpoint_each_epoch")
 def test_a_run_whose_checkpoint_is_damaged_goes_on_from_the_one_before(project: Project, unbroken: Path):
     with pytest.raises(Killed):
-        trainer.train(project, spec(project), observe=at("step", 20, kill))
+        trainer.train(project, spec(project), observe=at("step", 18, kill))
     last = project.runs / unbroken.name / "last.pt"
     last.write_bytes(last.read_bytes()[:5000])
     path = trainer.train(project, spec(project))
-    assert next(e["step"] for e in events(path) if e["event"] == "resume") == 12
+    assert next(e["step"] for e in events(path) if e["event"] == "resume") == 6
     assert_same_run(path, unbroken)
 
 
 def test_a_half_written_line_of_events_does_not_swallow_the_next_one(project: Project):
     with pytest.raises(Interrupted):
-        trainer.train(project, spec(project, "suponly"), observe=at("epoch", 6, terminate))
+        trainer.train(project, spec(project, "suponly"), observe=at("step", 10, terminate))
     log = project.runs / "tiny-1_4-suponly-s0" / "events.jsonl"
     log.write_text(log.read_text() + '{"time": 17')
     trainer.train(project, spec(project, "suponly"))
@@ -312,7 +351,7 @@ def test_a_folder_that_another_process_holds_is_refused(project: Project):
         assert other.stdout is not None
         assert other.stdin is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match="Another process.* is training tiny-1_4-suponly-s0"):
+        with pytest.raises(UserError, match=r"Another process.* is training tiny-1_4-suponly-s0"):
             trainer.train(project, spec(project, "suponly"))
         other.stdin.write("\n")
     assert trainer.train(project, spec(project, "suponly")) == folder
@@ -340,7 +379,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step_and_the_term
         return original(*arguments) * (math.nan if taken >= 13 else 1)
 
     monkeypatch.setattr(suponly, "cross_entropy", broken)
-    with pytest.raises(UserError, match=r"not finite at step 1[23] .*loss/supervised.*last\.pt.*smaller learning rate"):
+    with pytest.raises(
+        UserError, match=r"not finite at step 1[23] .*loss/supervised.*last\.pt.*smaller learning rate"
+    ):
         trainer.train(project, spec(project, "suponly"))
     assert (path / "last.pt").read_bytes() == good
     assert events(path)[-1]["event"] == "failed"
@@ -363,7 +404,8 @@ def test_a_split_that_was_not_prepared_is_refused_with_the_command_that_prepares
 
 
 @pytest.mark.parametrize(
-    ("overrides", "says"), [({"batch": 8}, "has 4 labelled images, a batch needs 8"), ({"r_l": 4}, r"--set u2pl\.r_l=1")]
+    ("overrides", "says"),
+    [({"batch": 8}, "has 4 labelled images, a batch needs 8"), ({"r_l": 4}, r"--set u2pl\.r_l=1")],
 )
 def test_what_cannot_be_trained_leaves_no_run_behind(project: Project, overrides: dict, says: str):
     with pytest.raises(UserError, match=says):
@@ -410,13 +452,17 @@ def test_every_setting_seed_and_list_changes_the_fingerprint(project: Project):
         note(method, spec(project, method))
         note(f"{method}, seed", params.spec("tiny", "1/4", method, 1))
         note(f"{method}, split", params.spec("tiny", "full", method, 0))
-        settings = {f"recipe.{k}": v for k, v in resolved.recipe.model_dump().items()} if method == "u2pl" else {}
+        settings = (
+            {f"recipe.{k}": v for k, v in resolved.recipe.model_dump().items()} if method == "u2pl" else {}
+        )
         settings |= {f"{method}.{k}": v for k, v in resolved.hyper.items()}
         for key, value in settings.items():
-            changed = WORDS.get(key.partition(".")[2], None) or other(value)
+            changed = WORDS.get(key.partition(".")[2]) or other(value)
             note(f"{key}={changed}", spec(project, method, **{key: changed}))
     assert len(seen) > 40
-    assert set(Recipe.model_fields) <= {what.removeprefix("recipe.").partition("=")[0] for what in seen.values()}
+    assert set(Recipe.model_fields) <= {
+        what.removeprefix("recipe.").partition("=")[0] for what in seen.values()
+    }
 
 
 def test_a_changed_list_of_images_changes_the_fingerprint(project: Project):

@@ -22,7 +22,7 @@ TINY = {
     "crop": 32,
     "scale": [0.75, 1.5],
     "batch": 2,
-    "epochs": 4,
+    "epochs": 3,
     "lr": 0.01,
     "head_lr_multiplier": 1,
     "precision": "float32",
@@ -35,7 +35,7 @@ TINY = {
         "u2pl.queue_background": 60,
     },
 }
-"""Recipe of the data set `tiny`. With 12 unlabelled images, six steps are an epoch and 24 a run."""
+"""Recipe of the data set `tiny`. With 12 unlabelled images, six steps are an epoch and 18 a run."""
 
 DESCRIPTION = {
     "name": "tiny",

@@ -58,9 +58,7 @@ class Reconstruction:
         label = corners(batch.labeled_mask) + corners(torch.tensor(pseudo))
         high = corners(torch.tensor(entropy, dtype=torch.float64))
         low = float(np.percentile(high, 100 * alpha))
-        chosen = [
-            {"unreliable": h > gamma, "reliable": h < low, "all": True}[negatives] for h in high
-        ]
+        chosen = [{"unreliable": h > gamma, "reliable": h < low, "all": True}[negatives] for h in high]
 
         half, self.classes = len(high), range(CLASSES.count)
         self.anchors = [reference.anchors(label, prob, s.delta_p, c) for c in self.classes]
@@ -69,7 +67,9 @@ class Reconstruction:
             + [half + j for j in reference.unlabeled_negatives(chosen, prob[half:], s.r_l, s.r_h, c)]
             for c in self.classes
         ]
-        self.at_a_threshold = {half + j for j, h in enumerate(high) if min(abs(h - gamma), abs(h - low)) < 1e-6}
+        self.at_a_threshold = {
+            half + j for j, h in enumerate(high) if min(abs(h - gamma), abs(h - low)) < 1e-6
+        }
         """Pixels that single precision may put on the other side."""
 
     def agree(self, mask: Tensor, expected: list[list[int]]) -> bool:

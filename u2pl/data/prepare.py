@@ -100,8 +100,8 @@ def prepare(
         UserError: the files are not what the description says; every problem at once.
         UsageError: the data set or the split is unknown.
     """
-    splits.share(split)
     source = _find(project, dataset, root)
+    splits.share(split)
     data = project.data(source.description.name)
     if source.root == data.resolve() and not (source.built_in and source.built_in.draw):
         raise UsageError(

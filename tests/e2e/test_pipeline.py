@@ -1,0 +1,88 @@
+"""The whole pipeline for real: DVC, training, evaluation, an ablation, tables, the page, MLflow."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from engine.tiny import REPOSITORY, edit_params
+from mlflow import MlflowClient
+
+from u2pl.files import read_json
+from u2pl.planning import resolve
+from u2pl.project import Project
+
+PLAN = """
+dataset: tiny
+seeds: [0]
+tables:
+  table1: {rows: [SupOnly, U²PL (w/ CutMix)], splits: {classic-1/4: 1/4}}
+  table4: {splits: {blender-1/4: 1/4}}
+"""
+
+pytestmark = pytest.mark.slow
+
+
+def repro(project: Project) -> str:
+    """What `dvc repro` prints; it must succeed."""
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_SITE_CACHE_DIR": str(project.root / ".site"),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    environment.pop("U2PL_TRACKING", None)
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "repro"],
+        cwd=project.root, env=environment, capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_one_command_makes_tables_page_and_tracked_runs_and_a_second_does_nothing(
+    tiny_project: Project,
+) -> None:
+    root = tiny_project.root
+    for name in (".gitignore", ".dvcignore"):
+        shutil.copy(REPOSITORY / name, root)
+    (root / ".dvc").mkdir()
+    shutil.copy(REPOSITORY / ".dvc" / "config", root / ".dvc")
+    subprocess.run(["git", "init", "--quiet", str(root)], check=True)
+    (root / "pipelines/plans/tiny.yaml").write_text(PLAN, encoding="utf-8")
+    edit_params(tiny_project, lambda values: values["recipes"]["tiny"].update(epochs=2))
+    resolve(tiny_project, "tiny").write(tiny_project)
+
+    repro(tiny_project)
+
+    supervised = read_json(root / "results/table1/tiny-1_4-suponly-s0/metrics.json")["miou"]["last"]
+    table = (root / "reports/tables/table1.md").read_text()
+    assert f"{supervised:.2f}" in table
+    assert f"{read_json(root / 'runs/tiny-1_4-u2pl-s0/metrics.json')['miou']['last']:.2f}" in table
+    page = (root / "reports/index.html").read_text()
+    assert "data:image/png;base64," in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("u2pl")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if run.data.tags.get("u2pl.kind") == "ablation"]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId")]
+    assert len(parents) == 1
+    assert len(children) == 3  # unreliable, reliable, all
+    finished = [run for run in runs if run.data.tags.get("mlflow.runName") == "tiny-1_4-u2pl-s0"]
+    assert {run.info.status for run in finished} == {"FINISHED"}
+    assert {"val/miou", "reliable/share", "gamma_t", "lambda_u"} <= finished[0].data.metrics.keys()
+
+    written = {path: path.stat().st_mtime_ns for path in (root / "runs").glob("*/metrics.json")}
+    assert "Running stage" not in repro(tiny_project)
+
+    edit_params(tiny_project, lambda values: values["u2pl"].update(alpha0=0.3))
+    repro(tiny_project)
+    again = [p.parent.name for p, time in written.items() if p.exists() and p.stat().st_mtime_ns != time]
+    assert again
+    assert all("u2pl" in name for name in again)
