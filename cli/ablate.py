@@ -28,6 +28,7 @@ def ablate(
 
     Example: u2pl ablate --param alpha0 0.1 0.2 0.3
     """
+    from u2pl.errors import UserError
     from u2pl.project import Project
     from u2pl.settings import Params, parse_overrides
 
@@ -51,7 +52,7 @@ def ablate(
             return stack.enter_context(training(name))
 
         try:
-            rows = engine.ablate(project, plan, into=into, fresh=fresh, starting=starting)
+            rows, failed = engine.ablate(project, plan, into=into, fresh=fresh, starting=starting)
         finally:
             warning = sync_ablation(project, plan.name)
     if warning:
@@ -63,9 +64,14 @@ def ablate(
     table = Table(title=plan.name)
     for column in (",".join(plan.parameters), "mIoU %", "best %", "run"):
         table.add_column(column, justify="right" if "%" in column else "left")
-    best = max(row["miou_last"] for row in rows)
+    best = max((row["miou_last"] for row in rows), default=0.0)
     for row in rows:
         mark = " *" if row["miou_last"] == best else ""
         table.add_row(row["value"], f"{row['miou_last']:.2f}{mark}", f"{row['miou_best']:.2f}", row["run"])
+    for value in failed:
+        table.add_row(value, "failed", "", "")
     Console().print(table)
+    if failed:
+        reasons = "\n  ".join(f"{value}: {error}" for value, error in failed.items())
+        raise UserError(f"{len(failed)} of {len(plan.specs)} values failed:\n  {reasons}")
     print(f"Next: u2pl evaluate {max(rows, key=lambda row: row['miou_last'])['run']}")

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from u2pl.errors import UserError
+
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary neighbour of `path`, flush it to the disk, then rename it to `path`.
@@ -39,8 +41,17 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The JSON value in `path`.
+
+    Raises:
+        UserError: the file is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f"{path} is damaged ({error}). Delete it, then start the same command again."
+        ) from None
 
 
 def sha256(data: bytes | str) -> str:

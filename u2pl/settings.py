@@ -5,6 +5,7 @@ method, beside the method.
 """
 
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ RECIPE_VERSION = 1
 class Settings(BaseModel):
     """Base of all settings: unknown keys are refused, values cannot change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=Settings)
@@ -182,7 +183,8 @@ class Params:
                 return f"{name}.{short}"
         if section and section not in sections:
             raise UsageError(
-                f"--set {key}: a run of method {method!r} reads the sections {method!r} and 'recipe' only."
+                f"--set {key}: a run of method {method!r} reads the sections {method!r} and 'recipe' only. "
+                f"Use --set {method}.NAME=VALUE or --set recipe.NAME=VALUE."
             )
         known = [name for values in sections.values() for name in values]
         raise unknown(f"setting for method {method!r}", short, known)
@@ -224,12 +226,21 @@ def run_name(spec: RunSpec, changed: Mapping[str, Any]) -> str:
 def parse_value(text: str) -> Any:
     """A value from the command line, read as YAML: `0.3` a number, `true` a truth, `[1, 2]` a list.
 
-    Unlike YAML 1.1, `1e-3` is a number.
+    Unlike in YAML 1.1, `1e-3` is a number.
     """
     try:
-        return float(text) if "e" in text.lower() and text[:1].isdigit() else yaml.safe_load(text)
+        return yaml.load(text, _ValueLoader)
     except (yaml.YAMLError, ValueError):
         return text
+
+
+class _ValueLoader(yaml.SafeLoader):
+    """YAML's safe loader, for which a number needs no point before its exponent."""
+
+
+_ValueLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:

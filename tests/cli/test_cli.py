@@ -162,6 +162,7 @@ def test_a_command_works_from_any_folder_of_the_project_and_by_u2pl_root(
 # ---- from one end to the other ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_prepare_train_evaluate_ablate(u2pl: Command, tmp_path: Path):
     (tmp_path / "project").mkdir()
     project = make_project(tmp_path / "project")
@@ -174,8 +175,10 @@ def test_prepare_train_evaluate_ablate(u2pl: Command, tmp_path: Path):
 
     short = ("--set", "epochs=2", "--set", "warm_start_epochs=1")
     name = "tiny-1_4-u2pl-epochs=2-s0"
-    assert "--dataset tiny" in run("prepare", "--dataset", "pictures/tiny.yaml", "--split", "1/4")
-    assert "4 labelled, 12 unlabelled" in run("prepare-splits", "--dataset", "tiny", "--split", "1/4")
+    # prepare-splits is prepare by its other name.
+    prepared = run("prepare-splits", "--dataset", "pictures/tiny.yaml", "--split", "1/4")
+    assert "4 labelled, 12 unlabelled" in prepared
+    assert "Next: u2pl train --dataset tiny --split 1/4" in prepared
 
     trained = run("train", "--dataset", "tiny", "--split", "1/4", *short, "--model", "models/u2pl.pt")
     assert f"Next: u2pl evaluate {name}" in trained
@@ -197,6 +200,7 @@ def test_prepare_train_evaluate_ablate(u2pl: Command, tmp_path: Path):
     assert written["values"][0]["run"] == name, "the run trained before is reused"
 
 
+@pytest.mark.slow
 def test_a_run_that_is_terminated_says_how_to_go_on_and_goes_on(u2pl: Command, tiny_project: Project):
     words = ["train", "--dataset", "tiny", "--split", "1/4", "--method", "suponly", "--set", "epochs=6"]
     events = tiny_project.runs / "tiny-1_4-suponly-epochs=6-s0" / "events.jsonl"

@@ -61,7 +61,7 @@ class Batches:
         Raises:
             UserError: fewer labelled images than a batch needs, or no unlabelled ones where they are wanted.
         """
-        _check_counts(split, recipe.batch, unlabeled)
+        check_counts(split, recipe.batch, unlabeled)
         self._positions = _Positions(range(start_step, end_step), recipe.batch, unlabeled)
         self._loader = DataLoader(
             _Views(split, recipe, seed, CACHE_BYTES // max(1, workers)),
@@ -82,7 +82,12 @@ class Batches:
             yield batch
 
 
-def _check_counts(split: Split, batch: int, unlabeled: bool) -> None:
+def check_counts(split: Split, batch: int, unlabeled: bool) -> None:
+    """Check that a split can fill batches.
+
+    Raises:
+        UserError: fewer labelled images than a batch needs, or no unlabelled ones where they are wanted.
+    """
     count = len(split.labeled)
     if count < batch:
         smaller = f", or --set batch={count}" if count >= 2 else ""

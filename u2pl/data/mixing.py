@@ -7,7 +7,7 @@ from torch import Tensor
 def half_area_boxes(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
     """Random boxes that cover about half of the image each (the sampler of the released code).
 
-    The width is uniform between half of the image and all of it, the height follows from the area.
+    The width is uniform between half of the image and one pixel less than all, the height follows from the area.
 
     Args:
         generator: a CPU generator.

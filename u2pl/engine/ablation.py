@@ -60,7 +60,8 @@ def plan_ablation(
     first = specs[0][1]
     keys = tuple(params.full_key(name, first.method) for name in names)
     short = "+".join(key.rpartition(".")[2] for key in keys)
-    name = slug(f"{first.dataset}-{first.split}-{first.method}-by-{short}-s{first.seed}")
+    fixed = "".join(f"-{key.rpartition('.')[2]}={value}" for key, value in sorted((overrides or {}).items()))
+    name = slug(f"{first.dataset}-{first.split}-{first.method}-by-{short}{fixed}-s{first.seed}")
     return Ablation(name, keys, tuple(specs))
 
 
@@ -79,25 +80,28 @@ def ablate(
     into: Path | None = None,
     fresh: bool = False,
     starting: Callable[[str, str], Observer] = lambda value, run: lambda *_: None,
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], dict[str, UserError]]:
     """Train what is not yet trained, evaluate all, and record the comparison.
 
-    A failed value does not stop the others; the error comes at the end.
+    A failed value does not stop the others. The record of an earlier ablation of the same setting keeps the
+    values that this one does not try again.
 
     Args:
         into: results folder; each run's results go to a folder of its name inside, beside ablation.json.
         starting: called with (value, run name) before each; returns who is told about its steps.
 
     Returns:
-        One dictionary a value: value, run, miou_last, miou_best.
+        One dictionary a value (value, run, miou_last, miou_best), and value -> error for those that failed.
     """
     rows: list[dict[str, Any]] = []
-    failed: list[str] = []
+    failed: dict[str, UserError] = {}
     record = project.runs / ".ablations" / ablation.name / "ablation.json"
+    old = read_json(record) if record.is_file() else {}
+    kept = [row for row in old.get("runs", []) if row["value"] not in dict(ablation.specs)]
     first = ablation.specs[0][1]
     header = {
         "name": ablation.name,
-        "uid": read_json(record)["uid"] if record.is_file() else uuid.uuid4().hex,
+        "uid": old["uid"] if old else uuid.uuid4().hex,
         "parameter": ",".join(ablation.parameters),
         "method": first.method,
         "dataset": first.dataset,
@@ -115,11 +119,11 @@ def ablate(
         except UserError as error:
             if error.exit_code == 130:
                 raise
-            failed.append(f"{value}: {error}")
+            failed[value] = error
             continue
         miou = metrics["miou"]
         rows.append({"value": value, "run": path.name, "miou_last": miou["last"], "miou_best": miou["best"]})
-        write_json(record, {**header, "runs": rows})
+        write_json(record, {**header, "runs": kept + rows})
     if into is not None and rows:
         write_json(
             into / "ablation.json",
@@ -128,6 +132,4 @@ def ablate(
                 "values": [{"value": row["value"], "run": row["run"]} for row in rows],
             },
         )
-    if failed:
-        raise UserError(f"{len(failed)} of {len(ablation.specs)} values failed:\n  " + "\n  ".join(failed))
-    return rows
+    return rows, failed

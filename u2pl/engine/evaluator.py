@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from u2pl.data.loader import validation
 from u2pl.data.prepared import Split
 from u2pl.engine import scores
+from u2pl.errors import UserError
 from u2pl.models.deeplab import DeepLabV3Plus, upsample
 from u2pl.settings import Recipe
 
@@ -55,6 +56,10 @@ def evaluate(
         if keep_samples:
             richest += [(len(m.unique()), n, p) for n, m, p in zip(names, masks, prediction, strict=True)]
             richest = sorted(richest, key=lambda item: (-item[0], item[1]))[:_SAMPLES]
+    if not result.confusion.any():
+        raise UserError(
+            f"No validation pixel of {split.dataset!r} has a label. Give masks to its validation images."
+        )
     result.samples = {name: prediction for _, name, prediction in richest}
     network.train(was_training)
     return result
@@ -63,7 +68,6 @@ def evaluate(
 def _batches(split: Split, recipe: Recipe) -> Iterator[tuple[list[str], Tensor, Tensor]]:
     """Runs of validation images of one size, a few at a time."""
     for _, run in groupby(validation(split, recipe), key=lambda item: (item[1].shape, item[2].shape)):
-        items = list(run)
-        for start in range(0, len(items), _BATCH):
-            names, images, masks = zip(*items[start : start + _BATCH], strict=True)
+        while items := list(islice(run, _BATCH)):
+            names, images, masks = zip(*items, strict=True)
             yield list(names), torch.cat(images), torch.stack(masks)

@@ -1,5 +1,6 @@
 """Evaluates finished runs and writes what tables and reports read."""
 
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -62,11 +63,12 @@ def load_network(path: Path, classes: int) -> tuple[DeepLabV3Plus, Recipe]:
 
 def train_command(run: dict[str, Any]) -> str:
     """The command line that trains the run again."""
-    overrides = "".join(f" --set {key}={value}" for key, value in run["overrides"].items())
-    return (
-        f"u2pl train --dataset {run['dataset']} --split {run['split']} --method {run['method']} "
-        f"--seed {run['seed']}{overrides}"
-    )
+    words = ["u2pl", "train"]
+    for key in ("dataset", "split", "method", "seed"):
+        words += [f"--{key}", str(run[key])]
+    for key, value in run["overrides"].items():
+        words += ["--set", f"{key}={value}"]
+    return shlex.join(words)
 
 
 def evaluate_run(project: Project, name: str, into: Path | None = None) -> dict[str, Any]:

@@ -129,26 +129,33 @@ class RunFolder:
         path = self.path / name
         try:
             write_atomically(path.with_name(f"{name}.new"), lambda temporary: torch.save(state, temporary))
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # torch's own word for a full disk is a RuntimeError
+            reason = getattr(error, "strerror", None) or error
             raise UserError(
-                f"Cannot write {path}: {error.strerror}. Free some space, then start the same command again."
+                f"Cannot write {path}: {reason}. Free some space, then start the same command again."
             ) from None
         if path.exists():
             path.replace(path.with_name(f"{name}.previous"))
         path.with_name(f"{name}.new").replace(path)
 
     def load(self, name: str) -> dict[str, Any] | None:
-        """The newest readable state of `name`, None where there is none; a damaged file falls back to the one before."""
-        for candidate in (name, f"{name}.previous"):
-            path = self.path / candidate
-            if not path.is_file():
-                continue
+        """The newest readable state of `name`, None where there is none; a damaged file gives way to the one before.
+
+        Raises:
+            UserError: there are files, and none can be read.
+        """
+        candidates = [path for path in (self.path / name, self.path / f"{name}.previous") if path.is_file()]
+        for path in candidates:
             try:
                 return torch.load(path, map_location="cpu", weights_only=True)
             except Exception as error:  # whatever half a file does to the unpickler
                 _log.warning(
                     "%s cannot be read (%s); trying the checkpoint before it.", path, type(error).__name__
                 )
+        if candidates:
+            raise UserError(
+                f"No checkpoint in {self.path} can be read. Delete that folder to train the run from the beginning."
+            )
         return None
 
     def _end_half_written_line(self) -> None:

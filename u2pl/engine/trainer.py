@@ -1,11 +1,12 @@
 """Trains one run: builds it, goes on where it stopped, keeps its folder up to date."""
 
 import logging
+import math
 import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from u2pl import methods
-from u2pl.data.loader import Batch, Batches
+from u2pl.data.loader import Batch, Batches, check_counts
 from u2pl.data.prepared import Split, open_split
 from u2pl.engine.evaluator import PROTOCOL, evaluate
 from u2pl.engine.results import write_samples
@@ -34,6 +35,12 @@ _LOG_EVERY = 10
 _CHECKPOINT_SECONDS = 60
 """Least time between two checkpoints; the end and an interruption always write one."""
 
+_DESCRIPTION = {
+    *("name", "dataset", "split", "method", "seed"),
+    *("overrides", "recipe", "hyper", "fingerprint"),
+}
+"""What metrics.json repeats of run.json."""
+
 Observer = Callable[[str, int, int, Mapping[str, float]], None]
 """Called with (event, step, steps, metrics) where event is "step" or "epoch", for a progress bar."""
 
@@ -50,10 +57,15 @@ class _Progress:
 
 
 def describe(project: Project, spec: RunSpec) -> tuple[ResolvedRun, Split, dict[str, Any]]:
-    """A run's settings, its data, and what run.json says of it (with the fingerprint of all that decides numbers)."""
+    """A run's settings, its data, and what run.json says of it (with the fingerprint of all that decides numbers).
+
+    Raises:
+        UserError: the run could never train.
+    """
     resolved = Params.read(project).resolve(spec)
     split = open_split(project, spec.dataset, spec.split)
-    checked = methods.settings(spec.method, resolved.hyper)
+    checked = methods.settings(spec.method, classes_of(split), resolved.recipe, resolved.hyper)
+    check_counts(split, resolved.recipe.batch, methods.uses_unlabeled(spec.method))
     facts = {
         "recipe_version": RECIPE_VERSION,
         "dataset": spec.dataset,
@@ -98,17 +110,17 @@ def train(
     resolved, split, description = describe(project, spec)
     folder = RunFolder.claim(project, resolved.name, {**description, "parent": parent}, fresh=fresh)
     try:
-        if folder.read("metrics.json") is None:
+        if folder.read("metrics.json") is None or not (folder.path / "weights.pt").is_file():
             with _tracked(project, folder), _stop_signals() as stopped:
                 _Run(resolved, split, folder).train(observe, stopped)
-    except Interrupted:
-        raise
-    except BaseException:
-        folder.event("failed", 0, 0)
-        raise
     finally:
         folder.release()
     return folder.path
+
+
+def classes_of(split: Split) -> Classes:
+    """What a method may know of a data set's classes."""
+    return Classes(len(split.classes), split.ignore_index, split.background)
 
 
 class _Run:
@@ -118,8 +130,7 @@ class _Run:
         self.spec, self.recipe, self.split, self.folder = resolved.spec, resolved.recipe, split, folder
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(self.spec.seed)
-        classes = Classes(len(split.classes), split.ignore_index, split.background)
-        method = methods.create(self.spec.method, classes, self.recipe, resolved.hyper)
+        method = methods.create(self.spec.method, classes_of(split), self.recipe, resolved.hyper)
         self.method: Method = method.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.SGD(
             method.parameter_groups(), momentum=self.recipe.momentum, weight_decay=self.recipe.weight_decay
@@ -138,6 +149,16 @@ class _Run:
 
     def train(self, observe: Observer, stopped: Callable[[], bool]) -> None:
         """From the last checkpoint, or the beginning, to the end."""
+        try:
+            self._train(observe, stopped)
+        except Interrupted:
+            raise
+        except BaseException:
+            with suppress(OSError):  # the disk may be what failed
+                self.folder.event("failed", self.progress.step, self._epoch)
+            raise
+
+    def _train(self, observe: Observer, stopped: Callable[[], bool]) -> None:
         self._resume()
         progress = self.progress
         batches = Batches(
@@ -214,19 +235,19 @@ class _Run:
         return metrics
 
     def _check_finite(self) -> None:
-        losses = self._log["loss"]
+        losses = self._log.get("loss")
         if not losses:
             return
-        bad = (~torch.isfinite(torch.stack(losses))).nonzero()
+        bad = (~torch.isfinite(self._stack(losses))).nonzero()
         if len(bad) == 0:
             return
         back = len(losses) - int(bad[0])
         terms = [
             k
             for k, v in self._log.items()
-            if k.startswith("loss/") and not bool(torch.isfinite(torch.stack(v)).all())
+            if k.startswith("loss/") and not bool(torch.isfinite(self._stack(v)).all())
         ]
-        step = self.progress.step - back
+        step = self.progress.step - back + 1
         kept = self.folder.path / "last.pt"
         raise UserError(
             f"The loss is not finite at step {step} ({', '.join(terms) or 'their sum'}). Stopped; "
@@ -245,9 +266,10 @@ class _Run:
             write_samples(self.folder.path / "samples", self.split, result)
         metrics = {"val/miou": result.miou}
         metrics |= {f"val/iou/{k}": v for k, v in result.iou(self.split.classes).items() if v is not None}
-        metrics |= {f"train/{k}": float(torch.stack(v).float().nanmean()) for k, v in self._log.items()}
+        metrics |= {f"train/{k}": float(self._stack(v).float().nanmean()) for k, v in self._log.items()}
         metrics["lr"] = self.optimizer.param_groups[0]["lr"]
         metrics["images_per_second"] = self._images_seen() / max(progress.seconds, 1e-9)
+        metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
         self._log.clear()
         progress.history.append({"epoch": epoch, "step": progress.step, **metrics})
         if result.miou > progress.best:
@@ -256,6 +278,10 @@ class _Run:
         self.folder.event("epoch", progress.step, epoch, metrics)
         self.folder.write_history(progress.history)
         return metrics
+
+    def _stack(self, values: list[Tensor]) -> Tensor:
+        """Logged values in one tensor; some lie on the CPU: plain numbers, and what a checkpoint brought back."""
+        return torch.stack([value.to(self.device) for value in values])
 
     def _images_seen(self) -> int:
         return self.progress.step * self.recipe.batch * (2 if self.method.uses_unlabeled else 1)
@@ -282,7 +308,7 @@ class _Run:
                 "method": self.method.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "progress": vars(self.progress),
-                "log": {name: torch.stack(values) for name, values in self._log.items()},
+                "log": {name: self._stack(values) for name, values in self._log.items()},
             },
         )
 
@@ -292,20 +318,7 @@ class _Run:
         self.folder.save("weights.pt", {"network": name, "epoch": self._epoch, "state": network.state_dict()})
         last = progress.history[-1]
         metrics = {
-            **{
-                key: self.folder.read("run.json")[key]
-                for key in (
-                    "name",
-                    "dataset",
-                    "split",
-                    "method",
-                    "seed",
-                    "overrides",
-                    "recipe",
-                    "hyper",
-                    "fingerprint",
-                )
-            },
+            **{key: value for key, value in self.folder.read("run.json").items() if key in _DESCRIPTION},
             "protocol": {"evaluation": PROTOCOL, "network": name, "checkpoint": "last"},
             "split_source": self.split.manifest["source"],
             "labeled": len(self.split.labeled),
@@ -320,8 +333,8 @@ class _Run:
         self.folder.event("end", progress.step, self._epoch)
         write_json(self.folder.path / "metrics.json", metrics)
         # A finished run is never resumed: what only resuming needs is several times its weights.
-        for leftover in self.folder.path.glob("last.pt*"):
-            leftover.unlink()
+        for leftover in (*self.folder.path.glob("last.pt*"), *self.folder.path.glob("*.previous")):
+            leftover.unlink(missing_ok=True)
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:

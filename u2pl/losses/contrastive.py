@@ -92,6 +92,7 @@ def info_nce(
         0-d tensor, 0 when no class is used.
     """
     anchor = functional.normalize(anchor_CMD, dim=-1)
+    positive_CD, negative_CMND = positive_CD.detach(), negative_CMND.detach()
     positive = torch.einsum("cmd,cd->cm", anchor, functional.normalize(positive_CD, dim=-1))
     # Divided by the length afterwards: a normalised copy of the largest tensor of the step would cost more.
     length_CMN = torch.linalg.vector_norm(negative_CMND, dim=-1).clamp(min=1e-12)

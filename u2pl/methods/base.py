@@ -70,6 +70,10 @@ class Method(nn.Module, ABC):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimiser updates, with learning rates."""
 
+    @classmethod
+    def check(cls, classes: Classes, recipe: Recipe, settings: Any) -> None:
+        """Raise a UsageError for settings that could not work, before anything is built."""
+
     def after_update(self, step: Step) -> None:
         """Called after the optimiser's step."""
 
@@ -101,17 +105,30 @@ def names() -> list[str]:
     return sorted(_registry)
 
 
-def settings(name: str, hyper: Mapping[str, Any]) -> Settings:
-    """A method's hyper-parameters, checked.
-
-    Raises:
-        UsageError: no such method, or a bad hyper-parameter.
-    """
+def _find(name: str) -> type[Method]:
     if name not in _registry:
         raise unknown("method", name, names())
-    return load(_registry[name].settings_class, hyper, name)
+    return _registry[name]
+
+
+def uses_unlabeled(name: str) -> bool:
+    """Whether a method needs unlabelled images."""
+    return _find(name).uses_unlabeled
+
+
+def settings(name: str, classes: Classes, recipe: Recipe, hyper: Mapping[str, Any]) -> Settings:
+    """A method's hyper-parameters, checked; no network is built.
+
+    Raises:
+        UsageError: no such method, a bad hyper-parameter, or one that makes no sense for these classes.
+    """
+    cls = _find(name)
+    checked = load(cls.settings_class, hyper, name)
+    cls.check(classes, recipe, checked)
+    return checked
 
 
 def create(name: str, classes: Classes, recipe: Recipe, hyper: Mapping[str, Any]) -> Method:
     """Build a method with its networks; raises as `settings` does."""
-    return _registry[name](classes, recipe, settings(name, hyper))
+    checked = settings(name, classes, recipe, hyper)
+    return _find(name)(classes, recipe, checked)

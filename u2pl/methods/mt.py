@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from u2pl.data.loader import Batch
+from u2pl.errors import UsageError
 from u2pl.losses import partition
 from u2pl.losses.cross_entropy import cross_entropy, lambda_u
 from u2pl.methods.base import Classes, Method, Step, StepResult, method
@@ -26,7 +27,7 @@ class MeanTeacherSettings(Settings):
     """Epochs of supervised training before the teacher's labels are used (App. A)."""
     ema_decay: float = Field(ge=0, lt=1)
     alpha0: float = Field(ge=0, le=1)
-    """Share of unreliable pixels in the first epoch; 0 keeps all (Eq. 7)."""
+    """Share of unreliable pixels in the first epoch (Eq. 7); at 0 only those of highest entropy are left out."""
     dpa: bool
     """Dynamic partition adjustment: alpha_t falls linearly to 0 (Eq. 7); false keeps alpha0."""
     eta: float = Field(ge=0)
@@ -56,6 +57,15 @@ class MeanTeacher(Method):
         super().__init__(classes, recipe, settings)
         self.student = DeepLabV3Plus(classes.count, recipe, representation=self.has_representation)
         self.teacher = ema.teacher_of(self.student)
+
+    @classmethod
+    def check(cls, classes: Classes, recipe: Recipe, settings: MeanTeacherSettings) -> None:
+        """Refuse a warm start that never ends."""
+        if settings.warm_start_epochs >= recipe.epochs:
+            raise UsageError(
+                f"A warm start of {settings.warm_start_epochs} epochs leaves none of {recipe.epochs} for the "
+                f"unlabelled images. Use fewer: --set warm_start_epochs={recipe.epochs // 2}"
+            )
 
     def step(self, batch: Batch, step: Step) -> StepResult:
         """Supervised only during the warm start, then with the teacher's labels too."""

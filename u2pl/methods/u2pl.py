@@ -13,7 +13,7 @@ from u2pl.losses.memory_bank import MemoryBank
 from u2pl.losses.partition import percentile
 from u2pl.methods.base import Classes, Step, StepResult, method
 from u2pl.methods.cutmix import CutMix, CutMixSettings
-from u2pl.methods.mt import Pseudo
+from u2pl.methods.mt import MeanTeacherSettings, Pseudo
 from u2pl.models.deeplab import Output
 from u2pl.settings import Recipe, Settings
 
@@ -52,16 +52,22 @@ class U2PL(CutMix):
     has_representation = True
 
     def __init__(self, classes: Classes, recipe: Recipe, settings: U2PLSettings):
-        if settings.r_l >= classes.count or settings.r_h <= settings.r_l:
-            raise UsageError(
-                f"With {classes.count} classes, r_l = {settings.r_l} and r_h = {settings.r_h} no unreliable pixel "
-                f"can be a negative (Eq. 15). Use: --set u2pl.r_l=1 --set u2pl.r_h={max(classes.count, 2)}"
-            )
         super().__init__(classes, recipe, settings)
         capacities = [settings.queue] * classes.count
         if classes.background:
             capacities[0] = settings.queue_background
         self.bank = MemoryBank(capacities, recipe.representation)
+
+    @classmethod
+    def check(cls, classes: Classes, recipe: Recipe, settings: MeanTeacherSettings) -> None:
+        """Refuse ranks that leave no unlabelled negatives."""
+        super().check(classes, recipe, settings)
+        assert isinstance(settings, U2PLSettings)
+        if settings.r_l >= classes.count or settings.r_h <= settings.r_l:
+            raise UsageError(
+                f"With {classes.count} classes, r_l = {settings.r_l} and r_h = {settings.r_h} no unreliable pixel "
+                f"can be a negative (Eq. 15). Use: --set u2pl.r_l=1 --set u2pl.r_h={max(classes.count, 2)}"
+            )
 
     def more(
         self, batch: Batch, pseudo: Pseudo, output: Output, gamma: Tensor, alpha: float, step: Step
