@@ -287,8 +287,5 @@ def test_every_recipe_suits_every_method():
     for dataset in params.values["recipes"]:
         for name in params.methods:
             resolved = params.resolve(RunSpec(dataset, "1/8", name))
-            assert methods.settings(name, resolved.hyper)
-            assert (
-                getattr(methods.settings(name, resolved.hyper), "warm_start_epochs", 0)
-                < resolved.recipe.epochs
-            )
+            classes = methods.Classes(8, 255, background=True)
+            assert methods.settings(name, classes, resolved.recipe, resolved.hyper)

@@ -115,10 +115,11 @@ def test_a_damaged_state_falls_back_to_the_one_before_and_says_so(
     assert ("last.pt cannot be read" in caplog.text) == (damage != "missing")
 
 
-def test_where_both_are_damaged_there_is_none(folder: RunFolder):
+def test_where_both_are_damaged_nothing_starts_over_in_silence(folder: RunFolder):
     for name in ("last.pt", "last.pt.previous"):
         (folder.path / name).write_text("x")
-    assert folder.load("last.pt") is None
+    with pytest.raises(UserError, match="Delete that folder"):
+        folder.load("last.pt")
 
 
 class Trap:
@@ -130,7 +131,8 @@ class Trap:
 
 def test_a_checkpoint_cannot_run_code(folder: RunFolder):
     torch.save({"step": Trap()}, folder.path / "last.pt")
-    assert folder.load("last.pt") is None
+    with pytest.raises(UserError, match="Delete that folder"):
+        folder.load("last.pt")
 
 
 FULL = """

@@ -439,6 +439,7 @@ WORDS = {
 
 
 def test_every_setting_seed_and_list_changes_the_fingerprint(project: Project):
+    prepare(project, str(project.root / "pictures" / "tiny.yaml"), "1/2")
     params = Params.read(project)
     seen: dict[str, str] = {}
 
@@ -451,7 +452,7 @@ def test_every_setting_seed_and_list_changes_the_fingerprint(project: Project):
         resolved = params.resolve(spec(project, method))
         note(method, spec(project, method))
         note(f"{method}, seed", params.spec("tiny", "1/4", method, 1))
-        note(f"{method}, split", params.spec("tiny", "full", method, 0))
+        note(f"{method}, split", params.spec("tiny", "1/2", method, 0))
         settings = (
             {f"recipe.{k}": v for k, v in resolved.recipe.model_dump().items()} if method == "u2pl" else {}
         )

@@ -176,7 +176,7 @@ def test_an_ignore_index_other_than_255_is_respected(name: str):
 
 def test_an_unknown_method_is_refused_with_the_nearest_name_wherever_it_is_asked_for():
     for ask in (
-        lambda: methods.settings("u2lp", {}),
+        lambda: methods.settings("u2lp", CLASSES, build("mt").recipe, {}),
         lambda: methods.create("u2lp", CLASSES, build("mt").recipe, {}),
     ):
         with pytest.raises(UsageError, match="Did you mean 'u2pl'"):
