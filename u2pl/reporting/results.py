@@ -1,7 +1,6 @@
 """The results of the active plan, as `u2pl evaluate` and `u2pl ablate` left them under results/."""
 
 import csv
-import json
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -36,7 +35,7 @@ class Result:
         try:
             metrics = read_json(path)
             float(metrics["miou"]["last"])
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+        except (UserError, KeyError, TypeError, ValueError):
             raise UserError(
                 f"{path} is not the result of a run. "
                 f"Write it anew with: u2pl evaluate {folder.name} --into {folder.parent}"
