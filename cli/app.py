@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from u2pl import __version__
-from u2pl.errors import UserError
+from u2pl.errors import Interrupted, UserError
 
 from . import ablate, evaluate, plan, prepare, report, table, track, train
 
@@ -57,7 +57,7 @@ def run(arguments: list[str]) -> int:
     except UserError as error:
         if debug:
             raise
-        print(f"Error: {error}", file=sys.stderr)
+        print(error if isinstance(error, Interrupted) else f"Error: {error}", file=sys.stderr)
         return error.exit_code
     except Exception as error:
         if debug:
