@@ -283,4 +283,6 @@ def test_real_camvid_is_prepared_from_where_it_lies(project: Project) -> None:
     split = open_split(project, "camvid", "1/8")
     assert split.image(split.val[0]).shape == (360, 480, 3)
     assert set(np.unique(split.mask(split.val[0]))) <= set(range(12)) and not split.background
-    assert json.loads((project.data("camvid") / "source.json").read_text())["root"] == os.fspath(CAMVID.resolve())
+    assert json.loads((project.data("camvid") / "source.json").read_text())["root"] == os.fspath(
+        CAMVID.resolve()
+    )
