@@ -64,14 +64,14 @@ def ablate(
     table = Table(title=plan.name)
     for column in (",".join(plan.parameters), "mIoU %", "best %", "run"):
         table.add_column(column, justify="right" if "%" in column else "left")
-    best = max((row["miou_last"] for row in rows), default=0.0)
+    best = max((row["miou_reported"] for row in rows), default=0.0)
     for row in rows:
-        mark = " *" if row["miou_last"] == best else ""
-        table.add_row(row["value"], f"{row['miou_last']:.2f}{mark}", f"{row['miou_best']:.2f}", row["run"])
+        miou, mark = row["miou_reported"], " *" if row["miou_reported"] == best else ""
+        table.add_row(row["value"], f"{miou:.2f}{mark}", f"{row['miou_best']:.2f}", row["run"])
     for value in failed:
         table.add_row(value, "failed", "", "")
     Console().print(table)
     if failed:
         reasons = "\n  ".join(f"{value}: {error}" for value, error in failed.items())
         raise UserError(f"{len(failed)} of {len(plan.specs)} values failed:\n  {reasons}")
-    print(f"Next: u2pl evaluate {max(rows, key=lambda row: row['miou_last'])['run']}")
+    print(f"Next: u2pl evaluate {max(rows, key=lambda row: row['miou_reported'])['run']}")

@@ -13,7 +13,7 @@ def evaluate(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
-    """Score a finished run's network on the validation images, class by class.
+    """Score the network a finished run is reported by on the validation images, class by class.
 
     Example: u2pl evaluate shapes-1_8-u2pl-s0
     """
@@ -31,12 +31,13 @@ def evaluate(
     from rich.table import Table
 
     protocol = metrics["protocol"]
-    table = Table(title=f"{metrics['name']}: {protocol['network']}, {protocol['evaluation']}")
+    how = f"{protocol['network']}, {protocol['checkpoint']} checkpoint, {protocol['evaluation']}"
+    table = Table(title=f"{metrics['name']}: {how}")
     table.add_column("class")
     table.add_column("IoU %", justify="right")
     for name, value in metrics["iou"].items():
         table.add_row(name, "-" if value is None else f"{value:.2f}")
     table.add_section()
-    table.add_row("mIoU", f"{metrics['miou']['last']:.2f}")
+    table.add_row("mIoU", f"{metrics['miou']['reported']:.2f}")
     Console().print(table)
     print(f"Pictures are in {run_path(project, run) / 'samples'}. Next: u2pl report")

@@ -31,9 +31,10 @@ def training(name: str) -> "Iterator[Observer]":
         notes: dict[str, str] = {}
 
         def observe(event: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
-            notes[event] = (
-                f"mIoU {metrics['val/miou']:.1f}" if event == "epoch" else f"loss {metrics['loss']:.3f}"
-            )
+            if event == "step":
+                notes[event] = f"loss {metrics['loss']:.3f}"
+            elif "val/miou" in metrics:
+                notes[event] = f"mIoU {metrics['val/miou']:.1f}"
             progress.update(task, completed=step, total=steps, note="  ".join(notes.values()))
 
         yield observe
@@ -48,10 +49,10 @@ def _plain(name: str) -> "Observer":
         if event != "epoch" or (time.monotonic() - last < 10 and step < steps):
             return
         last = time.monotonic()
-        speed = metrics["images_per_second"]
+        miou = f"mIoU {metrics['val/miou']:.1f} %, " if "val/miou" in metrics else ""
         print(
-            f"{name}: step {step}/{steps}, loss {metrics['train/loss']:.3f}, mIoU {metrics['val/miou']:.1f} %, "
-            f"{speed:.0f} images/s",
+            f"{name}: step {step}/{steps}, loss {metrics['train/loss']:.3f}, {miou}"
+            f"{metrics['images_per_second']:.0f} images/s",
             file=sys.stderr,
             flush=True,
         )

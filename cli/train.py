@@ -19,7 +19,7 @@ def train(
         list[str], typer.Option("--set", help="Override a setting: u2pl.alpha0=0.3, lr=0.01.")
     ] = [],  # noqa: B006
     fresh: Annotated[bool, typer.Option("--fresh", help="Move a run of other settings aside.")] = False,
-    model: Annotated[Path | None, typer.Option(help="Copy the final weights here.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Copy the weights the run is reported by here.")] = None,
 ) -> None:
     """Train one run; a run that was killed goes on where it stopped, a finished one returns at once.
 
@@ -49,5 +49,8 @@ def train(
 
         write_atomically(model, copy)
     miou = read_json(path / "metrics.json")["miou"]
-    print(f"{name}: mIoU {miou['last']:.2f} % (best {miou['best']:.2f} % in epoch {miou['best_epoch']}).")
+    print(
+        f"{name}: mIoU {miou['reported']:.2f} % "
+        f"(last {miou['last']:.2f} %, best {miou['best']:.2f} % in epoch {miou['best_epoch']})."
+    )
     print(f"Everything about it is in {path}. Next: u2pl evaluate {name}")

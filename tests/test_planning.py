@@ -184,3 +184,22 @@ def test_an_ablation_of_a_setting_that_does_not_exist_is_refused(project: Projec
     path.write_text(path.read_text().replace("param: alpha0", "param: alpha"))
     with pytest.raises(UsageError, match="Did you mean 'alpha0'"):
         resolve(project, "demo", ["7"])
+
+
+def test_settings_of_a_plan_reach_every_run_that_has_them_and_no_other(project: Project) -> None:
+    path = project.root / "pipelines" / "plans" / "demo.yaml"
+    values = yaml.safe_load(path.read_text()) | {"set": {"epochs": 2, "ema_decay": 0.9, "alpha0": 0.5}}
+    path.write_text(yaml.safe_dump(values))
+    plan = resolve(project, "demo", ["table1", "table7"])
+    for run in plan.runs.values():
+        assert "--set=recipe.epochs=2" in run.args
+        assert ("ema_decay=0.9" in run.args) == (run.method != "suponly")
+    (ablation,) = plan.ablations.values()
+    assert "--set=u2pl.ema_decay=0.9" in ablation.args
+
+
+def test_a_plan_with_a_setting_that_nothing_has_is_refused(project: Project) -> None:
+    path = project.root / "pipelines" / "plans" / "demo.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"set": {"epoch_count": 2}}))
+    with pytest.raises(UsageError, match="epoch_count"):
+        resolve(project, "demo")

@@ -1,9 +1,11 @@
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from engine.tiny import make_project
+from engine.tiny import REPOSITORY, edit_params, make_project
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -95,10 +97,24 @@ def test_an_override_without_a_name_or_a_value_is_refused_with_an_example(pair: 
         ("u2pl.alpha0", "u2pl.alpha0"),
         ("lr", "recipe.lr"),
         ("recipe.lr", "recipe.lr"),
+        ("flavor", "recipe.flavor"),
+        ("recipe.flavor", "recipe.flavor"),
     ],
 )
 def test_a_setting_has_one_full_name(params: Params, short: str, full: str):
     assert params.full_key(short, "u2pl") == full
+
+
+@pytest.mark.parametrize(
+    ("short", "value"),
+    [
+        *(("alpha0", 0.3), ("tau", 0.1), ("r_l", 2), ("r_h", 4), ("lambda_c", 1), ("M", 7), ("N", 9)),
+        *(("delta_p", 0.5), ("eta", 2), ("contrast", "L_b"), ("lr", 0.5), ("replicas", 1)),
+    ],
+)
+def test_the_papers_names_need_no_section(params: Params, short: str, value: object):
+    run = params.resolve(spec(params, **parse_overrides([f"{short}={value}"])))
+    assert {**run.hyper, **run.recipe.model_dump()}[short] == value
 
 
 @pytest.mark.parametrize(
@@ -176,6 +192,11 @@ def test_the_precision_is_decided_when_a_run_is_resolved(params: Params):
         {"backbone": "vgg16"},
         {"output_stride": 4},
         {"resize": 2},
+        {"dropout": 1},
+        {"replicas": 0},
+        {"validate_every": 0},
+        {"padding_label": "class1"},
+        {"evaluation": "sliding"},
     ],
 )
 def test_a_bad_recipe_is_refused_with_the_setting_the_value_and_what_to_do(params: Params, bad: dict):
@@ -188,7 +209,7 @@ def test_a_bad_recipe_is_refused_with_the_setting_the_value_and_what_to_do(param
 
 
 def test_a_missing_setting_is_named(params: Params):
-    values = {key: value for key, value in params.values["recipe"].items() if key != "lr"}
+    values = {key: value for key, value in params.values["recipe"].items() if key not in ("lr", "flavor")}
     with pytest.raises(UsageError, match=r"recipe\.lr is missing"):
         load(Recipe, values, "recipe")
 
@@ -209,6 +230,128 @@ def test_settings_cannot_change_after_loading(params: Params):
         recipe.lr = 1.0
 
 
+# ---- flavours --------------------------------------------------------------------------------------------
+
+FITTING = {"batch": 4, "replicas": 2}
+"""The released code's four devices need eight images a step, the data set `tiny` has four labelled ones."""
+
+
+def decided(params: Params, method: str, dataset: str = "voc", **overrides: object) -> dict[str, Any]:
+    """Every setting of a run by its short name."""
+    run = params.resolve(params.spec(dataset, "1/4", method, 0, overrides))
+    both = set(run.hyper) & set(Recipe.model_fields)
+    assert not both, "a preset of that name would mean two settings"
+    return {**run.recipe.model_dump(), **run.hyper}
+
+
+def released(params: Params) -> Mapping[str, Any]:
+    return params.values["flavors"]["released"]
+
+
+def test_a_flavour_changes_exactly_its_presets_wherever_the_method_or_the_recipe_has_them(params: Params):
+    used = set()
+    for method in params.methods:
+        plain, changed = decided(params, method), decided(params, method, flavor="released")
+        here = {key: value for key, value in released(params).items() if key in plain}
+        assert changed == {**plain, **here}
+        used |= set(here)
+    assert used == set(released(params))
+
+
+def test_every_preset_of_a_flavour_departs_from_the_paper(params: Params):
+    """One that does not would be told nowhere and would change with the default."""
+    paper = decided(params, "u2pl")
+    assert [key for key, value in released(params).items() if paper[key] == value] == []
+
+
+def test_the_paper_is_the_default_flavour_and_changes_nothing(params: Params):
+    assert params.values["flavors"]["paper"] == {}
+    assert params.values["recipe"]["flavor"] == "paper"
+    plain, paper = (params.resolve(spec(params, **flavor)) for flavor in ({}, {"flavor": "paper"}))
+    assert (plain.flavor, plain.recipe, plain.hyper) == (paper.flavor, paper.recipe, paper.hyper)
+    assert plain.flavor == "paper"
+
+
+def test_a_preset_beats_the_data_sets_overrides_and_the_command_line_beats_a_preset(params: Params):
+    assert decided(params, "u2pl", "tiny")["N"] == 8
+    assert decided(params, "u2pl", "tiny", flavor="released", **FITTING)["N"] == 50
+    assert decided(params, "u2pl", "tiny", flavor="released", N=9, **FITTING)["N"] == 9
+    assert decided(params, "mt", flavor="released", teacher_mode="eval")["teacher_mode"] == "eval"
+    assert decided(params, "u2pl", "tiny", flavor="released", **FITTING)["queue"] == 40, "no preset of it"
+
+
+def test_a_preset_beats_the_data_sets_recipe(tmp_path: Path):
+    project = make_project(tmp_path)
+    edit_params(
+        project, lambda values: values["recipes"]["tiny"].update(checkpoint="last", absent_iou="skip")
+    )
+    changed = decided(Params.read(project), "mt", "tiny", flavor="released", **FITTING)
+    assert (changed["checkpoint"], changed["absent_iou"]) == ("best", "zero")
+
+
+def test_a_data_sets_recipe_may_choose_the_flavour_and_the_command_line_may_choose_another(tmp_path: Path):
+    project = make_project(tmp_path)
+    edit_params(project, lambda values: values["recipes"]["tiny"].update(flavor="released", **FITTING))
+    params = Params.read(project)
+    run = params.resolve(params.spec("tiny", "1/4", "u2pl", 0, {"replicas": 2}))
+    assert (run.flavor, run.hyper["pairing"], run.name) == (
+        "released",
+        "position",
+        "tiny-1_4-u2pl-replicas=2-s0",
+    )
+    run = params.resolve(params.spec("tiny", "1/4", "u2pl", 0, {"flavor": "paper"}))
+    assert (run.flavor, run.hyper["pairing"], run.name) == ("paper", "class", "tiny-1_4-u2pl-flavor=paper-s0")
+
+
+def test_a_flavour_stands_in_the_name_alone_and_beside_it_only_what_departs_from_it(params: Params):
+    def name(**overrides: object) -> str:
+        return params.resolve(params.spec("voc", "1/4", "u2pl", 0, overrides)).name
+
+    assert name(flavor="released") == "voc-1_4-u2pl-flavor=released-s0"
+    assert name(flavor="released", M=256, pairing="position") == "voc-1_4-u2pl-flavor=released-s0"
+    assert name(flavor="released", M=50) == "voc-1_4-u2pl-flavor=released-M=50-s0"
+    assert name(M=256) == "voc-1_4-u2pl-M=256-s0"
+
+
+@pytest.mark.parametrize("method", ["suponly", "mt", "cutmix", "u2pl"])
+def test_equal_settings_are_the_same_run_whichever_flavour_they_come_from(tiny_project: Project, method: str):
+    """The facts that the fingerprint is made of know nothing of the flavour's name."""
+    from u2pl.engine.trainer import describe
+
+    params = Params.read(tiny_project)
+    by_hand = {key: value for key, value in released(params).items() if key in decided(params, method)}
+    one, other, plain = (
+        describe(tiny_project, params.spec("tiny", "1/4", method, 0, overrides | FITTING))[2]
+        for overrides in ({"flavor": "released"}, by_hand, {})
+    )
+    assert one["facts"] == other["facts"]
+    assert one["fingerprint"] == other["fingerprint"] != plain["fingerprint"]
+    assert (one["flavor"], other["flavor"]) == ("released", "paper")
+    assert one["name"] != other["name"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ("relased", r"No flavour called 'relased'\. Did you mean 'released'\? Known: paper, released\.$"),
+        ("Paper", r"Did you mean 'paper'\?"),
+        (None, r"No flavour called 'None'.*Known: paper, released\.$"),
+        (3, r"No flavour called '3'.*Known: paper, released\.$"),
+        (["released"], r"No flavour called .*Known: paper, released\.$"),
+    ],
+)
+def test_an_unknown_flavour_is_refused_with_the_nearest_one(params: Params, wrong: object, says: str):
+    with pytest.raises(UsageError, match=says):
+        params.resolve(spec(params, flavor=wrong))
+
+
+def test_a_flavour_that_does_not_suit_the_batch_is_refused_with_the_reason(params: Params):
+    with pytest.raises(
+        UsageError, match="replicas must cut the batch into equal groups of two images or more"
+    ):
+        params.resolve(spec(params, flavor="released"))
+
+
 # ---- names of runs ---------------------------------------------------------------------------------------
 
 
@@ -226,7 +369,9 @@ def test_a_run_has_a_readable_name_whatever_the_order_of_its_overrides(params: P
     assert params.resolve(spec(params, **overrides)).name == name
 
 
-@pytest.mark.parametrize("same", [{"alpha0": 0.2}, {"queue": 40}, {"crop": 32}, {"scale": [0.75, 1.5]}])
+@pytest.mark.parametrize(
+    "same", [{"alpha0": 0.2}, {"queue": 40}, {"crop": 32}, {"scale": [0.75, 1.5]}, {"flavor": "paper"}]
+)
 def test_an_override_equal_to_what_it_overrides_leaves_no_trace_in_the_name(params: Params, same: dict):
     assert params.resolve(spec(params, **same)).name == "tiny-1_4-u2pl-s0"
 
@@ -267,7 +412,7 @@ def test_every_key_of_params_yaml_is_read_by_the_settings_of_its_owner():
 
     values = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
     owners = {name: set(cls.settings_class.model_fields) for name, cls in _registry.items()}
-    owners["recipe"] = set(Recipe.model_fields)
+    owners["recipe"] = set(Recipe.model_fields) | {"flavor"}
     assert methods.names() == Params(values).methods
     for section, fields in owners.items():
         assert set(values[section]) == fields, section
@@ -278,14 +423,17 @@ def test_every_key_of_params_yaml_is_read_by_the_settings_of_its_owner():
         for key in recipe.get("overrides", {}):
             section, _, short = key.partition(".")
             assert short in owners[section], key
+    for flavor, presets in values["flavors"].items():
+        assert set(presets) <= set.union(*owners.values()) - {"flavor"}, flavor
 
 
-def test_every_recipe_suits_every_method():
+@pytest.mark.parametrize("flavor", ["paper", "released"])
+def test_every_recipe_suits_every_method_in_either_flavour(flavor: str):
     from u2pl import methods
 
-    params = Params(yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text()))
+    params = Params.read(Project(REPOSITORY))
     for dataset in params.values["recipes"]:
         for name in params.methods:
-            resolved = params.resolve(RunSpec(dataset, "1/8", name))
+            resolved = params.resolve(params.spec(dataset, "1/8", name, 0, {"flavor": flavor}))
             classes = methods.Classes(8, 255, background=True)
             assert methods.settings(name, classes, resolved.recipe, resolved.hyper)

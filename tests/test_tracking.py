@@ -83,7 +83,8 @@ def make_run(
 
 def finish(folder: Path, miou: float) -> None:
     write_json(
-        folder / "metrics.json", {"miou": {"last": miou, "best": miou + 1, "best_epoch": 0}, "steps": 2}
+        folder / "metrics.json",
+        {"miou": {"reported": miou, "last": miou - 1, "best": miou + 1, "best_epoch": 0}, "steps": 2},
     )
 
 
@@ -149,7 +150,7 @@ def test_a_finished_run_arrives_with_parameters_tags_curves_and_files(project):
     assert {"host": "here", "threads": "2", "u2pl.fingerprint": "f" * 16}.items() <= run.data.tags.items()
     assert history(store, run.info.run_id, "loss") == [(1, 1.5), (2, 1.25)]
     assert history(store, run.info.run_id, "val/miou") == [(2, 40.0)]
-    assert (run.data.metrics["miou_last"], run.data.metrics["miou_best"]) == (50.0, 51.0)
+    assert [run.data.metrics[f"miou_{key}"] for key in ("reported", "last", "best")] == [50.0, 49.0, 51.0]
     point = store.client.get_metric_history(run.info.run_id, "val/miou")[0]
     assert point.timestamp == T0 + 2500
     files = {
@@ -307,8 +308,9 @@ def make_ablation(project: Project, name: str, values: dict[str, str]) -> Path:
     entries = []
     for value, run in values.items():
         metrics = project.runs / run / "metrics.json"
-        miou = read_json(metrics)["miou"] if metrics.exists() else {"last": None, "best": None}
-        entries.append({"value": value, "run": run, "miou_last": miou["last"], "miou_best": miou["best"]})
+        miou = read_json(metrics)["miou"] if metrics.exists() else {}
+        found = {f"miou_{key}": miou.get(key) for key in ("reported", "last", "best")}
+        entries.append({"value": value, "run": run, **found})
     facts = {"name": name, "uid": uuid.uuid4().hex, "parameter": "u2pl.alpha0", "method": "u2pl"}
     write_json(
         folder / "ablation.json", facts | {"dataset": "shapes", "split": "1/8", "seed": 0, "runs": entries}
@@ -324,7 +326,8 @@ def test_an_ablation_is_a_parent_with_one_child_a_value(project):
     store = Store(project)
     (parent,) = runs_named(store, "by-alpha0")
     assert parent.data.params["parameter"] == "u2pl.alpha0" and parent.info.status == "FINISHED"
-    assert history(store, parent.info.run_id, "miou_last") == [(0, 50.0), (1, 60.0)]
+    assert history(store, parent.info.run_id, "miou_reported") == [(0, 50.0), (1, 60.0)]
+    assert history(store, parent.info.run_id, "miou_last") == [(0, 49.0), (1, 59.0)]
     assert [file.path for file in store.client.list_artifacts(parent.info.run_id)] == ["ablation.json"]
 
     children = store.client.search_runs(

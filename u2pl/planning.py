@@ -154,6 +154,8 @@ class Plan(Settings):
     """Where the images of the data set lie, for `u2pl prepare --root`."""
     reports: str = "reports"
     seeds: list[int] = Field(min_length=1)
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Setting -> value for every run whose method or recipe has it; what a table sets beats it."""
     tables: dict[str, Binding] = Field(min_length=1)
 
 
@@ -395,6 +397,9 @@ class _Stages:
         self.params = Params.read(project)
         self.plan = plan
         self.recipe = self.params.section(plan.dataset)
+        for key in plan.set:
+            if not any(self.params.find_key(key, method) for method in self.params.methods):
+                raise unknown(f"setting of plan {name!r}", key, self.params.values["recipe"])
         self.active = ActivePlan(plan=name, dataset=plan.dataset, reports=plan.reports)
 
     def add_table(self, name: str, table: Table) -> None:
@@ -409,6 +414,14 @@ class _Stages:
                     if not cell.cited:
                         self.add_run(name, cell, seed)
 
+    def common(self, method: str) -> dict[str, Any]:
+        """The plan's own settings, by their full names, as far as a method or its recipe has them."""
+        return {
+            full: value
+            for key, value in self.plan.set.items()
+            if (full := self.params.find_key(key, method)) is not None
+        }
+
     def add_split(self, split: str) -> str:
         """Add the preparation of a split; its folder, relative to the project."""
         dataset, root = self.plan.dataset, self.plan.root
@@ -421,15 +434,16 @@ class _Stages:
 
     def add_run(self, table: str, cell: Cell, seed: int) -> None:
         """Add one run of a cell and its evaluation for the table."""
-        spec = self.params.spec(self.plan.dataset, cell.split, cell.method, seed, cell.set)
+        own = {self.params.full_key(key, cell.method): value for key, value in cell.set.items()}
+        overrides = self.common(cell.method) | own
+        spec = self.params.spec(self.plan.dataset, cell.split, cell.method, seed, overrides)
         name = self.params.resolve(spec).name
-        overrides = [f"--set={key}={word(value)}" for key, value in spec.overrides.items()]
         self.active.runs[name] = TrainStage(
             dataset=spec.dataset,
             split=spec.split,
             method=spec.method,
             seed=seed,
-            args=shlex.join([*run_words(spec), *overrides]),
+            args=shlex.join(run_words(spec)),
             folder=self.add_split(spec.split),
             recipe=self.recipe,
         )
@@ -441,10 +455,11 @@ class _Stages:
 
     def add_ablation(self, table: str, ablation: Ablation, row: Row, seed: int) -> None:
         """Add one row of an ablation table: a run for each value, trained by one stage."""
-        spec = self.params.spec(self.plan.dataset, row.split, ablation.method, seed)
+        common = self.common(ablation.method)
+        spec = self.params.spec(self.plan.dataset, row.split, ablation.method, seed, common)
         for value in ablation.values:  # refuses a bad setting now rather than after the first runs
             override = {self.params.full_key(ablation.param, spec.method): value}
-            self.params.resolve(replace(spec, overrides=override))
+            self.params.resolve(replace(spec, overrides=common | override))
         name = slug(f"{spec.dataset}-{spec.split}-{spec.method}-{ablation.param}-s{seed}")
         self.active.ablations[f"{table}-{name}"] = AblateStage(
             table=table,
@@ -463,11 +478,12 @@ class _Stages:
 
 
 def run_words(spec: RunSpec) -> list[str]:
-    """The options that say which run is meant, but for its overrides."""
+    """The options that say which run is meant."""
     options = {
         "--dataset": spec.dataset,
         "--split": spec.split,
         "--method": spec.method,
         "--seed": str(spec.seed),
     }
-    return [word for option in options.items() for word in option]
+    words = [text for option in options.items() for text in option]
+    return words + [f"--set={key}={word(value)}" for key, value in spec.overrides.items()]

@@ -61,12 +61,25 @@ class Recipe(Settings):
     weights: Literal["none", "imagenet"]
     output_stride: Literal[8, 16]
     multi_grid: bool
+    zero_init_residual: bool
+    """Whether the last batch norm of every residual block starts at zero; overwritten by ImageNet weights."""
     width: int = Field(gt=0)
     representation: int = Field(gt=0)
+    dropout: float = Field(ge=0, lt=1)
+    """Share of channels left out, behind the ASPP and in both heads."""
     resize: float = Field(gt=0, le=1)
     crop: int = Field(ge=32)
     scale: tuple[float, float]
+    padding_label: Literal["ignore", "class0"]
+    """What the padding of a labelled crop is labelled as."""
+    padding_unlabeled: Literal["ignore", "use"]
+    """Whether the padding of an unlabelled crop takes part like its other pixels."""
+    labeled_order: Literal["permutations", "oversampled"]
+    """An endless sequence of permutations, or a multiset as long as the unlabelled list, drawn once for the run."""
     batch: int = Field(ge=2)
+    replicas: int = Field(ge=1)
+    """Groups that a batch is cut into, each with thresholds, class centres and losses of its own, which are averaged:
+    what several devices that each look at their own images alone compute."""
     epochs: int = Field(ge=1)
     lr: float = Field(gt=0)
     head_lr_multiplier: float = Field(gt=0)
@@ -74,12 +87,28 @@ class Recipe(Settings):
     weight_decay: float = Field(ge=0)
     poly_power: float = Field(ge=0)
     precision: Literal["auto", "float32", "bfloat16"]
+    validate_every: int = Field(ge=1)
+    """Epochs between two validations; the last epoch always has one."""
+    evaluation: Literal["whole", "center"]
+    """Whole images at the resolution of their masks, or the crop at the centre of the resized image."""
+    score_padding: bool
+    """Whether the padding of a centre crop is scored as class 0."""
+    absent_iou: Literal["skip", "zero"]
+    """What a class that nowhere occurs adds to the mean."""
+    checkpoint: Literal["last", "best"]
+    """Which network a finished run is reported by: the last, or the best on the validation set."""
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> Self:
         low, high = self.scale
         if not 0 < low <= high:
             raise ValueError("scale needs 0 < low <= high")
+        return self
+
+    @model_validator(mode="after")
+    def _replicas_share_a_batch(self) -> Self:
+        if self.batch % self.replicas or self.batch < 2 * self.replicas:
+            raise ValueError("replicas must cut the batch into equal groups of two images or more")
         return self
 
 
@@ -117,6 +146,7 @@ class ResolvedRun:
 
     spec: RunSpec
     name: str
+    flavor: str
     recipe: Recipe
     hyper: Mapping[str, Any]
     """The method's own settings, not yet checked by the method's class."""
@@ -142,7 +172,7 @@ class Params:
     @property
     def methods(self) -> list[str]:
         """Names of the methods that have a section."""
-        return sorted(set(self.values) - {"default", "splits", "recipe", "recipes"})
+        return sorted(set(self.values) - {"default", "splits", "recipe", "recipes", "flavors"})
 
     def default(self, key: Literal["dataset", "split", "method", "seed"]) -> Any:
         """What the command line takes where the user does not say."""
@@ -168,19 +198,28 @@ class Params:
             overrides={self.full_key(key, method): value for key, value in (overrides or {}).items()},
         )
 
-    def full_key(self, key: str, method: str) -> str:
-        """The dotted name of a setting: `alpha0` -> `u2pl.alpha0`, `lr` -> `recipe.lr`.
+    def find_key(self, key: str, method: str) -> str | None:
+        """The dotted name of a setting: `alpha0` -> `u2pl.alpha0`, `lr` -> `recipe.lr`; None where there is none.
 
         A short name is looked for in the method's section first, then in the recipe.
-
-        Raises:
-            UsageError: neither has it; the nearest known name is suggested.
         """
-        sections = {method: self.values.get(method) or {}, "recipe": self.values["recipe"]}
         section, _, short = key.rpartition(".")
-        for name, values in sections.items():
+        for name, values in self._sections(method).items():
             if section in ("", name) and short in values:
                 return f"{name}.{short}"
+        return None
+
+    def full_key(self, key: str, method: str) -> str:
+        """As `find_key`.
+
+        Raises:
+            UsageError: there is none; the nearest known name is suggested.
+        """
+        full = self.find_key(key, method)
+        if full is not None:
+            return full
+        sections = self._sections(method)
+        section, _, short = key.rpartition(".")
         if section and section not in sections:
             raise UsageError(
                 f"--set {key}: a run of method {method!r} reads the sections {method!r} and 'recipe' only. "
@@ -188,6 +227,9 @@ class Params:
             )
         known = [name for values in sections.values() for name in values]
         raise unknown(f"setting for method {method!r}", short, known)
+
+    def _sections(self, method: str) -> dict[str, Mapping[str, Any]]:
+        return {method: self.values.get(method) or {}, "recipe": self.values["recipe"]}
 
     def section(self, dataset: str) -> str:
         """The recipe section of a data set: its own, or `custom` where params.yaml has none for it."""
@@ -204,17 +246,29 @@ class Params:
         base: dict[str, Any] = {f"recipe.{k}": v for k, v in {**self.values["recipe"], **own}.items()}
         base |= {f"{spec.method}.{k}": v for k, v in (self.values[spec.method] or {}).items()}
         base |= {k: v for k, v in overrides.items() if k.partition(".")[0] in (spec.method, "recipe")}
+        flavor = spec.overrides.get("recipe.flavor", base["recipe.flavor"])
+        base |= self._presets(flavor, base)
         changed = {k: v for k, v in spec.overrides.items() if k not in base or base[k] != v}
         merged = base | changed
         parts = {
             name: {k.partition(".")[2]: v for k, v in merged.items() if k.startswith(name + ".")}
             for name in ("recipe", spec.method)
         }
+        # Its presets decide, not its name: equal settings are the same run, whichever flavour they come from.
+        del parts["recipe"]["flavor"]
         recipe = load(Recipe, parts["recipe"], "recipe")
         if recipe.precision == "auto":
             chosen = "bfloat16" if has_native_bfloat16() else "float32"
             recipe = recipe.model_copy(update={"precision": chosen})
-        return ResolvedRun(spec=spec, name=run_name(spec, changed), recipe=recipe, hyper=parts[spec.method])
+        return ResolvedRun(spec, run_name(spec, changed), flavor, recipe, parts[spec.method])
+
+    def _presets(self, flavor: str, base: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that a flavour changes, as far as this method and its recipe have them."""
+        flavors = self.values["flavors"]
+        if flavor not in flavors:
+            raise unknown("flavour", str(flavor), flavors)
+        presets = flavors[flavor] or {}
+        return {key: presets[short] for key in base if (short := key.partition(".")[2]) in presets}
 
 
 def run_name(spec: RunSpec, changed: Mapping[str, Any]) -> str:

@@ -363,7 +363,8 @@ class Store:
     def _send_result(self, run: "Run", result: Mapping[str, Any], when: int) -> None:
         from mlflow.entities import Metric
 
-        values = _finite({"miou_last": result["miou"]["last"], "miou_best": result["miou"]["best"]})
+        # A result of an earlier version has no `reported`.
+        values = _finite({f"miou_{key}": result["miou"].get(key) for key in ("reported", "last", "best")})
         new = [
             Metric(name, value, when, result["steps"])
             for name, value in values.items()
@@ -378,7 +379,7 @@ class Store:
 
         now = int(time.time() * 1000)
         new = []
-        for name in ("miou_last", "miou_best"):
+        for name in ("miou_reported", "miou_last", "miou_best"):
             history = self.client.get_metric_history(parent.info.run_id, name)
             known = {point.step: point.value for point in sorted(history, key=lambda point: point.timestamp)}
             for step, entry in enumerate(entries):

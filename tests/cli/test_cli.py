@@ -182,6 +182,8 @@ def test_prepare_train_evaluate_ablate(u2pl: Command, tmp_path: Path):
 
     trained = run("train", "--dataset", "tiny", "--split", "1/4", *short, "--model", "models/u2pl.pt")
     assert f"Next: u2pl evaluate {name}" in trained
+    miou = read_json(project.runs / name / "metrics.json")["miou"]
+    assert f"mIoU {miou['reported']:.2f} % (last {miou['last']:.2f} %, best {miou['best']:.2f} %" in trained
     assert (project.root / "models" / "u2pl.pt").read_bytes() == (
         project.runs / name / "weights.pt"
     ).read_bytes()
@@ -189,7 +191,7 @@ def test_prepare_train_evaluate_ablate(u2pl: Command, tmp_path: Path):
     metrics = json.loads(run("evaluate", name, "--into", "results/table1", "--json"))
     assert metrics == read_json(project.root / "results" / "table1" / name / "metrics.json")
     shown = run("evaluate", name)
-    assert all(word in shown for word in ("ground", "disc", "mIoU", f"{metrics['miou']['last']:.2f}"))
+    assert all(word in shown for word in ("ground", "disc", "mIoU", f"{metrics['miou']['reported']:.2f}"))
 
     words = ("--param", "alpha0", "0.2", "0.5", "--dataset", "tiny", "--split", "1/4")
     compared = run("ablate", *words, *short, "--into", "results/table7")

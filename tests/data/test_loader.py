@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from engine.tiny import TINY
 from u2pl.data.loader import Batch, Batches, validation
 from u2pl.data.prepare import prepare
 from u2pl.data.prepared import Split, open_split
+from u2pl.data.transforms import resize_mask
 from u2pl.errors import UserError
 from u2pl.project import Project
 from u2pl.settings import Params, Recipe
@@ -23,9 +25,14 @@ def split(project: Project, tiny: Path) -> Split:
 
 @pytest.fixture
 def recipe(project: Project) -> Recipe:
-    values = {**Params.read(project).values["recipe"], **TINY}
-    values.pop("overrides")
-    return Recipe(**values)
+    return resolved(project)
+
+
+def resolved(project: Project, **overrides: object) -> Recipe:
+    """The recipe of data set `tiny` with some settings changed."""
+    params = Params.read(project)
+    params.values["recipes"]["tiny"] = TINY
+    return params.resolve(params.spec("tiny", "1/4", "suponly", 0, overrides)).recipe
 
 
 def batches(split: Split, recipe: Recipe, start: int = 0, end: int = 8, **changes: object) -> list[Batch]:
@@ -56,10 +63,8 @@ def test_another_seed_gives_other_batches(split: Split, recipe: Recipe) -> None:
 
 def test_the_labelled_half_is_the_same_with_and_without_the_other(split: Split, recipe: Recipe) -> None:
     alone = batches(split, recipe, unlabeled=False)
-    assert all(batch.unlabeled_image is None and batch.unlabeled_truth is None for batch in alone)
-    assert same(
-        [b._replace(unlabeled_image=None, unlabeled_truth=None) for b in batches(split, recipe)], alone
-    )
+    assert all(part is None for batch in alone for part in batch[2:])
+    assert same([Batch(*batch[:2], None, None, None) for batch in batches(split, recipe)], alone)
 
 
 def test_batches_have_the_shapes_and_types_that_networks_take(split: Split, recipe: Recipe) -> None:
@@ -67,6 +72,8 @@ def test_batches_have_the_shapes_and_types_that_networks_take(split: Split, reci
     assert batch.labeled_image.shape == (2, 3, 32, 32) and batch.labeled_image.dtype == torch.float32
     assert batch.labeled_mask.shape == (2, 32, 32) and batch.labeled_mask.dtype == torch.int64
     assert batch.unlabeled_image is not None and batch.unlabeled_image.shape == (2, 3, 32, 32)
+    assert batch.unlabeled_valid is not None and batch.unlabeled_valid.shape == (2, 32, 32)
+    assert batch.unlabeled_valid.dtype == torch.bool
 
 
 def test_every_image_is_seen_once_before_any_is_seen_again(
@@ -111,6 +118,106 @@ def test_images_are_resized_before_anything_else(split: Split, recipe: Recipe) -
     assert ((batch.labeled_mask == 255).sum(dim=(1, 2)) == 32).all()
 
 
+PADDED = {"resize": 0.25, "scale": [1.0, 1.0]}
+"""Pictures of 16 x 16 in the middle of a crop of 32."""
+
+
+def padding(image_B3HW: torch.Tensor) -> torch.Tensor:
+    """Where a batch of PADDED pictures has none, (B, 32, 32)."""
+    outside = torch.ones(len(image_B3HW), 32, 32, dtype=torch.bool)
+    outside[:, 8:24, 8:24] = False
+    assert (image_B3HW.movedim(1, -1)[outside] == 0).all()
+    return outside
+
+
+@pytest.mark.parametrize(("setting", "label"), [("ignore", 255), ("class0", 0)])
+def test_the_padding_of_a_labelled_crop_is_ignored_or_class_0(
+    project: Project, split: Split, setting: str, label: int
+) -> None:
+    for batch in batches(split, resolved(project, padding_label=setting, **PADDED)):
+        assert (batch.labeled_mask[padding(batch.labeled_image)] == label).all()
+        assert batch.unlabeled_image is not None and batch.unlabeled_truth is not None
+        assert (batch.unlabeled_truth[padding(batch.unlabeled_image)] == 255).all()
+
+
+@pytest.mark.parametrize(("setting", "used"), [("ignore", False), ("use", True)])
+def test_the_padding_of_an_unlabelled_crop_takes_part_or_not(
+    project: Project, split: Split, setting: str, used: bool
+) -> None:
+    for batch in batches(split, resolved(project, padding_unlabeled=setting, **PADDED)):
+        assert batch.unlabeled_image is not None and batch.unlabeled_valid is not None
+        outside = padding(batch.unlabeled_image)
+        assert batch.unlabeled_valid[~outside].all() and (batch.unlabeled_valid[outside] == used).all()
+        assert batch.unlabeled_truth is not None and (batch.unlabeled_truth[outside] == 255).all()
+
+
+# ---- the order of labelled images ------------------------------------------------------------------------
+
+
+def labeled_order(
+    split: Split, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, end: int = 12, **changes: object
+) -> list[str]:
+    """Names of the labelled images as they are read; with two a step and 12 unlabelled ones, six steps are a pass."""
+    seen: list[str] = []
+    read = Split.image
+    with monkeypatch.context() as patch:
+        patch.setattr(Split, "image", lambda self, name: seen.append(name) or read(self, name))
+        patch.setattr("u2pl.data.loader.CACHE_BYTES", 0)
+        batches(split, recipe, end=end, **changes)
+    return [name for name in seen if name in split.labeled]
+
+
+def test_over_sampled_every_pass_over_the_unlabelled_images_shuffles_one_multiset(
+    project: Project, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten unlabelled images and four labelled ones, three times over: two of the twelve are left out."""
+    short = replace(split, unlabeled=split.unlabeled[:10])
+    order = labeled_order(short, resolved(project, labeled_order="oversampled"), monkeypatch, end=10)
+    first, second = order[:10], order[10:]
+    assert Counter(first) == Counter(second) and first != second
+    assert max(Counter(first).values()) <= 3
+    assert len(set(first)) == 4
+
+
+def test_an_over_sampled_multiset_differs_between_seeds_and_the_default_is_even(
+    project: Project, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = replace(split, unlabeled=split.unlabeled[:10])
+    over, plain = (resolved(project, labeled_order=order) for order in ("oversampled", "permutations"))
+    drawn = [Counter(labeled_order(short, over, monkeypatch, end=5, seed=seed)) for seed in range(8)]
+    assert any(one != drawn[0] for one in drawn[1:])
+    even = Counter(labeled_order(short, plain, monkeypatch, end=6))
+    assert even == dict.fromkeys(split.labeled, 3)
+
+
+def test_over_sampled_a_step_sees_the_same_wherever_one_starts_and_with_workers(
+    project: Project, split: Split
+) -> None:
+    recipe = resolved(project, labeled_order="oversampled")
+    whole = batches(split, recipe)
+    assert same(whole[5:], batches(split, recipe, start=5)) and same(whole, batches(split, recipe, workers=2))
+
+
+def test_without_unlabelled_images_nothing_is_over_sampled(project: Project, split: Split) -> None:
+    over, plain = (resolved(project, labeled_order=order) for order in ("oversampled", "permutations"))
+    assert same(batches(split, over, unlabeled=False), batches(split, plain, unlabeled=False))
+    assert not same(batches(split, over), batches(split, plain))
+
+
+def test_the_two_flavours_differ_in_padding_and_order(
+    project: Project, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper, released = (resolved(project, flavor=f, replicas=1, **PADDED) for f in ("paper", "released"))
+    for ours, theirs in zip(batches(split, paper), batches(split, released), strict=True):
+        assert (ours.labeled_mask[:, 0] == 255).all() and (theirs.labeled_mask[:, 0] == 0).all()
+        assert ours.unlabeled_valid is not None and theirs.unlabeled_valid is not None
+        assert not ours.unlabeled_valid[:, 0].any() and theirs.unlabeled_valid.all()
+    short = replace(split, unlabeled=split.unlabeled[:10])
+    paper_order, released_order = (labeled_order(short, r, monkeypatch, end=10) for r in (paper, released))
+    assert sorted(Counter(paper_order).values()) == [5, 5, 5, 5]
+    assert all(count % 2 == 0 for count in Counter(released_order).values())
+
+
 def test_too_few_labelled_images_is_a_sentence_with_the_way_out(split: Split, recipe: Recipe) -> None:
     with pytest.raises(
         UserError, match=r"'1/4' of 'tiny' has 4 labelled images, a batch needs 8.*--set batch=4"
@@ -145,3 +252,33 @@ def test_validation_gives_every_image_at_the_recipes_size_and_its_mask_at_its_ow
     assert [name for name, _, _ in found] == split.val
     _, image, mask = found[0]
     assert image.shape == (1, 3, 32, 32) and mask.shape == (64, 64) and mask.dtype == torch.int64
+
+
+def test_a_centre_crop_for_validation_is_cut_from_picture_and_mask_alike(
+    project: Project, split: Split
+) -> None:
+    whole = list(validation(split, resolved(project)))
+    center = list(validation(split, resolved(project, evaluation="center")))
+    for (name, image, mask), (same_name, cropped, cropped_mask) in zip(whole, center, strict=True):
+        assert name == same_name and image.shape[2:] == mask.shape == (64, 64)
+        assert torch.equal(cropped, image[..., 16:48, 16:48])
+        assert torch.equal(cropped_mask, mask[16:48, 16:48])
+
+
+@pytest.mark.parametrize(("score_padding", "label"), [(False, 255), (True, 0)])
+def test_the_padding_of_a_centre_crop_has_the_mean_colour_and_is_ignored_or_class_0(
+    project: Project, split: Split, score_padding: bool, label: int
+) -> None:
+    recipe = resolved(project, evaluation="center", score_padding=score_padding, **PADDED)
+    for name, image, mask in validation(split, recipe):
+        outside = padding(image)[0]
+        assert (mask[outside] == label).all()
+        inside = resize_mask(split.mask(name), 0.25)
+        assert torch.equal(mask[8:24, 8:24], torch.from_numpy(inside).long())
+
+
+def test_scoring_the_padding_of_whole_images_changes_nothing(project: Project, split: Split) -> None:
+    plain, scored = (list(validation(split, resolved(project, score_padding=s))) for s in (False, True))
+    assert all(
+        torch.equal(a[1], b[1]) and torch.equal(a[2], b[2]) for a, b in zip(plain, scored, strict=True)
+    )

@@ -1,15 +1,18 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from u2pl.data.pictures import read_image
 from u2pl.data.prepared import Split, open_split
 from u2pl.engine import evaluator
+from u2pl.engine.results import write_samples
 from u2pl.engine.trainer import describe
 from u2pl.models.deeplab import DeepLabV3Plus, Output
 from u2pl.project import Project
-from u2pl.settings import Recipe, RunSpec
+from u2pl.settings import Params, Recipe, RunSpec
 
 
 @pytest.fixture
@@ -23,11 +26,11 @@ def recipe(tiny_project: Project) -> Recipe:
 
 
 class Constant(torch.nn.Module):
-    """A network that sees class 1 everywhere, and counts the images it is shown."""
+    """A network that sees one class everywhere, and counts the images it is shown."""
 
-    def __init__(self) -> None:
+    def __init__(self, label: int = 1) -> None:
         super().__init__()
-        self.bias = torch.nn.Parameter(torch.tensor([0.0, 1, 0, 0]))
+        self.bias = torch.nn.Parameter(torch.eye(4)[label])
         self.seen = 0
 
     def forward(self, image: Tensor, *, represent: bool = True) -> Output:
@@ -101,3 +104,87 @@ def test_a_long_validation_set_is_read_as_it_is_scored_and_not_before(
     monkeypatch.setattr(evaluator, "validation", counting)
     evaluator.evaluate(Watching(), many, recipe)
     assert most_ahead <= 10
+
+
+# ---- what the recipe may change --------------------------------------------------------------------------
+
+
+def changed(recipe: Recipe, **values: object) -> Recipe:
+    return recipe.model_copy(update=values)
+
+
+def test_a_centre_crop_alone_is_scored(split: Split, recipe: Recipe):
+    result = evaluator.evaluate(Constant(), split, changed(recipe, evaluation="center"))
+    middles = [split.mask(name)[16:48, 16:48] for name in split.val]
+    assert result.confusion.sum() == sum(m.size for m in middles)
+    assert result.confusion.sum(1).tolist() == [sum(int((m == c).sum()) for m in middles) for c in range(4)]
+
+
+@pytest.mark.parametrize(("score_padding", "scored"), [(False, 0), (True, 4 * (32 * 32 - 16 * 16))])
+def test_the_padding_of_a_centre_crop_is_ignored_or_scored_as_class_0(
+    split: Split, recipe: Recipe, score_padding: bool, scored: int
+):
+    """Four pictures of 16 x 16 in a crop of 32."""
+    options = changed(recipe, evaluation="center", resize=0.25)
+    bare = evaluator.evaluate(Constant(0), split, options).confusion
+    padded = evaluator.evaluate(Constant(0), split, changed(options, score_padding=score_padding)).confusion
+    assert padded[0, 0] - bare[0, 0] == scored
+    assert (padded - bare).sum() == scored
+
+
+def test_an_absent_class_counts_as_0_where_the_recipe_says_so(split: Split, recipe: Recipe):
+    counts = torch.diag(torch.tensor([3, 2, 1, 0]))
+    assert evaluator.Evaluation(counts).miou == 100
+    as_zero = evaluator.Evaluation(counts, absent_as_zero=True)
+    assert as_zero.miou == 75
+    assert as_zero.iou(split.classes)["bar"] is None, "it still has no IoU of its own"
+    for absent_iou, expected in (("skip", False), ("zero", True)):
+        result = evaluator.evaluate(Constant(), split, changed(recipe, absent_iou=absent_iou))
+        assert result.absent_as_zero == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({}, "whole image, single scale, mask resolution"),
+        ({"score_padding": True, "resize": 0.5}, "whole image, single scale, mask resolution"),
+        ({"absent_iou": "zero"}, "whole image, single scale, mask resolution, absent classes as 0"),
+        ({"evaluation": "center"}, "centre crop of 32, single scale, padding ignored"),
+        (
+            {"evaluation": "center", "score_padding": True, "absent_iou": "zero", "crop": 513, "resize": 0.5},
+            "centre crop of 513 of the image resized by 0.5, single scale, padding scored as class 0, "
+            "absent classes as 0",
+        ),
+    ],
+)
+def test_the_protocol_names_what_was_done(recipe: Recipe, values: dict, words: str):
+    assert evaluator.protocol(changed(recipe, **values)) == words
+
+
+def test_the_flavours_give_the_same_network_different_scores(tiny_project: Project, split: Split):
+    """Padding that is scored as class 0 makes a network that sees class 0 everywhere look better."""
+    params = Params.read(tiny_project)
+    scores = {}
+    for flavor in ("paper", "released"):
+        overrides = {"flavor": flavor, "replicas": 1, "resize": 0.25}
+        recipe = params.resolve(params.spec("tiny", "1/4", "suponly", 0, overrides)).recipe
+        scores[flavor] = evaluator.evaluate(Constant(0), split, recipe).miou
+        assert ("class 0" in evaluator.protocol(recipe)) == (flavor == "released")
+    assert scores["released"] > scores["paper"]
+
+
+@pytest.mark.parametrize(
+    ("values", "size"), [({}, (64, 64)), ({"resize": 0.5}, (64, 64)), ({"evaluation": "center"}, (32, 32))]
+)
+def test_sample_pictures_show_what_was_scored(
+    split: Split, recipe: Recipe, tmp_path: Path, values: dict, size: tuple[int, int]
+):
+    recipe = changed(recipe, **values)
+    result = evaluator.evaluate(Constant(), split, recipe, keep_samples=True)
+    write_samples(tmp_path / "samples", split, recipe, result)
+    pictures = {path.name: read_image(path) for path in (tmp_path / "samples").iterdir()}
+    assert len(pictures) == 9
+    assert {picture.shape for picture in pictures.values()} == {(*size, 3)}
+    if size == (32, 32):
+        name = next(iter(result.samples))
+        assert (pictures[f"{name}.input.png"] == split.image(name)[16:48, 16:48]).all()

@@ -61,6 +61,16 @@ def test_a_class_that_is_predicted_and_nowhere_true_counts_as_0_and_one_that_is_
     assert scores.miou(confusion) == 25
 
 
+def test_a_class_that_nowhere_occurs_can_count_as_0():
+    confusion = scores.confusion(torch.tensor([0, 1]), torch.tensor([0, 1]), 4, IGNORE)
+    assert (scores.miou(confusion), scores.miou(confusion, absent_as_zero=True)) == (100, 50)
+
+
+def test_where_every_class_occurs_the_two_means_agree():
+    confusion = torch.tensor([[5, 1], [2, 4]])
+    assert scores.miou(confusion) == scores.miou(confusion, absent_as_zero=True)
+
+
 def test_the_mean_is_taken_over_the_data_set_and_not_over_images():
     """One image all right, one with a single pixel of the class, wrong: not (100 + 0) / 2."""
     images = [([1] * 9 + [0], [1] * 9 + [0]), ([0] * 10, [1] + [0] * 9)]

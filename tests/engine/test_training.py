@@ -10,17 +10,22 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 import torch
 from engine.tiny import edit_params
+from pydantic.fields import FieldInfo
 
+from u2pl import methods
+from u2pl.data.pictures import read_image
 from u2pl.data.prepare import prepare
 from u2pl.data.prepared import open_split
 from u2pl.engine import trainer
-from u2pl.engine.results import evaluate_run, load_network, train_command
+from u2pl.engine.evaluator import evaluate
+from u2pl.engine.results import colored, evaluate_run, load_network, train_command
 from u2pl.errors import Interrupted, UsageError, UserError
-from u2pl.files import read_json
+from u2pl.files import read_json, write_json
 from u2pl.methods import suponly
 from u2pl.project import Project
 from u2pl.settings import Params, Recipe, RunSpec, parse_overrides
@@ -108,6 +113,7 @@ def test_a_run_folder_tells_everything_about_the_run(unbroken: Path, tiny_templa
     }  # fmt: skip
     assert not any(name.startswith("last.pt") or name.endswith(".tmp") for name in names)
     run, metrics = read_json(unbroken / "run.json"), read_json(unbroken / "metrics.json")
+    assert run["flavor"] == metrics["flavor"] == "paper"
     assert run["name"] == unbroken.name == "tiny-1_4-u2pl-s0"
     assert run["fingerprint"] == metrics["fingerprint"]
     assert (metrics["steps"], metrics["epochs"], metrics["labeled"], metrics["unlabeled"]) == (
@@ -123,11 +129,14 @@ def test_a_run_folder_tells_everything_about_the_run(unbroken: Path, tiny_templa
 def test_the_history_has_a_row_an_epoch_and_the_metrics_are_its_last(unbroken: Path):
     rows, metrics = history(unbroken), read_json(unbroken / "metrics.json")
     assert [int(row["step"]) for row in rows] == [6, 12, 18]
-    assert float(rows[-1]["val/miou"]) == metrics["miou"]["last"]
+    assert float(rows[-1]["val/miou"]) == metrics["miou"]["last"] == metrics["miou"]["reported"]
+    assert all(float(rows[-1][f"val/iou/{name}"]) == value for name, value in metrics["iou"].items())
     best = max(range(EPOCHS), key=lambda k: float(rows[k]["val/miou"]))
     assert metrics["miou"]["best_epoch"] == best
     assert metrics["miou"]["best"] == float(rows[best]["val/miou"])
-    assert metrics["protocol"]["network"] == "teacher"
+    assert metrics["protocol"] == {
+        "evaluation": "whole image, single scale, mask resolution", "network": "teacher", "checkpoint": "last",
+    }  # fmt: skip
 
 
 def test_the_learning_rate_falls_by_the_polynomial_to_almost_nothing(unbroken: Path):
@@ -234,6 +243,143 @@ def test_no_value_that_is_not_finite_is_written_where_unlabelled_images_have_no_
     path = trainer.train(project, Params.read(project).spec("tiny", "full", "mt", 0, {"epochs": 2}))
     assert "nan" not in (path / "history.csv").read_text()
     assert "NaN" not in (path / "events.jsonl").read_text()
+
+
+# ---- when it is validated, and which network is reported -------------------------------------------------
+
+
+@pytest.mark.parametrize(("every", "validated"), [(1, [0, 1, 2, 3]), (2, [1, 3]), (3, [2, 3]), (9, [3])])
+def test_every_kth_epoch_is_validated_and_the_last(project: Project, every: int, validated: list[int]):
+    seen: dict[int, bool] = {}
+
+    def observe(event: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        if event == "epoch":
+            seen[step // 2 - 1] = "val/miou" in metrics
+            assert "train/loss" in metrics
+
+    wanted = spec(project, "suponly", epoch="labeled", epochs=4, validate_every=every)
+    path = trainer.train(project, wanted, observe=observe)
+    assert [epoch for epoch, was in seen.items() if was] == validated and len(seen) == 4
+    rows = history(path)
+    assert [int(row["epoch"]) for row in rows if row["val/miou"]] == validated
+    assert all(row["train/loss"] and row["lr"] for row in rows)
+    logged = [e for e in events(path) if e["event"] == "epoch"]
+    assert [e["epoch"] for e in logged if "val/miou" in e["metrics"]] == validated and len(logged) == 4
+    miou = read_json(path / "metrics.json")["miou"]
+    assert miou["last"] == miou["reported"] == float(rows[-1]["val/miou"])
+    best = max(validated, key=lambda epoch: float(rows[epoch]["val/miou"]))
+    assert (miou["best_epoch"], miou["best"]) == (best, float(rows[best]["val/miou"]))
+
+
+def test_validating_less_often_trains_the_same_network(project: Project):
+    often, seldom = (
+        trainer.train(project, spec(project, "suponly", epoch="labeled", validate_every=every))
+        for every in (1, 3)
+    )
+    assert all(torch.equal(value, weights(seldom)[key]) for key, value in weights(often).items())
+
+
+@pytest.fixture
+def second_is_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second validation finds every pixel right and the third every one wrong; a fourth finds the truth."""
+    original, calls = trainer.evaluate, 0
+
+    def evaluate(*arguments, **options):
+        nonlocal calls
+        calls += 1
+        result = original(*arguments, **options)
+        if calls in (2, 3):
+            result.confusion = torch.diag(result.confusion.sum(1)).roll(calls - 2, dims=1)
+        return result
+
+    monkeypatch.setattr(trainer, "evaluate", evaluate)
+
+
+SHORT = {"epoch": "labeled"}
+"""Two steps an epoch, six in all."""
+
+
+@pytest.mark.usefixtures("second_is_best")
+def test_a_run_reported_by_its_best_network_keeps_and_measures_that_one(project: Project):
+    path = trainer.train(project, spec(project, "suponly", checkpoint="best", **SHORT))
+    kept, best = (torch.load(path / name, weights_only=True) for name in ("weights.pt", "best.pt"))
+    assert kept["epoch"] == best["epoch"] == 1
+    assert all(torch.equal(value, best["state"][key]) for key, value in kept["state"].items())
+    metrics, rows = read_json(path / "metrics.json"), history(path)
+    miou = metrics["miou"]
+    assert metrics["protocol"]["checkpoint"] == "best"
+    assert miou["reported"] == miou["best"] and miou["best_epoch"] == 1
+    assert miou["last"] == float(rows[-1]["val/miou"]) != miou["reported"]
+
+    network, recipe = load_network(path, 4)
+    again = evaluate(network, open_split(project, "tiny", "1/4"), recipe, keep_samples=True)
+    assert again.miou == miou["reported"] and again.iou(list(metrics["iou"])) == metrics["iou"]
+    colors = open_split(project, "tiny", "1/4").colors
+    for name, prediction in again.samples.items():
+        picture = read_image(path / "samples" / f"{name}.prediction.png")
+        assert (picture == colored(prediction.numpy(), colors)).all()
+
+
+@pytest.mark.usefixtures("second_is_best")
+def test_by_default_the_last_network_is_reported_though_another_was_better(project: Project):
+    path = trainer.train(project, spec(project, "suponly", **SHORT))
+    protocol, miou = (read_json(path / "metrics.json")[key] for key in ("protocol", "miou"))
+    assert torch.load(path / "weights.pt", weights_only=True)["epoch"] == 2
+    assert protocol["checkpoint"] == "last"
+    assert miou == {"reported": 0, "last": 0, "best": 100, "best_epoch": 1}
+
+
+@pytest.mark.usefixtures("second_is_best")
+def test_a_run_stopped_after_its_best_epoch_is_reported_as_an_unbroken_one(project: Project):
+    wanted = spec(project, "suponly", checkpoint="best", **SHORT)
+    with pytest.raises(Interrupted):
+        trainer.train(project, wanted, observe=at("epoch", 4, terminate))
+    path = trainer.train(project, wanted)
+    assert torch.load(path / "weights.pt", weights_only=True)["epoch"] == 1
+    assert read_json(path / "metrics.json")["miou"] == evaluate_run(project, path.name)["miou"]
+
+
+@pytest.mark.usefixtures("second_is_best")
+def test_a_best_network_that_was_deleted_while_training_is_an_error_in_words(project: Project):
+    wanted = spec(project, "suponly", checkpoint="best", **SHORT)
+    with pytest.raises(Interrupted):
+        trainer.train(project, wanted, observe=at("epoch", 4, terminate))
+    for file in project.runs.glob("*/best.pt*"):
+        file.unlink()
+    with pytest.raises(UserError, match=r"best\.pt, which the run is to be reported by, is gone\. Delete"):
+        trainer.train(project, wanted)
+
+
+@pytest.mark.usefixtures("second_is_best")
+@pytest.mark.parametrize(
+    ("overrides", "last"),
+    [({}, True), ({"checkpoint": "best"}, False), ({"checkpoint": "best", "epochs": 2}, True)],
+)
+def test_an_evaluation_corrects_the_reported_number_and_the_last_where_they_are_one(
+    project: Project, overrides: dict, last: bool
+):
+    path = trainer.train(project, spec(project, "suponly", **SHORT, **overrides))
+    metrics = read_json(path / "metrics.json")
+    write_json(path / "metrics.json", metrics | {"miou": metrics["miou"] | {"reported": -1, "last": -1}})
+    miou = evaluate_run(project, path.name)["miou"]
+    assert miou["reported"] >= 0 and (miou["last"] == miou["reported"]) == last
+    assert last or miou["last"] == -1
+
+
+def test_a_flavour_is_told_of_a_run_and_decides_nothing_beside_its_presets(project: Project):
+    released = spec(project, "suponly", flavor="released", replicas=1, epochs=1)
+    path = trainer.train(project, released)
+    run, metrics = read_json(path / "run.json"), read_json(path / "metrics.json")
+    assert run["flavor"] == metrics["flavor"] == "released"
+    assert metrics["protocol"]["evaluation"] == (
+        "centre crop of 32, single scale, padding scored as class 0, absent classes as 0"
+    )
+    assert "flavor" not in run["facts"] and "flavor" not in run["recipe"]
+    presets = Params.read(project).values["flavors"]["released"]
+    by_hand = {k: presets[k] for k in run["recipe"] if k in presets} | {"replicas": 1, "epochs": 1}
+    assert (
+        trainer.describe(project, spec(project, "suponly", **by_hand))[2]["fingerprint"] == run["fingerprint"]
+    )
 
 
 # ---- finished, stopped, killed, damaged ------------------------------------------------------------------
@@ -373,10 +519,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step_and_the_term
     good, taken = (path / "last.pt").read_bytes(), 10
     original = suponly.cross_entropy
 
-    def broken(*arguments):
+    def broken(*arguments, **options):
         nonlocal taken
         taken += 1
-        return original(*arguments) * (math.nan if taken >= 13 else 1)
+        return original(*arguments, **options) * (math.nan if taken >= 13 else 1)
 
     monkeypatch.setattr(suponly, "cross_entropy", broken)
     with pytest.raises(
@@ -421,8 +567,11 @@ def test_a_method_that_needs_unlabelled_images_says_so(project: Project):
 # ---- the fingerprint -------------------------------------------------------------------------------------
 
 
-def other(value: object) -> object:
-    """A value that differs."""
+def other(value: object, field: FieldInfo) -> object:
+    """Another value that the field takes."""
+    words = get_args(field.annotation)
+    if get_origin(field.annotation) is Literal:
+        return next(word for word in words if word != value)
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
@@ -432,38 +581,37 @@ def other(value: object) -> object:
     return [0.5, 1.25]
 
 
-WORDS = {
-    "backbone": "resnet18", "weights": "imagenet", "output_stride": 8, "precision": "bfloat16", "crop": 40,
-    "negatives": "all", "epoch": "labeled",
-}  # fmt: skip
+WITH = {"replicas": {"batch": 4}, "teacher_statistics": {"teacher_mode": "train"}}
+"""What a setting cannot be changed without."""
 
 
 def test_every_setting_seed_and_list_changes_the_fingerprint(project: Project):
     prepare(project, str(project.root / "pictures" / "tiny.yaml"), "1/2")
     params = Params.read(project)
     seen: dict[str, str] = {}
+    changed: set[str] = set()
+    classes = trainer.classes_of(open_split(project, "tiny", "1/4"))
 
     def note(what: str, wanted: RunSpec) -> None:
         found = trainer.describe(project, wanted)[2]["fingerprint"]
         assert found not in seen, f"{what} gives the fingerprint of {seen[found]}"
         seen[found] = what
 
+    note("batch of 4", spec(project, batch=4))
     for method in params.methods:
         resolved = params.resolve(spec(project, method))
         note(method, spec(project, method))
         note(f"{method}, seed", params.spec("tiny", "1/4", method, 1))
         note(f"{method}, split", params.spec("tiny", "1/2", method, 0))
-        settings = (
-            {f"recipe.{k}": v for k, v in resolved.recipe.model_dump().items()} if method == "u2pl" else {}
-        )
-        settings |= {f"{method}.{k}": v for k, v in resolved.hyper.items()}
-        for key, value in settings.items():
-            changed = WORDS.get(key.partition(".")[2]) or other(value)
-            note(f"{key}={changed}", spec(project, method, **{key: changed}))
+        checked = methods.settings(method, classes, resolved.recipe, resolved.hyper)
+        for section, values in (("recipe", resolved.recipe), (method, checked)):
+            for key, field in type(values).model_fields.items():
+                if section != "recipe" or method == "u2pl":
+                    overrides = {f"{section}.{key}": other(getattr(values, key), field)} | WITH.get(key, {})
+                    note(str(overrides), spec(project, method, **overrides))
+                    changed.add(key)
     assert len(seen) > 40
-    assert set(Recipe.model_fields) <= {
-        what.removeprefix("recipe.").partition("=")[0] for what in seen.values()
-    }
+    assert set(Recipe.model_fields) <= changed
 
 
 def test_a_changed_list_of_images_changes_the_fingerprint(project: Project):

@@ -1,4 +1,6 @@
+import io
 from collections import deque
+from unittest import mock
 
 import pytest
 import torch
@@ -10,6 +12,19 @@ from torch import Tensor
 from u2pl.losses.memory_bank import MemoryBank
 
 FEATURES = 3
+seeds = st.integers(0, 10**6)
+known_or_not = st.sampled_from(["counts read", "counts not read"])
+
+
+class UnreadBank(MemoryBank):
+    """A bank as it works on a device whose counts are not read: only the number of pixels is known."""
+
+    def _places(self, total_C: Tensor, pixels: int) -> list[int]:
+        return [min(pixels, capacity) for capacity in self._capacities]
+
+
+def make(kind: str, capacities: list[int]) -> MemoryBank:
+    return (UnreadBank if kind == "counts not read" else MemoryBank)(capacities, FEATURES)
 
 
 def pixels(first: int, count: int) -> Tensor:
@@ -17,100 +32,247 @@ def pixels(first: int, count: int) -> Tensor:
     return torch.arange(first, first + count, dtype=torch.float32)[:, None].expand(count, FEATURES)
 
 
-def contents(bank: MemoryBank, c: int) -> set[float]:
-    """What class c holds, found by drawing so often that nothing is missed."""
-    if bank.filled_C[c] == 0:
-        return set()
-    draw = bank.sample(1, 60 * int(bank.filled_C.max()), torch.Generator().manual_seed(0))
-    return set(draw[c, 0, :, 0].tolist())
+def everything(count: int, classes: int) -> Tensor:
+    return torch.ones(classes, count, dtype=torch.bool)
+
+
+def contents(bank: MemoryBank, c: int) -> list[float]:
+    """What class c holds, oldest first: the k-th pixel ever pushed lies in the place k of its ring, round and round."""
+    pushed, capacity, offset = int(bank.pushed_C[c]), int(bank.capacity_C[c]), int(bank.offset_C[c])
+    numbers = range(pushed - int(bank.filled_C[c]), pushed)
+    rows = bank.storage[[offset + number % capacity for number in numbers]]
+    assert (rows == rows[:, :1]).all()
+    return rows[:, 0].tolist()
+
+
+# What is kept
 
 
 @given(
-    seed=st.integers(0, 10**6),
-    capacities=st.lists(st.integers(1, 9), min_size=2, max_size=4),
-    pushes=st.lists(st.integers(0, 25), max_size=6),
-    density=st.sampled_from([0.0, 0.3, 1.0]),
+    kind=known_or_not,
+    seed=seeds,
+    capacities=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    pushes=st.lists(
+        st.tuples(st.integers(1, 25), st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.booleans()), max_size=12
+    ),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_each_class_keeps_its_newest_like_a_deque_of_limited_length(
-    seed: int, capacities: list[int], pushes: list[int], density: float
+    kind: str, seed: int, capacities: list[int], pushes: list[tuple[int, float, bool]]
 ):
+    """Many pushes and few, of nothing, of more than fits; masks in any layout; a capacity of 1."""
     generator = torch.Generator().manual_seed(seed)
-    bank = MemoryBank(capacities, FEATURES)
+    bank = make(kind, capacities)
     queues = [deque[float](maxlen=capacity) for capacity in capacities]
     seen = 1
-    for count in pushes:
+    for count, density, transposed in pushes:
         z = pixels(seen, count)
-        mask = torch.rand(count, len(capacities), generator=generator) < density
-        bank.push(z, mask)
-        for j, c in mask.nonzero().tolist():
+        mask = torch.rand(len(capacities), count, generator=generator) < density
+        bank.push(z, mask.T.contiguous().T if transposed else mask)
+        for c, j in mask.nonzero().tolist():
             queues[c].append(z[j, 0].item())
         seen += count
-    assert bank.filled_C.tolist() == [len(queue) for queue in queues]
-    for c, queue in enumerate(queues):
-        assert contents(bank, c) == set(queue)
+        assert bank.filled_C.tolist() == [len(queue) for queue in queues]
+        assert [contents(bank, c) for c in range(len(queues))] == [list(queue) for queue in queues]
+
+
+@given(
+    seed=seeds,
+    capacities=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    pushes=st.lists(st.integers(1, 25), max_size=8),
+)
+@settings(max_examples=40, deadline=None)
+def test_reading_the_counts_changes_no_row_that_is_ever_drawn(
+    seed: int, capacities: list[int], pushes: list[int]
+):
+    generator = torch.Generator().manual_seed(seed)
+    banks = [make(kind, capacities) for kind in ("counts read", "counts not read")]
+    for count in pushes:
+        z, mask = (
+            torch.randn(count, FEATURES, generator=generator),
+            torch.rand(len(capacities), count, generator=generator) < 0.4,
+        )
+        for bank in banks:
+            bank.push(z, mask)
+    read, unread = banks
+    assert torch.equal(read.storage[:-1], unread.storage[:-1])
+    assert torch.equal(read.pushed_C, unread.pushed_C)
+
+
+@given(kind=known_or_not, seed=seeds, first=st.integers(1, 19))
+@settings(max_examples=40, deadline=None)
+def test_image_after_image_and_the_whole_batch_at_once_leave_the_same(kind: str, seed: int, first: int):
+    """Algorithm 1 goes through the images, a step through the batch."""
+    generator = torch.Generator().manual_seed(seed)
+    z, mask = pixels(0, 20), torch.rand(2, 20, generator=generator) < 0.6
+    at_once, one_by_one = make(kind, [4, 15]), make(kind, [4, 15])
+    at_once.push(z, mask)
+    one_by_one.push(z[:first], mask[:, :first])
+    one_by_one.push(z[first:], mask[:, first:])
+    for c in range(2):
+        assert contents(at_once, c) == contents(one_by_one, c)
+
+
+def test_a_push_of_no_pixels_changes_nothing():
+    bank = MemoryBank([3, 5], FEATURES)
+    bank.push(pixels(1, 2), everything(2, 2))
+    bank.push(pixels(0, 0), everything(0, 2))
+    assert [contents(bank, c) for c in range(2)] == [[1, 2], [1, 2]]
 
 
 def test_more_pixels_in_one_push_than_fit_leave_the_newest():
     bank = MemoryBank([4, 2], FEATURES)
-    bank.push(pixels(0, 100), torch.ones(100, 2, dtype=torch.bool))
-    assert contents(bank, 0) == {96, 97, 98, 99}
-    assert contents(bank, 1) == {98, 99}
+    bank.push(pixels(0, 100), everything(100, 2))
+    assert contents(bank, 0) == [96, 97, 98, 99]
+    assert contents(bank, 1) == [98, 99]
 
 
-def test_an_empty_class_is_sampled_as_zeros_beside_a_full_one():
-    bank = MemoryBank([4, 4], FEATURES)
-    bank.push(pixels(7, 1), torch.tensor([[False, True]]))
-    draw = bank.sample(2, 5)
-    assert draw.shape == (2, 2, 5, FEATURES)
-    assert draw[0].eq(0).all()
-    assert draw[1].eq(7).all()
-
-
-def test_every_negative_is_drawn_equally_often_and_anchors_draw_their_own():
+def test_what_is_filled_grows_to_the_capacity_and_no_further():
     bank = MemoryBank([3, 10], FEATURES)
-    bank.push(pixels(0, 10), torch.ones(10, 2, dtype=torch.bool))
-    draw = bank.sample(100, 200, torch.Generator().manual_seed(0))[1, :, :, 0]
-    assert chisquare(draw.flatten().long().bincount(minlength=10).numpy()).pvalue > 0.01
-    assert len(draw.unique(dim=0)) == 100
+    filled = []
+    for _ in range(4):
+        bank.push(pixels(0, 2), torch.tensor([[True, True], [False, True]]))
+        filled.append(bank.filled_C.tolist())
+    assert filled == [[2, 1], [3, 2], [3, 3], [3, 4]]
+
+
+def test_a_push_allocates_no_new_storage():
+    bank = MemoryBank([3, 5], FEATURES)
+    where = bank.storage.data_ptr()
+    for count in (1, 2, 9):
+        bank.push(pixels(0, count), everything(count, 2))
+    bank.load_state_dict(MemoryBank([3, 5], FEATURES).state_dict())
+    assert bank.storage.data_ptr() == where
 
 
 def test_what_is_stored_is_a_copy_without_a_gradient():
     z = torch.ones(2, FEATURES, requires_grad=True)
     bank = MemoryBank([2], FEATURES)
-    bank.push(z * 1, torch.ones(2, 1, dtype=torch.bool))
+    bank.push(z * 1, everything(2, 1))
     with torch.no_grad():
         z.zero_()
-    assert contents(bank, 0) == {1}
-    assert not bank.sample(1, 1).requires_grad
+    assert contents(bank, 0) == [1, 1]
+    assert not bank.storage.requires_grad
 
 
 def test_a_half_precision_representation_is_stored_in_single_precision():
     bank = MemoryBank([2], FEATURES)
-    bank.push(torch.full((1, FEATURES), 0.5, dtype=torch.bfloat16), torch.ones(1, 1, dtype=torch.bool))
-    assert bank.sample(1, 1).dtype == torch.float32
-    assert contents(bank, 0) == {0.5}
+    bank.push(torch.full((1, FEATURES), 0.5, dtype=torch.bfloat16), everything(1, 1))
+    assert bank.storage.dtype == torch.float32
+    assert contents(bank, 0) == [0.5]
 
 
-def test_a_restored_bank_goes_on_as_the_old_one_would_have():
-    old, new = MemoryBank([3, 5], FEATURES), MemoryBank([3, 5], FEATURES)
-    old.push(pixels(0, 7), torch.ones(7, 2, dtype=torch.bool))
-    new.load_state_dict(old.state_dict())
+# What is drawn
+
+
+def drawn(bank: MemoryBank, anchors: int, negatives: int, seed: int = 0) -> Tensor:
+    """Which pixels, (C, anchors, negatives)."""
+    return bank.storage[bank.sample(anchors, negatives, torch.Generator().manual_seed(seed))][..., 0]
+
+
+@given(
+    kind=known_or_not,
+    seed=seeds,
+    capacities=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    pushes=st.lists(st.integers(1, 9), max_size=4),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_class_draws_what_it_holds_and_nothing_else(
+    kind: str, seed: int, capacities: list[int], pushes: list[int]
+):
+    """Not the other classes' rows, not the places that are still free, not the spare row."""
+    generator = torch.Generator().manual_seed(seed)
+    bank = make(kind, capacities)
+    held = [deque[float](maxlen=capacity) for capacity in capacities]
+    for push, count in enumerate(pushes):
+        z, mask = (
+            pixels(1 + 100 * push, count),
+            torch.rand(len(capacities), count, generator=generator) < 0.5,
+        )
+        bank.push(z, mask)
+        for c, j in mask.nonzero().tolist():
+            held[c].append(z[j, 0].item())
+    index = bank.sample(2, 60, generator)
+    assert index.shape == (len(capacities), 2, 60)
+    assert index.dtype == torch.int64
+    assert ((index >= 0) & (index < len(bank.storage) - 1)).all()
+    for c, queue in enumerate(held):
+        # 120 draws of at most 6: missing one has a probability below 1e-8.
+        assert set(bank.storage[index[c]].flatten().tolist()) == (set(queue) or {0.0})
+
+
+@pytest.mark.parametrize("kind", ["counts read", "counts not read"])
+def test_an_empty_class_is_drawn_as_zeros_beside_a_full_one(kind: str):
+    bank = make(kind, [4, 4])
+    bank.push(pixels(7, 1), torch.tensor([[False], [True]]))
+    assert drawn(bank, 2, 5).tolist() == [[[0] * 5] * 2, [[7] * 5] * 2]
+
+
+def test_an_empty_bank_is_drawn_as_zeros():
+    assert drawn(MemoryBank([4, 4], FEATURES), 2, 5).eq(0).all()
+
+
+@pytest.mark.parametrize("pushed", [3, 10, 17])
+def test_every_negative_is_drawn_equally_often_whether_the_ring_is_partly_full_full_or_overwritten(
+    pushed: int,
+):
+    bank = MemoryBank([2, 10], FEATURES)
+    bank.push(pixels(0, pushed), everything(pushed, 2))
+    negatives = drawn(bank, 100, 200)[1].flatten().long()
+    counts = negatives.bincount(minlength=pushed)[-min(pushed, 10) :]
+    assert counts.sum() == len(negatives)
+    assert chisquare(counts.numpy()).pvalue > 0.01
+
+
+def test_anchors_draw_their_own_negatives():
+    bank = MemoryBank([10, 10], FEATURES)
+    bank.push(pixels(0, 10), everything(10, 2))
+    negatives = drawn(bank, 100, 200)
+    assert len(negatives.flatten(0, 1).unique(dim=0)) == 200
+
+
+@pytest.mark.parametrize(("number", "expected"), [(0.0, 5), (1 - 2**-24, 7), (1.0, 7)])
+def test_the_extreme_random_numbers_draw_the_first_and_the_last_place(number: float, expected: int):
+    bank = MemoryBank([5, 3], FEATURES)
+    bank.push(pixels(0, 9), everything(9, 2))
+    with mock.patch.object(torch, "rand", lambda shape, **_: torch.full(shape, number)):
+        assert bank.sample(1, 2)[1].tolist() == [[expected] * 2]
+
+
+def test_equal_seeds_draw_equal_negatives():
+    bank = MemoryBank([5, 3], FEATURES)
+    bank.push(pixels(0, 9), everything(9, 2))
+    assert torch.equal(drawn(bank, 4, 6, seed=3), drawn(bank, 4, 6, seed=3))
+    assert not torch.equal(drawn(bank, 4, 6, seed=3), drawn(bank, 4, 6, seed=4))
+
+
+def test_sampling_allocates_what_it_draws_and_not_what_the_bank_holds():
+    bank = MemoryBank([50_000, 50_000], FEATURES)
+    bank.push(pixels(1, 50_000), everything(50_000, 2))
+    with torch.profiler.profile(profile_memory=True) as profile:
+        bank.sample(2, 4)
+    assert max(event.cpu_memory_usage for event in profile.key_averages()) < 10_000
+
+
+# What a checkpoint carries
+
+
+@given(kind=known_or_not, pushed=st.integers(0, 20))
+@settings(max_examples=20, deadline=None)
+def test_a_restored_bank_goes_on_as_the_old_one_would_have(kind: str, pushed: int):
+    old, new = make(kind, [3, 5]), make(kind, [3, 5])
+    old.push(pixels(0, pushed + 1), everything(pushed + 1, 2))
+    file = io.BytesIO()
+    torch.save(old.state_dict(), file)
+    file.seek(0)
+    new.load_state_dict(torch.load(file))
     for bank in (old, new):
-        bank.push(pixels(7, 2), torch.ones(2, 2, dtype=torch.bool))
-    first, second = (bank.sample(4, 6, torch.Generator().manual_seed(1)) for bank in (old, new))
-    assert torch.equal(first, second)
-    assert contents(new, 0) == {6, 7, 8}
+        bank.push(pixels(pushed + 1, 2), everything(2, 2))
+    assert torch.equal(drawn(old, 4, 6), drawn(new, 4, 6))
+    assert [contents(new, c) for c in range(2)] == [contents(old, c) for c in range(2)]
+    assert contents(new, 0) == [*range(max(0, pushed), pushed + 3)]
 
 
 def test_a_bank_of_other_capacities_does_not_take_the_state_in_silence():
     with pytest.raises(RuntimeError, match="size mismatch"):
         MemoryBank([4, 5], FEATURES).load_state_dict(MemoryBank([3, 5], FEATURES).state_dict())
-
-
-def test_sampling_allocates_what_it_draws_and_not_what_the_bank_holds():
-    bank = MemoryBank([50_000, 50_000], FEATURES)
-    bank.push(pixels(1, 50_000), torch.ones(50_000, 2, dtype=torch.bool))
-    with torch.profiler.profile(profile_memory=True) as profile:
-        bank.sample(2, 4)
-    assert max(event.cpu_memory_usage for event in profile.key_averages()) < 10_000

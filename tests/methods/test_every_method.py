@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 from engine.tiny import REPOSITORY, edit_params
-from methods.training import CLASSES, EPOCHS, at, build, make_batch, optimizer, train_step, warm_steps
+from methods.training import (
+    CLASSES,
+    EPOCHS,
+    PARAMS,
+    at,
+    build,
+    make_batch,
+    optimizer,
+    train_step,
+    warm_steps,
+)
 from torch import nn
 
 from u2pl import methods
@@ -20,6 +30,12 @@ from u2pl.methods.base import method as register
 from u2pl.project import Project
 
 every_method = pytest.mark.parametrize("name", methods.names())
+every_flavor = pytest.mark.parametrize("flavor", list(PARAMS.values["flavors"]))
+
+
+def flavored(name: str, flavor: str) -> Method:
+    """For a batch of two images, which several replicas cannot share."""
+    return build(name, flavor=flavor, replicas=1)
 
 
 def teacher(method: Method) -> nn.Module | None:
@@ -31,9 +47,10 @@ def test_the_papers_four_methods_are_registered():
 
 
 @every_method
+@every_flavor
 @pytest.mark.parametrize("epoch", ["warm", "after"])
-def test_a_step_gives_finite_0d_losses_and_health(name: str, epoch: str):
-    method = build(name)
+def test_a_step_gives_finite_0d_losses_and_health(name: str, flavor: str, epoch: str):
+    method = flavored(name, flavor)
     result = method.step(make_batch(), at(0 if epoch == "warm" else warm_steps(method)))
     assert result.losses
     for key, value in (result.losses | result.health).items():
@@ -50,8 +67,9 @@ def test_training_lowers_the_supervised_loss_on_a_batch(name: str):
 
 
 @every_method
-def test_the_losses_are_named_after_the_terms_of_equation_1(name: str):
-    method = build(name)
+@every_flavor
+def test_the_losses_are_named_after_the_terms_of_equation_1(name: str, flavor: str):
+    method = flavored(name, flavor)
     losses = method.step(make_batch(), at(warm_steps(method))).losses
     known = {
         "suponly": ["supervised"],
@@ -63,8 +81,9 @@ def test_the_losses_are_named_after_the_terms_of_equation_1(name: str):
 
 
 @every_method
-def test_during_the_warm_start_only_the_labelled_images_count(name: str):
-    method, batch = build(name), make_batch()
+@every_flavor
+def test_during_the_warm_start_only_the_labelled_images_count(name: str, flavor: str):
+    method, batch = flavored(name, flavor), make_batch()
     if not warm_steps(method):
         pytest.skip("no warm start")
     other = batch._replace(unlabeled_image=torch.full_like(batch.unlabeled_image, torch.nan))
@@ -75,18 +94,20 @@ def test_during_the_warm_start_only_the_labelled_images_count(name: str):
 
 
 @every_method
-def test_no_training_signal_comes_from_the_true_labels_of_unlabelled_images(name: str):
+@every_flavor
+def test_no_training_signal_comes_from_the_true_labels_of_unlabelled_images(name: str, flavor: str):
     batch, results = make_batch(), []
     for truth in (batch.unlabeled_truth, torch.full_like(batch.unlabeled_truth, CLASSES.ignore_index)):
-        method = build(name)
+        method = flavored(name, flavor)
         torch.manual_seed(0)
         results.append(method.step(batch._replace(unlabeled_truth=truth), at(warm_steps(method))).losses)
     assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
 
 
 @every_method
-def test_no_gradient_reaches_a_teacher_and_the_optimiser_does_not_know_it(name: str):
-    method = build(name)
+@every_flavor
+def test_no_gradient_reaches_a_teacher_and_the_optimiser_does_not_know_it(name: str, flavor: str):
+    method = flavored(name, flavor)
     sgd = optimizer(method)
     train_step(method, sgd, warm_steps(method), make_batch())
     trained = {id(p) for group in sgd.param_groups for p in group["params"]}
@@ -115,12 +136,13 @@ def test_a_teacher_stays_in_evaluation_mode_and_changes_in_after_update_alone(na
 
 
 @every_method
-def test_a_restored_method_takes_the_same_next_step(name: str):
-    first, batch = build(name), make_batch()
+@every_flavor
+def test_a_restored_method_takes_the_same_next_step(name: str, flavor: str):
+    first, batch = flavored(name, flavor), make_batch()
     start = warm_steps(first)
     for index in (start, start + 1):
         train_step(first, optimizer(first), index, batch)
-    second = build(name)
+    second = flavored(name, flavor)
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     losses = [train_step(m, optimizer(m), start + 2, make_batch(1)) for m in (first, second)]
     assert losses[0] == losses[1]
@@ -129,18 +151,20 @@ def test_a_restored_method_takes_the_same_next_step(name: str):
 
 
 @every_method
-def test_equal_seeds_give_equal_steps(name: str):
+@every_flavor
+def test_equal_seeds_give_equal_steps(name: str, flavor: str):
     runs = []
     for _ in range(2):
-        method = build(name)
+        method = flavored(name, flavor)
         sgd, start = optimizer(method), warm_steps(method)
         runs.append([train_step(method, sgd, start + k, make_batch(k)) for k in range(2)])
     assert runs[0] == runs[1]
 
 
 @every_method
-def test_the_evaluated_network_answers_for_every_class(name: str):
-    method = build(name).eval()
+@every_flavor
+def test_the_evaluated_network_answers_for_every_class(name: str, flavor: str):
+    method = flavored(name, flavor).eval()
     for epoch in range(EPOCHS):
         kind, network = method.evaluated(epoch)
         assert kind in ("student", "teacher")
@@ -150,8 +174,9 @@ def test_the_evaluated_network_answers_for_every_class(name: str):
 
 
 @every_method
-def test_labels_that_are_all_ignored_give_no_supervised_loss_and_no_nan(name: str):
-    method, batch = build(name), make_batch()
+@every_flavor
+def test_labels_that_are_all_ignored_give_no_supervised_loss_and_no_nan(name: str, flavor: str):
+    method, batch = flavored(name, flavor), make_batch()
     void = torch.full_like(batch.labeled_mask, CLASSES.ignore_index)
     losses = train_step(method, optimizer(method), warm_steps(method), batch._replace(labeled_mask=void))
     assert losses["supervised"] == 0

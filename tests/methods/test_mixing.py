@@ -49,3 +49,24 @@ def test_inside_its_box_an_image_shows_the_next_one_and_the_last_one_shows_the_f
             for x in range(5):
                 source = (b + 1) % 3 if inside[b, y, x] else b
                 assert torch.equal(mixed[b, ..., y, x], batch[source, ..., y, x])
+
+
+def test_no_group_sees_another_groups_images():
+    batch = torch.arange(6.0)[:, None, None].expand(6, 4, 5)
+    everywhere = torch.ones(6, 4, 5, dtype=torch.bool)
+    partners = {
+        groups: paste_neighbor(everywhere, batch, groups)[:, 0, 0].tolist() for groups in (1, 2, 3, 6)
+    }
+    assert partners == {
+        1: [1, 2, 3, 4, 5, 0],
+        2: [1, 2, 0, 4, 5, 3],
+        3: [1, 0, 3, 2, 5, 4],
+        6: [0, 1, 2, 3, 4, 5],
+    }
+
+
+def test_groups_are_mixed_as_if_each_were_a_batch():
+    generator = torch.Generator().manual_seed(0)
+    batch, inside = torch.rand(6, 3, 8, 8, generator=generator), half_area_boxes(6, 8, 8, generator)
+    alone = [paste_neighbor(i, b) for i, b in zip(inside.chunk(3), batch.chunk(3), strict=True)]
+    assert torch.equal(paste_neighbor(inside, batch, 3), torch.cat(alone))

@@ -6,15 +6,26 @@ import numpy as np
 import pytest
 import torch
 from losses import reference
-from methods.training import CLASSES, EPOCHS, at, build, make_batch, optimizer, train_step, warm_steps
+from methods.training import (
+    CLASSES,
+    EPOCHS,
+    at,
+    build,
+    make_batch,
+    optimizer,
+    spy,
+    train_step,
+    warm_steps,
+    watch,
+)
 from torch import Tensor
 
 from u2pl.errors import UsageError
 from u2pl.losses import contrastive, partition
 from u2pl.losses.memory_bank import MemoryBank
 from u2pl.methods import Classes
-from u2pl.methods.u2pl import U2PL, at_corners, rows
-from u2pl.models.deeplab import Output, upsample
+from u2pl.methods.u2pl import U2PL, aligned, rows
+from u2pl.models.deeplab import upsample
 
 
 def u2pl(**overrides: object) -> U2PL:
@@ -28,7 +39,10 @@ def u2pl(**overrides: object) -> U2PL:
 
 
 def trained(**overrides: object) -> U2PL:
-    """After a few supervised steps, with a teacher that is more certain than they would make it."""
+    """After a few supervised steps, with a teacher that is more certain than they would make it.
+
+    The first step behind the warm start would make it the student's copy again: look at the second one.
+    """
     method = u2pl(**overrides)
     sgd = optimizer(method, lr=0.05)
     for index in range(4):
@@ -44,7 +58,7 @@ class Reconstruction:
 
     def __init__(self, method: U2PL, negatives: str = "unreliable"):
         s, batch, ignore = method.settings, make_batch(), CLASSES.ignore_index
-        self.step = at(warm_steps(method))
+        self.step = at(warm_steps(method) + 1)
         with torch.no_grad():
             output = method.teacher(torch.cat([batch.labeled_image, batch.unlabeled_image]))
             large = rows(upsample(output.logits[2:], (32, 32)).softmax(1)).double().tolist()
@@ -54,28 +68,27 @@ class Reconstruction:
         entropy = [reference.entropy(p) for p in large]
         alpha = reference.alpha_t(s.alpha0, self.step.epoch, EPOCHS)
         gamma = float(np.percentile(entropy, 100 * (1 - alpha)))
-        pseudo = [reference.pseudo_label(p, gamma, ignore) for p in large]
+        pseudo = [reference.pseudo_label(p, h, gamma, ignore) for p, h in zip(large, entropy, strict=True)]
         label = corners(batch.labeled_mask) + corners(torch.tensor(pseudo))
         high = corners(torch.tensor(entropy, dtype=torch.float64))
-        low = float(np.percentile(high, 100 * alpha))
+        low = float(np.percentile(entropy, 100 * alpha))
         chosen = [{"unreliable": h > gamma, "reliable": h < low, "all": True}[negatives] for h in high]
 
         half, self.classes = len(high), range(CLASSES.count)
-        self.anchors = [reference.anchors(label, prob, s.delta_p, c) for c in self.classes]
+        labeled, chosen = [True] * half + [False] * half, [False] * half + chosen
+        self.anchors = [reference.all_anchors(label, prob, labeled, s.delta_p, c) for c in self.classes]
         self.negatives = [
-            reference.labeled_negatives(label[:half], prob[:half], s.r_l, c)
-            + [half + j for j in reference.unlabeled_negatives(chosen, prob[half:], s.r_l, s.r_h, c)]
-            for c in self.classes
+            set(reference.negatives(label, prob, labeled, chosen, s.r_l, s.r_h, c)) for c in self.classes
         ]
         self.at_a_threshold = {
             half + j for j, h in enumerate(high) if min(abs(h - gamma), abs(h - low)) < 1e-6
         }
         """Pixels that single precision may put on the other side."""
 
-    def agree(self, mask: Tensor, expected: list[list[int]]) -> bool:
-        """Whether a (P, C) mask holds the expected pixels of every class, but for rounding."""
+    def agree(self, mask: Tensor, expected: list[set[int]]) -> bool:
+        """Whether a (C, P) mask holds the expected pixels of every class, but for rounding."""
         return all(
-            set(mask[:, c].nonzero().flatten().tolist()) ^ set(expected[c]) <= self.at_a_threshold
+            set(mask[c].nonzero().flatten().tolist()) ^ expected[c] <= self.at_a_threshold
             for c in self.classes
         )
 
@@ -84,19 +97,6 @@ def corners(values: Tensor) -> list:
     """Of two maps of 32 x 32, in one row, the values at 8 x 8 points whose outermost are the corners."""
     at = torch.linspace(0, 31, 8).round().long()
     return values.reshape(2, 32, 32)[:, at][:, :, at].flatten().tolist()
-
-
-def spy(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> list[tuple]:
-    """Everything `owner.name` is called with from now on; it still does its work."""
-    calls: list[tuple] = []
-    original = getattr(owner, name)
-
-    def call(*arguments, **named):
-        calls.append((*arguments, *named.values()))
-        return original(*arguments, **named)
-
-    monkeypatch.setattr(owner, name, call)
-    return calls
 
 
 @pytest.mark.parametrize("negatives", ["unreliable", "reliable", "all"])
@@ -121,30 +121,36 @@ def test_the_contrastive_loss_is_equation_4_on_what_was_drawn(monkeypatch: pytes
     pushed = spy(monkeypatch, MemoryBank, "push")
     centred = spy(monkeypatch, contrastive, "centers")
     drawn = spy(monkeypatch, contrastive, "info_nce")
-    students: list[Output] = []
-    method.student.register_forward_hook(lambda module, inputs, output: students.append(output))
-    loss = method.step(make_batch(), at(warm_steps(method))).losses["contrastive"]
+    averaged = spy(monkeypatch, contrastive, "mean_over_classes")
+    students = watch(method.student)
+    loss = method.step(make_batch(), at(warm_steps(method) + 1)).losses["contrastive"]
 
-    z_teacher, z_student = pushed[0][1].tolist(), rows(students[0].representation).tolist()
-    anchor, positive, negative, use, tau = drawn[0]
+    ((_, z_PD, negative_CP),) = pushed
+    z_teacher, z_student = z_PD.tolist(), rows(students[0].output.representation).tolist()
+    ((anchor, positive, table, index, tau),) = drawn
+    negative = table[index]
+    ((_, use, divisor),) = averaged
     assert anchor.shape == (4, method.settings.M, 8)
     assert negative.shape == (4, method.settings.M, method.settings.N, 8)
+    assert divisor == 4
+    assert use.sum() > 1
     for c, capacity in enumerate(method.bank.capacity_C.tolist()):
-        candidates = centred[0][1][:, c].nonzero().flatten().tolist()
-        queue = deque((tuple(z_teacher[j]) for j in pushed[0][2][:, c].nonzero().flatten()), maxlen=capacity)
+        candidates = centred[0][1][c].nonzero().flatten().tolist()
+        queue = deque((tuple(z_teacher[j]) for j in negative_CP[c].nonzero().flatten()), maxlen=capacity)
         assert use[c].item() == bool(candidates and queue)
         if use[c]:
             assert positive[c].tolist() == pytest.approx(reference.center(z_teacher, candidates), abs=1e-5)
             assert {tuple(a) for a in anchor[c].tolist()} <= {tuple(z_student[j]) for j in candidates}
             assert {tuple(n) for n in negative[c].flatten(0, 1).tolist()} <= set(queue)
-    expected = reference.info_nce(anchor.tolist(), positive.tolist(), negative.tolist(), use.tolist(), tau)
+    drawn_rows = (anchor.tolist(), positive.tolist(), negative.tolist(), use.tolist())
+    expected = reference.contrast(reference.joint, *drawn_rows, tau)
     assert expected > 0
     assert loss.item() == pytest.approx(method.settings.lambda_c * expected, rel=1e-5)
 
 
 def test_the_contrastive_loss_moves_the_student_and_neither_the_classifier_nor_the_teacher():
     method = trained()
-    method.step(make_batch(), at(warm_steps(method))).losses["contrastive"].backward()
+    method.step(make_batch(), at(warm_steps(method) + 1)).losses["contrastive"].backward()
     assert method.student.representer[-1].weight.grad.abs().sum() > 0
     assert method.student.backbone.stem[0].weight.grad.abs().sum() > 0
     assert all(p.grad is None for p in method.student.classifier.parameters())
@@ -162,8 +168,10 @@ def test_without_a_single_reliable_pixel_training_goes_on():
 def test_with_alpha_0_of_0_unlabelled_pixels_are_no_negatives(monkeypatch: pytest.MonkeyPatch):
     method = trained(alpha0=0)
     pushed = spy(monkeypatch, MemoryBank, "push")
-    result = method.step(make_batch(), at(warm_steps(method)))
-    assert pushed[0][2][len(pushed[0][2]) // 2 :].sum() == 0
+    result = method.step(make_batch(), at(warm_steps(method) + 1))
+    negative_CP = pushed[0][2]
+    assert negative_CP[:, negative_CP.shape[1] // 2 :].sum() == 0
+    assert negative_CP.any()
     assert result.health["reliable/share"].item() > 0.99
 
 
@@ -186,14 +194,17 @@ def test_cutmix_mixes_images_labels_and_entropies_with_the_same_boxes(monkeypatc
     assert swapped.float().mean(dim=(1, 2)).tolist() == pytest.approx([0.5, 0.5], abs=0.05)
 
 
-def test_the_mixed_labels_belong_to_the_mixed_pixels():
+def test_all_that_is_known_of_a_pixel_is_mixed_with_it():
     method = build("cutmix", cutmix_probability=1)
     batch = make_batch()
-    pseudo, _ = method.pseudo_labels(batch.unlabeled_image, 0.2)
+    batch = batch._replace(unlabeled_valid=torch.rand(2, 32, 32) < 0.5)
+    pseudo = method.pseudo_labels(batch)
     mixed = method.augmented(pseudo, at(5))
     swapped = (mixed.image == pseudo.image.roll(-1, 0)).all(dim=1)
-    assert torch.equal(mixed.label, torch.where(swapped, pseudo.label.roll(-1, 0), pseudo.label))
-    assert torch.equal(mixed.entropy, torch.where(swapped, pseudo.entropy.roll(-1, 0), pseudo.entropy))
+    assert swapped.float().mean().item() == pytest.approx(0.5, abs=0.05)
+    assert len(pseudo) == 5
+    for before, after in zip(pseudo[1:], mixed[1:], strict=True):
+        assert torch.equal(after, torch.where(swapped, before.roll(-1, 0), before))
 
 
 def test_the_teacher_copies_the_student_in_the_warm_start_and_then_follows_ever_slower():
@@ -235,15 +246,19 @@ def test_ranks_that_leave_no_negative_are_refused_with_a_setting_that_works(clas
 
 def test_labels_are_taken_at_the_points_on_which_features_lie_when_corners_are_aligned():
     label = torch.arange(9 * 13).reshape(1, 9, 13)
-    small = at_corners(label, torch.Size((3, 4)))
+    small = aligned(label, torch.Size((3, 4)))
     assert small[0].tolist() == [[0, 4, 8, 12], [52, 56, 60, 64], [104, 108, 112, 116]]
     assert torch.allclose(upsample(small[None].double(), (9, 13))[0], label.double())
 
 
 def test_gamma_is_taken_over_the_whole_batch_and_not_image_by_image():
     method = trained()
-    _, gamma = method.pseudo_labels(make_batch().unlabeled_image, 0.2)
+    pseudo = method.pseudo_labels(make_batch())
+    gamma = method.threshold(pseudo, 0.8)
     with torch.no_grad():
         logits = method.teacher(make_batch().unlabeled_image, represent=False).logits
     entropy = partition.entropy(upsample(logits, (32, 32)).softmax(1))
-    assert gamma.item() == pytest.approx(entropy.flatten().double().quantile(0.8).item(), abs=1e-6)
+    assert gamma.shape == (2, 1, 1)
+    assert gamma.flatten().tolist() == pytest.approx(
+        [entropy.flatten().double().quantile(0.8).item()] * 2, abs=1e-6
+    )

@@ -1,15 +1,19 @@
-"""A tiny method, a batch of coloured squares, and a training loop of four lines."""
+"""A tiny method, a batch of coloured squares, a training loop of four lines, and ways to watch it work."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
+import pytest
 import torch
 from engine.tiny import make_project
-from torch import Tensor
+from torch import Tensor, nn
 
 from u2pl import methods
 from u2pl.data.loader import Batch
 from u2pl.methods import Classes, Method, Step
+from u2pl.methods.mt import MeanTeacher, Scene
+from u2pl.models.deeplab import Output
 from u2pl.settings import Params, RunSpec
 
 CLASSES = Classes(4, ignore_index=255, background=True)
@@ -27,15 +31,18 @@ def build(name: str, classes: Classes = CLASSES, **overrides: object) -> Method:
     return methods.create(name, classes, resolved.recipe, resolved.hyper).train()
 
 
-def make_batch(seed: int = 0, classes: int = CLASSES.count, size: int = 32) -> Batch:
-    """Two labelled and two unlabelled images of four squares, whose colours tell their classes."""
+def make_batch(seed: int = 0, classes: int = CLASSES.count, size: int = 32, images: int = 2) -> Batch:
+    """As many labelled as unlabelled images of four squares, whose colours tell their classes."""
     generator = torch.Generator().manual_seed(seed)
-    mask = torch.randint(0, classes, (4, 2, 2), generator=generator)
+    mask = torch.randint(0, classes, (2 * images, 2, 2), generator=generator)
     mask = mask.repeat_interleave(size // 2, 1).repeat_interleave(size // 2, 2)
     colors = torch.randn(classes, 3, generator=torch.Generator().manual_seed(99))
-    image = colors[mask].permute(0, 3, 1, 2) + 0.2 * torch.randn(4, 3, size, size, generator=generator)
+    image = colors[mask].permute(0, 3, 1, 2) + 0.2 * torch.randn(
+        2 * images, 3, size, size, generator=generator
+    )
     mask[:, :1] = CLASSES.ignore_index
-    return Batch(image[:2], mask[:2], image[2:], mask[2:])
+    valid = torch.ones_like(mask[images:], dtype=torch.bool)
+    return Batch(image[:images], mask[:images], image[images:], mask[images:], valid)
 
 
 def at(index: int) -> Step:
@@ -62,3 +69,41 @@ def train_step(method: Method, sgd: torch.optim.SGD, index: int, batch: Batch) -
 def warm_steps(method: Method) -> int:
     """Steps before the unlabelled images count; 0 for a method without a warm start."""
     return getattr(method.settings, "warm_start_epochs", 0) * EPOCH_STEPS
+
+
+def spy(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> list[tuple]:
+    """Everything `owner.name` is called with from now on; it still does its work."""
+    calls: list[tuple] = []
+    original = getattr(owner, name)
+
+    def call(*arguments, **named):
+        calls.append((*arguments, *named.values()))
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(owner, name, call)
+    return calls
+
+
+class Pass(NamedTuple):
+    """One look of a network at some images."""
+
+    training: bool
+    image: Tensor
+    output: Output
+
+
+def watch(network: nn.Module) -> list[Pass]:
+    """All that a network does from now on."""
+    passes: list[Pass] = []
+    network.register_forward_hook(
+        lambda module, inputs, output: passes.append(Pass(module.training, inputs[0], output))
+    )
+    return passes
+
+
+def scene_of(method: MeanTeacher, batch: Batch, step: Step, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """All that one step finds out."""
+    with monkeypatch.context() as patch:
+        calls = spy(patch, type(method), "more")
+        method.step(batch, step)
+    return calls[0][1]

@@ -55,6 +55,18 @@ def test_a_residual_block_starts_as_the_identity():
     assert stage[1].bn2.weight.eq(0).all()
 
 
+@pytest.mark.parametrize("name", ["resnet10", "resnet18", "resnet50"])
+def test_a_residual_block_may_start_at_work_and_the_other_weights_are_the_same(name: str):
+    started = {}
+    for zero in (True, False):
+        torch.manual_seed(0)
+        started[zero] = Backbone(name, zero_init_residual=zero).state_dict()
+    differing = {key for key in started[True] if not torch.equal(started[True][key], started[False][key])}
+    norm = "bn3.weight" if name == "resnet50" else "bn2.weight"
+    assert differing == {key for key in started[True] if key.endswith(norm)}
+    assert all(started[False][key].eq(1).all() for key in differing)
+
+
 def test_equal_seeds_give_equal_weights():
     networks = []
     for _ in range(2):

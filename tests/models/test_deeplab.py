@@ -2,19 +2,18 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from engine.tiny import TINY
+import yaml
+from engine.tiny import REPOSITORY, TINY
 from torch import nn
 
 from u2pl.models.deeplab import ASPP, DeepLabV3Plus, upsample
 from u2pl.settings import Recipe
 
+DEFAULTS = yaml.safe_load((REPOSITORY / "params.yaml").read_text())["recipe"]
+
 
 def recipe(**changed) -> Recipe:
-    return Recipe.model_validate(
-        {k: v for k, v in TINY.items() if k != "overrides"}
-        | {"weights": "none", "resize": 1, "momentum": 0.9, "weight_decay": 1e-4, "poly_power": 0.9}
-        | changed
-    )
+    return Recipe.model_validate({k: (DEFAULTS | TINY | changed)[k] for k in Recipe.model_fields})
 
 
 @pytest.mark.parametrize("backbone", ["resnet10", "resnet18", "resnet50"])
@@ -51,7 +50,7 @@ def test_behind_bfloat16_the_outputs_are_float32():
 
 
 def test_the_pyramid_is_the_pooled_image_1x1_and_3x3_at_12_24_36():
-    aspp = ASPP(6, 4)
+    aspp = ASPP(6, 4, dropout=0.1)
     first = [branch[0] for branch in (aspp.pool, *aspp.branches)]
     assert [conv.kernel_size[0] for conv in first] == [1, 1, 3, 3, 3]
     assert [conv.dilation[0] for conv in first] == [1, 1, 12, 24, 36]
@@ -60,7 +59,8 @@ def test_the_pyramid_is_the_pooled_image_1x1_and_3x3_at_12_24_36():
 
 def test_the_pooled_branch_sees_the_whole_image():
     """The convolutions reach at most 37 pixels far; a change 60 away is felt through the pool alone."""
-    aspp = ASPP(1, 2).eval()
+    torch.manual_seed(0)  # of two channels alone, or by bad luck, the change may meet a dead ReLU
+    aspp = ASPP(1, 32, dropout=0.1).eval()
     x = torch.zeros(1, 1, 1, 64)
     changed = x.clone()
     changed[..., 63] = 100
@@ -82,6 +82,33 @@ def test_a_head_is_two_conv_bn_relu_blocks_that_halve_512_channels_and_a_classif
         head = DeepLabV3Plus(21, recipe(width=256, representation=256), representation=True).representer
     shapes = [(m.in_channels, m.out_channels) for m in head.modules() if isinstance(m, nn.Conv2d)]
     assert shapes == [(512, 256), (256, 256), (256, 256)]
+
+
+def dropouts(network: nn.Module) -> list[float]:
+    return [module.p for module in network.modules() if isinstance(module, nn.Dropout2d)]
+
+
+def test_channels_are_dropped_behind_the_pyramid_and_twice_in_each_head():
+    network = DeepLabV3Plus(3, recipe(), representation=True)
+    parts = (network.aspp, network.classifier, network.representer)
+    assert [dropouts(part) for part in parts] == [[0.1], [0.1, 0.1], [0.1, 0.1]]
+    assert len(dropouts(network)) == 5
+    assert dropouts(DeepLabV3Plus(3, recipe(dropout=0.3), representation=True)) == [0.3] * 5
+
+
+@pytest.mark.parametrize(("dropout", "equal"), [(0.0, True), (0.5, False)])
+def test_without_dropout_two_passes_in_training_mode_agree(dropout: float, equal: bool):
+    network, image = (
+        DeepLabV3Plus(3, recipe(dropout=dropout), representation=False),
+        torch.randn(2, 3, 32, 32),
+    )
+    assert torch.equal(network(image).logits, network(image).logits) == equal
+
+
+@pytest.mark.parametrize("zero", [True, False])
+def test_the_recipe_decides_whether_residual_blocks_start_as_the_identity(zero: bool):
+    block = DeepLabV3Plus(3, recipe(zero_init_residual=zero), representation=False).backbone.layer4[0]
+    assert bool(block.bn2.weight.eq(0).all()) == zero
 
 
 @dataclass

@@ -1,3 +1,5 @@
+import csv
+import json
 import re
 import subprocess
 import sys
@@ -5,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
 import pytest
-from fabricated import write_results
+from fabricated import street_plan, write_results
 
 from u2pl.planning import resolve
 from u2pl.project import Project
@@ -48,7 +50,7 @@ def outline(text: str) -> Outline:
 
 
 def test_the_page_needs_nothing_but_itself(project: Project) -> None:
-    plan = resolve(project, "camvid")
+    plan = street_plan(project)
     write_results(project, plan)
     parsed = outline(page.html(plan, collect_all(project, plan)))
     assert all(address.startswith(("#", "data:image/png")) for address in parsed.addresses)
@@ -71,10 +73,10 @@ def test_the_page_holds_headline_tables_curves_classes_examples_and_runs(project
 
 
 def test_the_headline_admits_that_the_baseline_won(project: Project) -> None:
-    plan = resolve(project, "camvid")
+    plan = street_plan(project)
     write_results(project, plan)
     metrics = project.root / "results/table1/camvid-1_8-suponly-s0/metrics.json"
-    metrics.write_text(metrics.read_text().replace('"last": 45.0', '"last": 99.0'))
+    metrics.write_text(metrics.read_text().replace('"reported": 45.0', '"reported": 99.0'))
     (sentence,) = page.headline(collect(project, plan, "table1"))
     assert sentence.endswith("SupOnly is best with 99.00 % mIoU.")
 
@@ -92,7 +94,7 @@ def test_a_page_without_any_finished_run_says_so(project: Project) -> None:
 def test_a_label_cannot_smuggle_markup_into_the_page(project: Project) -> None:
     path = project.pipelines / "tables/table1.yaml"
     path.write_text(path.read_text().replace("label: MT", "label: <script>$x"))
-    plan = resolve(project, "camvid")
+    plan = street_plan(project)
     write_results(project, plan)
     text = page.html(plan, collect_all(project, plan))
     outline(text)
@@ -101,19 +103,51 @@ def test_a_label_cannot_smuggle_markup_into_the_page(project: Project) -> None:
 
 
 def test_the_same_results_give_the_same_page(project: Project) -> None:
-    plan = resolve(project, "camvid")
+    plan = street_plan(project)
     write_results(project, plan)
     assert page.html(plan, collect_all(project, plan)) == page.html(plan, collect_all(project, plan))
 
 
 def test_results_without_history_or_samples_still_give_a_page(project: Project) -> None:
-    plan = resolve(project, "camvid")
+    plan = street_plan(project)
     write_results(project, plan)
     for file in [*project.root.rglob("history.csv"), *project.root.rglob("*.prediction.png")]:
         file.unlink()
     text = page.html(plan, collect_all(project, plan))
     assert "<svg xmlns" not in text
     assert "<img" not in text
+
+
+def test_curves_have_points_only_where_an_epoch_was_validated(project: Project) -> None:
+    plan = street_plan(project)
+    write_results(project, plan)
+    for file in project.root.rglob("history.csv"):
+        rows = list(csv.DictReader(file.read_text().splitlines()))
+        for row in rows:
+            row["val/miou"] = row["val/miou"] if int(row["epoch"]) in (4, 8, 12) else ""
+        with file.open("w", newline="") as out:
+            writer = csv.DictWriter(out, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    (panel,) = page.panels(collect(project, plan, "table1"), page.VALIDATION, "mIoU (%)")
+    assert {tuple(line.epochs) for line in panel.lines} == {(4, 8, 12)}
+    assert page.html(plan, collect_all(project, plan)).count("<svg xmlns") == 3
+
+
+def test_runs_reported_by_their_best_epoch_are_compared_and_listed_by_it(project: Project) -> None:
+    plan = street_plan(project)
+    write_results(project, plan)
+    for file in project.root.rglob("metrics.json"):
+        metrics = json.loads(file.read_text())
+        metrics["miou"]["reported"] = metrics["miou"]["best"]
+        metrics["protocol"]["checkpoint"] = "best"
+        metrics["flavor"] = "released"
+        file.write_text(json.dumps(metrics))
+    text = page.html(plan, collect_all(project, plan))
+    assert "U²PL (w/ CutMix) is best with 52.25 % mIoU" in text
+    assert "camvid-1_8-u2pl-s0: 52.25 % (best of 12 epochs)" in text
+    assert "<span>last</span><span>51.00 %</span>" in text
+    assert "<span>flavour</span><span>released</span>" in text
 
 
 def test_an_svg_takes_its_text_colour_from_the_page_and_is_well_formed() -> None:

@@ -3,7 +3,7 @@ import io
 import json
 
 import pytest
-from fabricated import write_result, write_results
+from fabricated import street_plan, write_result, write_results
 
 from u2pl.errors import UsageError, UserError
 from u2pl.planning import ActivePlan, resolve
@@ -21,7 +21,7 @@ def view(project: Project, plan: ActivePlan, table: str) -> View:
     return View(collect(project, plan, table))
 
 
-def test_a_cell_is_the_last_miou_and_the_best_of_its_split_is_bold(project: Project) -> None:
+def test_a_cell_is_the_reported_miou_and_the_best_of_its_split_is_bold(project: Project) -> None:
     plan = resolve(project, "demo")
     write_results(project, plan)
     text = markdown(view(project, plan, "table1"))
@@ -90,6 +90,25 @@ def test_a_cell_measured_in_another_way_carries_a_mark_that_a_footnote_explains(
     assert "<sup>a</sup> whole image, student network, last checkpoint" in text
 
 
+def test_a_cell_is_the_mean_of_what_its_runs_are_reported_by(project: Project) -> None:
+    plan = plan_file(
+        project, "two", "{dataset: shapes, seeds: [0, 1], tables: {table1: {splits: {classic-1/8: 1/8}}}}"
+    )
+    for seed, reported in enumerate((50.0, 52.0)):
+        folder = project.root / f"results/table1/shapes-1_8-mt-s{seed}"
+        miou = {"reported": reported, "last": 40.0, "best": reported, "best_epoch": 3}
+        protocol = {"evaluation": "whole image", "network": "teacher", "checkpoint": "best"}
+        write_result(folder, last=40.0, split="1/8", method="mt", seed=seed, miou=miou, protocol=protocol)
+    table = view(project, plan, "table1")
+    assert "51.00 ± 1.41" in markdown(table)
+    assert "whole image, teacher network, best checkpoint" in table.caption
+    lines = [line for line in csv.DictReader(io.StringIO(long_csv(table))) if line["run"]]
+    assert [(line["reported"], line["last"], line["best"], line["mean"]) for line in lines] == [
+        ("50.0000", "40.0000", "50.0000", "51.0000"),
+        ("52.0000", "40.0000", "52.0000", "51.0000"),
+    ]
+
+
 def test_a_cell_with_fewer_seeds_than_the_table_says_how_many(project: Project) -> None:
     plan = plan_file(
         project, "two", "{dataset: shapes, seeds: [0, 1], tables: {table1: {splits: {classic-1/8: 1/8}}}}"
@@ -122,7 +141,7 @@ def test_latex_escapes_percent_signs_and_writes_symbols_as_commands(project: Pro
 
 
 def test_writing_a_table_gives_three_files_under_the_plans_reports_folder(project: Project) -> None:
-    plan = resolve(project, "camvid")
+    plan = street_plan(project)
     paths = write(project, plan.reports, collect(project, plan, "1"))
     assert paths == [f"reports/camvid/tables/table1.{suffix}" for suffix in ("md", "csv", "tex")]
     assert all((project.root / path).stat().st_size for path in paths)

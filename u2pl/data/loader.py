@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from u2pl.data.prepared import Split
-from u2pl.data.transforms import augment, normalise, resize_image, resize_mask
+from u2pl.data.transforms import augment, center_crop, normalise, resize_image, resize_mask
 from u2pl.errors import UserError
 from u2pl.settings import Recipe
 
@@ -36,6 +37,8 @@ class Batch(NamedTuple):
     unlabeled_image: Tensor | None
     unlabeled_truth: Tensor | None
     """Masks of unlabelled images, ignored pixels where there is none: to measure with, never to train on."""
+    unlabeled_valid: Tensor | None
+    """bool (B, crop, crop), False on padding that is to take no part."""
 
 
 class Batches:
@@ -43,6 +46,10 @@ class Batches:
 
     Position p of a stream is image p mod n of an endless sequence of seeded permutations of its n images,
     augmented with a generator seeded by (seed, stream, p). Step k takes positions k x batch onwards.
+
+    Over-sampled (recipe.labeled_order), and beside unlabelled images, the n images of the labelled stream are a
+    multiset: the list is repeated until it is at least as long as the unlabelled one, and as many entries as that
+    has are drawn, once for the run.
     """
 
     def __init__(
@@ -64,7 +71,7 @@ class Batches:
         check_counts(split, recipe.batch, unlabeled)
         self._positions = _Positions(range(start_step, end_step), recipe.batch, unlabeled)
         self._loader = DataLoader(
-            _Views(split, recipe, seed, CACHE_BYTES // max(1, workers)),
+            _Views(split, recipe, seed, unlabeled, CACHE_BYTES // max(1, workers)),
             batch_sampler=self._positions,
             collate_fn=_collate,
             num_workers=workers,
@@ -125,6 +132,7 @@ class _View(NamedTuple):
     stream: int
     image: Tensor
     mask: Tensor
+    valid: Tensor
 
 
 class _Unreadable(NamedTuple):
@@ -146,15 +154,24 @@ def _collate(views: list[_View | _Unreadable]) -> Batch | _Unreadable:
         torch.stack([view.mask for view in labeled]),
         torch.stack([view.image for view in unlabeled]) if unlabeled else None,
         torch.stack([view.mask for view in unlabeled]) if unlabeled else None,
+        torch.stack([view.valid for view in unlabeled]) if unlabeled else None,
     )
 
 
 class _Views(Dataset[_View | _Unreadable]):
     """Augmented images by stream and position."""
 
-    def __init__(self, split: Split, recipe: Recipe, seed: int, cache_bytes: int):
-        self.names = (split.labeled, split.unlabeled)
+    def __init__(self, split: Split, recipe: Recipe, seed: int, unlabeled: bool, cache_bytes: int):
+        labeled = split.labeled
+        if unlabeled and recipe.labeled_order == "oversampled":
+            labeled = _oversampled(labeled, len(split.unlabeled), seed)
+        self.names = (labeled, split.unlabeled)
         self.recipe, self.seed, self.ignore_index = recipe, seed, split.ignore_index
+        # Nothing is known about what lies beyond an unlabelled image: its padding has no truth to measure with.
+        self.padding_label = (
+            0 if recipe.padding_label == "class0" else split.ignore_index,
+            split.ignore_index,
+        )
         self.pictures = _Pictures(split, recipe.resize, cache_bytes)
 
     def __getitem__(self, key: Key) -> _View | _Unreadable:
@@ -173,9 +190,17 @@ class _Views(Dataset[_View | _Unreadable]):
             crop=self.recipe.crop,
             scale=self.recipe.scale,
             ignore_index=self.ignore_index,
+            padding_label=self.padding_label[stream],
             rng=np.random.default_rng([self.seed, stream, position]),
         )
-        return _View(stream, *view)
+        valid = torch.ones_like(view.inside) if self.recipe.padding_unlabeled == "use" else view.inside
+        return _View(stream, view.image, view.mask, valid)
+
+
+def _oversampled(names: list[str], count: int, seed: int) -> list[str]:
+    """`count` names, drawn without replacement from the list repeated until it has as many (released code)."""
+    repeated = names * ceil(count / len(names))
+    return [repeated[k] for k in _permutation((seed, LABELED, 0, 2), len(repeated))[:count]]
 
 
 @lru_cache(maxsize=8)
@@ -206,10 +231,25 @@ class _Pictures:
 
 
 def validation(split: Split, recipe: Recipe) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Of every validation image the name, the picture at the recipe's size, and the mask at its own.
+    """Of every validation image the name, the picture at the recipe's size, and the mask it is scored by.
 
-    Shapes: float32 (1, 3, H, W), normalised; int64 (H', W').
+    Shapes: float32 (1, 3, H, W), normalised; int64 (H', W'). Of centre crops both are crop x crop, and the
+    picture has the mean colour around it where it is smaller.
     """
     for name in split.val:
         image = normalise(resize_image(split.image(name), recipe.resize))
-        yield name, image[None], torch.from_numpy(split.mask(name).astype(np.int64))
+        if recipe.evaluation == "center":
+            image = center_crop(image, recipe.crop, 0)
+        yield name, image[None], scored_mask(split, recipe, name)
+
+
+def scored_mask(split: Split, recipe: Recipe, name: str) -> Tensor:
+    """The mask a validation image is scored by, int64: whole, at its own size, or the centre crop at the recipe's.
+
+    The padding of a centre crop is ignored, or class 0 where the recipe scores it. A whole image has none.
+    """
+    mask = split.mask(name)
+    if recipe.evaluation == "whole":
+        return torch.from_numpy(mask.astype(np.int64))
+    small = torch.from_numpy(resize_mask(mask, recipe.resize).astype(np.int64))
+    return center_crop(small, recipe.crop, 0 if recipe.score_padding else split.ignore_index)

@@ -25,12 +25,14 @@ def half_area_boxes(count: int, height: int, width: int, generator: torch.Genera
     return inside
 
 
-def paste_neighbor(inside_BHW: Tensor, batch: Tensor) -> Tensor:
-    """Replace each image's pixels inside its box by those of the next image of the batch.
+def paste_neighbor(inside_BHW: Tensor, batch: Tensor, groups: int = 1) -> Tensor:
+    """Replace each image's pixels inside its box by those of the next image of its group, the last's by the first's.
 
     Args:
         inside_BHW: bool, from `half_area_boxes`.
         batch: (B, H, W) or (B, channels, H, W): images, labels or entropies, mixed with the same boxes.
+        groups: equal parts of the batch, none of which sees another's images.
     """
     inside = inside_BHW if batch.dim() == 3 else inside_BHW[:, None]
-    return torch.where(inside, batch.roll(-1, dims=0), batch)
+    neighbor = batch.unflatten(0, (groups, -1)).roll(-1, dims=1).flatten(0, 1)
+    return torch.where(inside, neighbor, batch)

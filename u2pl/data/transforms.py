@@ -1,13 +1,14 @@
 """The paper's weak augmentation (App. A): random scale, flip and crop. Nothing else, no colour jitter."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import pad
 
 MEAN = np.array([123.675, 116.28, 103.53], dtype=np.float32)
 STD = np.array([58.395, 57.12, 57.375], dtype=np.float32)
@@ -34,11 +35,33 @@ def _resized(pixels: NDArray[np.uint8], factor: float, how: Image.Resampling) ->
     return np.array(Image.fromarray(pixels).resize((width, height), how))
 
 
+def center_crop(pixels: Tensor, crop: int, fill: float) -> Tensor:
+    """The crop x crop window at the centre of (..., H, W), with `fill` on both sides where that is smaller.
+
+    Of an odd number of pixels too many or too few, the one more is at the right or at the bottom.
+    """
+    height, width = pixels.shape[-2:]
+    # Rounded towards 0: a negative number of padding pixels cuts that many off.
+    top, left = int((crop - height) / 2), int((crop - width) / 2)
+    return pad(pixels, (left, crop - width - left, top, crop - height - top), value=fill)
+
+
 def random_scale(rng: np.random.Generator, low: float, high: float) -> float:
     """A scale from `low` to `high`: half of the draws below 1, half above (released code)."""
     if low < 1 < high:
         low, high = (low, 1) if rng.random() < 0.5 else (1, high)
     return rng.uniform(low, high)
+
+
+class View(NamedTuple):
+    """An augmented image."""
+
+    image: Tensor
+    """float32 (3, crop, crop), normalised."""
+    mask: Tensor
+    """int64 (crop, crop)."""
+    inside: Tensor
+    """bool (crop, crop), False on padding."""
 
 
 def augment(
@@ -48,13 +71,14 @@ def augment(
     crop: int,
     scale: tuple[float, float],
     ignore_index: int,
+    padding_label: int,
     rng: np.random.Generator,
-) -> tuple[Tensor, Tensor]:
-    """One augmented view: image float32 (3, crop, crop), normalised; mask int64 (crop, crop).
+) -> View:
+    """One augmented view.
 
     Scaled (bilinear, mask nearest), flipped with probability 1/2, padded symmetrically with the mean
-    colour and `ignore_index` where smaller than the crop, cropped at a uniform place. Without
-    a mask all of it is `ignore_index`. Only the pixels inside the crop are computed.
+    colour and `padding_label` where smaller than the crop, cropped at a uniform place. Without
+    a mask the picture is `ignore_index` everywhere. Only the pixels inside the crop are computed.
     """
     factor, flip, place = random_scale(rng, *scale), rng.random() < 0.5, rng.random(2)
     rows, columns = (
@@ -65,10 +89,13 @@ def augment(
         columns = columns.mirrored()
     view = np.zeros((crop, crop, 3), dtype=np.float32)
     view[rows.inside, columns.inside] = (columns.blend(rows.blend(image_HW3, axis=0), axis=1) - MEAN) / STD
-    target = np.full((crop, crop), ignore_index, dtype=np.int64)
-    if mask_HW is not None:
-        target[rows.inside, columns.inside] = mask_HW[np.ix_(rows.nearest, columns.nearest)]
-    return _to_tensor(view), torch.from_numpy(target)
+    target = np.full((crop, crop), padding_label, dtype=np.int64)
+    target[rows.inside, columns.inside] = (
+        ignore_index if mask_HW is None else mask_HW[np.ix_(rows.nearest, columns.nearest)]
+    )
+    inside = np.zeros((crop, crop), dtype=bool)
+    inside[rows.inside, columns.inside] = True
+    return View(_to_tensor(view), torch.from_numpy(target), torch.from_numpy(inside))
 
 
 @dataclass(frozen=True)

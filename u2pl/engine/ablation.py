@@ -91,7 +91,8 @@ def ablate(
         starting: called with (value, run name) before each; returns who is told about its steps.
 
     Returns:
-        One dictionary a value (value, run, miou_last, miou_best), and value -> error for those that failed.
+        One dictionary a value (value, run, miou_reported, miou_last, miou_best), and value -> error for those
+        that failed.
     """
     rows: list[dict[str, Any]] = []
     failed: dict[str, UserError] = {}
@@ -121,8 +122,8 @@ def ablate(
                 raise
             failed[value] = error
             continue
-        miou = metrics["miou"]
-        rows.append({"value": value, "run": path.name, "miou_last": miou["last"], "miou_best": miou["best"]})
+        miou = {f"miou_{key}": metrics["miou"][key] for key in ("reported", "last", "best")}
+        rows.append({"value": value, "run": path.name, **miou})
         write_json(record, {**header, "runs": kept + rows})
     if into is not None and rows:
         write_json(

@@ -1,4 +1,4 @@
-"""Scores a network on a validation set: every image once, whole, at its mask's own resolution."""
+"""Scores a network on a validation set: every image once, whole or its centre crop, as the recipe says."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,9 +14,21 @@ from u2pl.errors import UserError
 from u2pl.models.deeplab import DeepLabV3Plus, upsample
 from u2pl.settings import Recipe
 
-PROTOCOL = "whole image, single scale, mask resolution"
 _BATCH = 8
 _SAMPLES = 3
+
+
+def protocol(recipe: Recipe) -> str:
+    """What `evaluate` does, in the words that stand beside every number."""
+    if recipe.evaluation == "whole":
+        words = ["whole image", "single scale", "mask resolution"]
+    else:
+        resized = "" if recipe.resize == 1 else f" of the image resized by {recipe.resize:g}"
+        padding = "scored as class 0" if recipe.score_padding else "ignored"
+        words = [f"centre crop of {recipe.crop}{resized}", "single scale", f"padding {padding}"]
+    if recipe.absent_iou == "zero":
+        words.append("absent classes as 0")
+    return ", ".join(words)
 
 
 @dataclass
@@ -24,8 +36,10 @@ class Evaluation:
     """The scores of one network."""
 
     confusion: Tensor
+    absent_as_zero: bool = False
+    """Whether a class that nowhere occurs counts in the mean, as 0."""
     samples: dict[str, Tensor] = field(default_factory=dict)
-    """Image name -> predicted classes (H, W), for the images that show the most classes."""
+    """Image name -> predicted classes (H, W) of what is scored of it, for the images that show the most classes."""
 
     def iou(self, classes: list[str]) -> dict[str, float | None]:
         """Class -> IoU in percent, None for a class that nowhere occurs."""
@@ -35,7 +49,7 @@ class Evaluation:
     @property
     def miou(self) -> float:
         """Percent."""
-        return scores.miou(self.confusion)
+        return scores.miou(self.confusion, absent_as_zero=self.absent_as_zero)
 
 
 @torch.no_grad()
@@ -47,7 +61,7 @@ def evaluate(
     was_training = network.training
     network.eval()
     classes = len(split.classes)
-    result = Evaluation(torch.zeros(classes, classes, dtype=torch.int64))
+    result = Evaluation(torch.zeros(classes, classes, dtype=torch.int64), recipe.absent_iou == "zero")
     richest: list[tuple[int, str, Tensor]] = []
     for names, images, masks in _batches(split, recipe):
         logits = network(images.to(device), represent=False).logits

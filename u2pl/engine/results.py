@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from u2pl.data.loader import scored_mask
 from u2pl.data.prepared import Split, open_split
+from u2pl.data.transforms import center_crop, resize_image
 from u2pl.engine.evaluator import Evaluation, evaluate
 from u2pl.errors import UserError, unknown
 from u2pl.files import read_json, write_json
@@ -35,7 +37,7 @@ def run_path(project: Project, name: str) -> Path:
 
 
 def load_network(path: Path, classes: int) -> tuple[DeepLabV3Plus, Recipe]:
-    """The network a finished run is judged by, in evaluation mode, and its recipe.
+    """The network a finished run is reported by, in evaluation mode, and its recipe.
 
     Raises:
         UserError: the run is not finished, or its weights are damaged.
@@ -72,7 +74,7 @@ def train_command(run: dict[str, Any]) -> str:
 
 
 def evaluate_run(project: Project, name: str, into: Path | None = None) -> dict[str, Any]:
-    """Score a finished run's final network and write a results folder.
+    """Score the network a finished run is reported by, and write a results folder.
 
     Args:
         into: folder that receives NAME/ with metrics.json, history.csv and samples/; default: the run's own folder
@@ -87,10 +89,13 @@ def evaluate_run(project: Project, name: str, into: Path | None = None) -> dict[
     network, recipe = load_network(path, len(split.classes))
     result = evaluate(network, split, recipe, keep_samples=True)
     metrics: dict[str, Any] = read_json(path / "metrics.json")
-    metrics["miou"]["last"] = result.miou
+    miou = metrics["miou"]
+    miou["reported"] = result.miou
+    if metrics["protocol"]["checkpoint"] == "last" or miou["best_epoch"] == metrics["epochs"] - 1:
+        miou["last"] = result.miou
     metrics["iou"] = result.iou(split.classes)
     metrics["revision"] = revision(project)
-    write_samples(path / "samples", split, result)
+    write_samples(path / "samples", split, recipe, result)
     if into is not None:
         target = into / run["name"]
         shutil.rmtree(target, ignore_errors=True)
@@ -109,18 +114,30 @@ def revision(project: Project) -> str | None:
         return None
 
 
-def write_samples(folder: Path, split: Split, result: Evaluation) -> None:
-    """Write input, truth and prediction of the images that an evaluation kept, as colour pictures."""
+def write_samples(folder: Path, split: Split, recipe: Recipe, result: Evaluation) -> None:
+    """Write input, truth and prediction of the images that an evaluation kept, as colour pictures.
+
+    They show what was scored: the whole image, or its centre crop.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name, prediction in result.samples.items():
         pictures = {
-            "input": split.image(name),
-            "truth": colored(split.mask(name), split.colors),
-            "prediction": colored(prediction.numpy().astype(np.uint8), split.colors),
+            "input": _scored_image(split, recipe, name),
+            "truth": colored(scored_mask(split, recipe, name).numpy(), split.colors),
+            "prediction": colored(prediction.numpy(), split.colors),
         }
         for kind, picture in pictures.items():
             Image.fromarray(picture).save(folder / f"{slug(name)}.{kind}.png")
+
+
+def _scored_image(split: Split, recipe: Recipe, name: str) -> np.ndarray:
+    """The validation picture, whole, or its centre crop with white padding, (H, W, 3) uint8."""
+    image = split.image(name)
+    if recipe.evaluation == "whole":
+        return image
+    pixels = torch.tensor(resize_image(image, recipe.resize)).permute(2, 0, 1)
+    return center_crop(pixels, recipe.crop, 255).permute(1, 2, 0).numpy()
 
 
 def colored(mask: np.ndarray, colors: list[tuple[int, int, int]]) -> np.ndarray:

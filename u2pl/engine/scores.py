@@ -22,6 +22,7 @@ def iou(confusion_CC: Tensor) -> Tensor:
     return 100 * intersection / union
 
 
-def miou(confusion_CC: Tensor) -> float:
-    """Mean over classes of `iou`, percent; classes without a union do not count."""
-    return float(iou(confusion_CC).nanmean())
+def miou(confusion_CC: Tensor, *, absent_as_zero: bool = False) -> float:
+    """Mean over classes of `iou`, percent; classes without a union do not count, or count as 0."""
+    values = iou(confusion_CC)
+    return float(values.nan_to_num(0).mean() if absent_as_zero else values.nanmean())

@@ -18,7 +18,7 @@ from torch import Tensor
 from u2pl import methods
 from u2pl.data.loader import Batch, Batches, check_counts
 from u2pl.data.prepared import Split, open_split
-from u2pl.engine.evaluator import PROTOCOL, evaluate
+from u2pl.engine.evaluator import Evaluation, evaluate, protocol
 from u2pl.engine.results import write_samples
 from u2pl.engine.run_folder import RunFolder
 from u2pl.errors import Interrupted, UserError
@@ -37,12 +37,15 @@ _CHECKPOINT_SECONDS = 60
 
 _DESCRIPTION = {
     *("name", "dataset", "split", "method", "seed"),
-    *("overrides", "recipe", "hyper", "fingerprint"),
+    *("overrides", "flavor", "recipe", "hyper", "fingerprint"),
 }
 """What metrics.json repeats of run.json."""
 
 Observer = Callable[[str, int, int, Mapping[str, float]], None]
-"""Called with (event, step, steps, metrics) where event is "step" or "epoch", for a progress bar."""
+"""Called with (event, step, steps, metrics) where event is "step" or "epoch", for a progress bar.
+
+Not every epoch has the metrics of a validation.
+"""
 
 
 @dataclass
@@ -80,6 +83,7 @@ def describe(project: Project, spec: RunSpec) -> tuple[ResolvedRun, Split, dict[
         "name": resolved.name,
         **{key: facts[key] for key in ("dataset", "split", "method", "seed")},
         "overrides": dict(spec.overrides),
+        "flavor": resolved.flavor,
         "recipe": facts["recipe"],
         "hyper": facts["hyper"],
         "fingerprint": fingerprint(facts),
@@ -259,25 +263,32 @@ class _Run:
         self._check_finite()
         progress = self.progress
         epoch = progress.step // self.epoch_steps - 1
-        name, network = self.method.evaluated(epoch)
-        last = progress.step == self.steps
-        result = evaluate(network, self.split, self.recipe, keep_samples=last)
-        if last:
-            write_samples(self.folder.path / "samples", self.split, result)
-        metrics = {"val/miou": result.miou}
-        metrics |= {f"val/iou/{k}": v for k, v in result.iou(self.split.classes).items() if v is not None}
+        metrics: dict[str, float] = {}
+        if progress.step == self.steps or (epoch + 1) % self.recipe.validate_every == 0:
+            metrics |= self._validate(epoch)
         metrics |= {f"train/{k}": float(self._stack(v).float().nanmean()) for k, v in self._log.items()}
         metrics["lr"] = self.optimizer.param_groups[0]["lr"]
         metrics["images_per_second"] = self._images_seen() / max(progress.seconds, 1e-9)
         metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
         self._log.clear()
         progress.history.append({"epoch": epoch, "step": progress.step, **metrics})
-        if result.miou > progress.best:
-            progress.best, progress.best_epoch = result.miou, epoch
-            self.folder.save("best.pt", {"network": name, "epoch": epoch, "state": network.state_dict()})
         self.folder.event("epoch", progress.step, epoch, metrics)
         self.folder.write_history(progress.history)
         return metrics
+
+    def _validate(self, epoch: int) -> dict[str, float]:
+        """Score the network of an epoch that has ended; keep it where no validated one before was as good."""
+        progress = self.progress
+        name, network = self.method.evaluated(epoch)
+        last = progress.step == self.steps
+        result = evaluate(network, self.split, self.recipe, keep_samples=last)
+        if last:
+            write_samples(self.folder.path / "samples", self.split, self.recipe, result)
+        if result.miou > progress.best:
+            progress.best, progress.best_epoch = result.miou, epoch
+            self.folder.save("best.pt", {"network": name, "epoch": epoch, "state": network.state_dict()})
+        iou = {f"val/iou/{k}": v for k, v in result.iou(self.split.classes).items() if v is not None}
+        return {"val/miou": result.miou, **iou}
 
     def _stack(self, values: list[Tensor]) -> Tensor:
         """Logged values in one tensor; some lie on the CPU: plain numbers, and what a checkpoint brought back."""
@@ -314,17 +325,30 @@ class _Run:
 
     def _finish(self) -> None:
         progress = self.progress
-        name, network = self.method.evaluated(self.recipe.epochs - 1)
-        self.folder.save("weights.pt", {"network": name, "epoch": self._epoch, "state": network.state_dict()})
-        last = progress.history[-1]
+        epoch, last = self._epoch, progress.history[-1]
+        miou, iou = last["val/miou"], {c: last.get(f"val/iou/{c}") for c in self.split.classes}
+        if self.recipe.checkpoint == "best" and progress.best_epoch != epoch:
+            result, epoch = self._return_to_best()
+            miou, iou = result.miou, result.iou(self.split.classes)
+        name, network = self.method.evaluated(epoch)
+        self.folder.save("weights.pt", {"network": name, "epoch": epoch, "state": network.state_dict()})
         metrics = {
             **{key: value for key, value in self.folder.read("run.json").items() if key in _DESCRIPTION},
-            "protocol": {"evaluation": PROTOCOL, "network": name, "checkpoint": "last"},
+            "protocol": {
+                "evaluation": protocol(self.recipe),
+                "network": name,
+                "checkpoint": self.recipe.checkpoint,
+            },
             "split_source": self.split.manifest["source"],
             "labeled": len(self.split.labeled),
             "unlabeled": len(self.split.unlabeled),
-            "miou": {"last": last["val/miou"], "best": progress.best, "best_epoch": progress.best_epoch},
-            "iou": {c: last.get(f"val/iou/{c}") for c in self.split.classes},
+            "miou": {
+                "reported": miou,
+                "last": last["val/miou"],
+                "best": progress.best,
+                "best_epoch": progress.best_epoch,
+            },
+            "iou": iou,
             "steps": progress.step,
             "epochs": self.recipe.epochs,
             "seconds": round(progress.seconds, 1),
@@ -335,6 +359,25 @@ class _Run:
         # A finished run is never resumed: what only resuming needs is several times its weights.
         for leftover in (*self.folder.path.glob("last.pt*"), *self.folder.path.glob("*.previous")):
             leftover.unlink(missing_ok=True)
+
+    def _return_to_best(self) -> tuple[Evaluation, int]:
+        """Give the method's network the weights of best.pt, score it, and say which epoch they are of.
+
+        Scored again, so that what is reported is true of the weights that are kept: a run killed after best.pt was
+        written repeats the epochs since its checkpoint, on some devices not to the last bit.
+        """
+        best = self.folder.load("best.pt")
+        if best is None:
+            raise UserError(
+                f"{self.folder.path / 'best.pt'}, which the run is to be reported by, is gone. "
+                "Delete that folder to train the run from the beginning."
+            )
+        _, network = self.method.evaluated(best["epoch"])
+        network.load_state_dict(best["state"])
+        result = evaluate(network, self.split, self.recipe, keep_samples=True)
+        write_samples(self.folder.path / "samples", self.split, self.recipe, result)
+        self.progress.best, self.progress.best_epoch = result.miou, best["epoch"]
+        return result, best["epoch"]
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:

@@ -1,106 +1,210 @@
-"""The pixel contrastive loss on unreliable pixels (Sec. 3.3).
+"""The pixel contrastive loss on unreliable pixels (Sec. 3.3), and its binary variant (App. C).
 
 P is every pixel of the step, labelled and unlabelled images in one row, at the heads' resolution.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+_AT_ONCE = 2**19
+"""Numbers of negatives that are held at once; on a CPU they should stay in the cache."""
+_AT_ONCE_ON_GPU = 2**24
 
-def class_order(prob_PC: Tensor) -> Tensor:
-    """O_ij(c): the rank of each class in a pixel's prediction, 0 for the likeliest, (P, C) int64.
 
-    Of two equal probabilities the class with the smaller index comes first.
+def ranks(prob_CP: Tensor) -> Tensor:
+    """O_ij(c): the place of each class in a pixel's prediction, 0 for the likeliest; (C, P) uint8, so C <= 255.
+
+    Of two equal probabilities the class with the smaller index comes first. Counts for each class how
+    many others beat it, which takes less time and memory than sorting every pixel's classes.
     """
-    return prob_PC.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    rank_CP = torch.zeros_like(prob_CP, dtype=torch.uint8)
+    for c in range(len(prob_CP) - 1):
+        beaten = prob_CP[c + 1 :] > prob_CP[c]
+        rank_CP[c] += beaten.sum(dim=0, dtype=torch.uint8)
+        rank_CP[c + 1 :] += ~beaten
+    return rank_CP
 
 
-def anchor_mask(label_P: Tensor, prob_PC: Tensor, delta_p: float) -> Tensor:
-    """Which pixels are candidate anchors of which class, (P, C) bool (Eqs. 9, 10 and 11).
+def label_mask(label_P: Tensor, classes: int) -> Tensor:
+    """Which pixels have which label, (C, P) bool; a label that is no class (ignored) is in no row."""
+    return label_P == torch.arange(classes, device=label_P.device)[:, None]
+
+
+def anchor_mask(label_P: Tensor, prob_CP: Tensor, delta_p: float) -> Tensor:
+    """Which pixels are candidate anchors of which class, (C, P) bool (Eqs. 9, 10 and 11).
 
     Args:
         label_P: true labels of labelled images and pseudo-labels of unlabelled ones; any value that is
             not a class (ignored, unreliable) makes no anchor.
-        prob_PC: the teacher's probabilities.
+        prob_CP: the teacher's probabilities.
         delta_p: probability of its class that an anchor must exceed.
     """
-    return _is_class(label_P, prob_PC.shape[1]) & (prob_PC > delta_p)
+    return label_mask(label_P, len(prob_CP)) & (prob_CP > delta_p)
 
 
-def labeled_negative_mask(label_P: Tensor, order_PC: Tensor, r_l: int) -> Tensor:
-    """n^l_ij(c): pixels of labelled images that are not c but easily taken for it, (P, C) bool (Eq. 14).
+def labeled_negative_mask(label_P: Tensor, rank_CP: Tensor, r_l: int) -> Tensor:
+    """n^l_ij(c): pixels of labelled images that are not c but easily taken for it, (C, P) bool (Eq. 14).
 
     A pixel whose label is no class (ignored) is a negative of none: whether it is c is unknown.
     """
-    classes = order_PC.shape[1]
-    known = (label_P >= 0) & (label_P < classes)
-    return known[:, None] & ~_is_class(label_P, classes) & (order_PC < r_l)
+    classes = len(rank_CP)
+    known_P = (label_P >= 0) & (label_P < classes)
+    return known_P & ~label_mask(label_P, classes) & (rank_CP < r_l)
 
 
-def unlabeled_negative_mask(chosen_P: Tensor, order_PC: Tensor, r_l: int, r_h: int) -> Tensor:
+def unlabeled_negative_mask(chosen_P: Tensor, rank_CP: Tensor, r_l: int, r_h: int) -> Tensor:
     """n^u_ij(c): chosen (unreliable) pixels for which c is unlikely but not among the unlikeliest (Eq. 15).
 
     Args:
         chosen_P: bool; the pixels whose entropy exceeds gamma_t, or another choice for Table 4.
 
     Returns:
-        (P, C) bool.
+        (C, P) bool. With Eqs. 13 and 16, the negatives of class c are the labelled images' pixels of
+        `labeled_negative_mask` and the unlabelled images' pixels of this one.
     """
-    return chosen_P[:, None] & (order_PC >= r_l) & (order_PC < r_h)
+    return chosen_P & (rank_CP >= r_l) & (rank_CP < r_h)
 
 
-def centers(representation_PD: Tensor, anchor_mask_PC: Tensor) -> tuple[Tensor, Tensor]:
+def centers(representation_PD: Tensor, mask_CP: Tensor) -> tuple[Tensor, Tensor]:
     """Mean representation of every class's candidate anchors, z_c^+ (Eq. 12).
 
     Returns:
         (C, D) centres, zero for a class without candidates, and (C,) bool that says which have any.
     """
-    weights = anchor_mask_PC.to(representation_PD.dtype)
-    count_C = weights.sum(dim=0)
-    return weights.T @ representation_PD / count_C.clamp(min=1)[:, None], count_C > 0
+    weights = mask_CP.to(representation_PD.dtype)
+    count_C = mask_CP.sum(dim=1)
+    return weights @ representation_PD / count_C.clamp(min=1)[:, None], count_C > 0
 
 
-def sample(mask_PC: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
+def sample(mask_CP: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
     """Draw `count` pixels of each class uniformly, with replacement, from those its mask allows.
 
     Returns:
         (C, count) int64 indices into P, in bounds but meaningless for a class without any. No host round trip.
     """
-    cumulative_CP = mask_PC.T.cumsum(dim=1, dtype=torch.int32).contiguous()
+    cumulative_CP = mask_CP.cumsum(dim=1, dtype=torch.int32)
     total_C = cumulative_CP[:, -1:]
-    draw = torch.rand(len(total_C), count, device=mask_PC.device, generator=generator)
+    draw = torch.rand(len(total_C), count, device=mask_CP.device, generator=generator)
     # The k-th candidate is the first pixel by which k candidates have been seen.
     k = (draw * total_C).to(torch.int32).minimum(total_C - 1) + 1
-    return torch.searchsorted(cumulative_CP, k).clamp(max=mask_PC.shape[0] - 1)
+    return torch.searchsorted(cumulative_CP, k).clamp(max=mask_CP.shape[1] - 1)
 
 
 def info_nce(
-    anchor_CMD: Tensor, positive_CD: Tensor, negative_CMND: Tensor, use_C: Tensor, tau: float
+    anchor_CMD: Tensor, positive_CD: Tensor, negative_KD: Tensor, index_CMN: Tensor, tau: float
 ) -> Tensor:
-    """L_c: each anchor is to be more similar to its class centre than to its negatives (Eq. 4).
+    """Each anchor is to be more similar to its class centre than to all its negatives; Eq. 4 before its sum over c.
+
+    l_c = -1/M sum_i log [ e^{<z_ci, z_c^+>/tau} / ( e^{<z_ci, z_c^+>/tau} + sum_j e^{<z_ci, z_cij^->/tau} ) ]
+    with the cosine similarity <., .>, 0 where one of the two is 0.
 
     Args:
         anchor_CMD: the student's representations; the gradient reaches these alone.
         positive_CD: class centres, from `centers`.
-        negative_CMND: the teacher's representations, drawn from the memory bank.
-        use_C: bool; False for a class without anchors or without negatives. Such a class adds nothing,
-            and the sum is still divided by all C classes, as Eq. 4 is written.
-        tau: temperature of the cosine similarities.
+        negative_KD: a table of the teacher's representations, such as the memory bank's storage.
+        index_CMN: int64 rows of that table, N negatives for each anchor.
+        tau: temperature.
 
     Returns:
-        0-d tensor, 0 when no class is used.
+        (C,) the loss of each class. Of a class without anchors or negatives it is meaningless, see `mean_over_classes`.
     """
-    anchor = functional.normalize(anchor_CMD, dim=-1)
-    positive_CD, negative_CMND = positive_CD.detach(), negative_CMND.detach()
-    positive = torch.einsum("cmd,cd->cm", anchor, functional.normalize(positive_CD, dim=-1))
-    # Divided by the length afterwards: a normalised copy of the largest tensor of the step would cost more.
-    length_CMN = torch.linalg.vector_norm(negative_CMND, dim=-1).clamp(min=1e-12)
-    negative = torch.einsum("cmd,cmnd->cmn", anchor, negative_CMND) / length_CMN
-    similarity = torch.cat([positive[..., None], negative], dim=-1) / tau
-    loss_CM = similarity.logsumexp(dim=-1) - similarity[..., 0]
-    return loss_CM.mean(dim=1).where(use_C, 0).mean()
+    return _Contrast.apply(
+        functional.normalize(anchor_CMD, dim=-1), positive_CD, negative_KD, index_CMN, tau, _joint
+    )
 
 
-def _is_class(label_P: Tensor, classes: int) -> Tensor:
-    return label_P[:, None] == torch.arange(classes, device=label_P.device)
+def binary(
+    anchor_CMD: Tensor, positive_CD: Tensor, negative_KD: Tensor, index_CMN: Tensor, tau: float
+) -> Tensor:
+    """Each negative competes with the class centre on its own: L_b (Eq. A1) before its sum over c.
+
+    l_c = 1/(M N) sum_i sum_j log(1 + e^{(<z_ci, z_cij^-> - <z_ci, z_c^+>)/tau}); arguments and result as of `info_nce`.
+    """
+    return _Contrast.apply(
+        functional.normalize(anchor_CMD, dim=-1), positive_CD, negative_KD, index_CMN, tau, _pairwise
+    )
+
+
+def mean_over_classes(loss_C: Tensor, use_C: Tensor, classes: int | Tensor) -> Tensor:
+    """The sum over c and the 1/C of Eqs. 4 and A1: classes without anchors or negatives add nothing.
+
+    Args:
+        loss_C: from `info_nce` or `binary`.
+        use_C: bool; False for a class without anchors or without negatives.
+        classes: what to divide by: all C classes, as Eq. 4 is written, or another count.
+
+    Returns:
+        0-d tensor; 0, with a gradient of 0, when no class is used.
+    """
+    return loss_C.where(use_C, 0).sum() / classes
+
+
+Similarities = tuple[Tensor, Tensor, Tensor]
+"""Of each anchor the loss (K,), and its derivatives by the similarities to the centre (K,) and the negatives (K, N)."""
+
+
+def _joint(positive_K: Tensor, negative_KN: Tensor) -> Similarities:
+    total_K = torch.logaddexp(positive_K, negative_KN.logsumexp(dim=1))
+    return total_K - positive_K, (positive_K - total_K).exp() - 1, (negative_KN - total_K[:, None]).exp()
+
+
+def _pairwise(positive_K: Tensor, negative_KN: Tensor) -> Similarities:
+    margin_KN = negative_KN - positive_K[:, None]
+    weight_KN = margin_KN.sigmoid() / margin_KN.shape[1]
+    return functional.softplus(margin_KN).mean(dim=1), -weight_KN.sum(dim=1), weight_KN
+
+
+class _Contrast(torch.autograd.Function):
+    """Losses of unit anchors against centres and sampled rows of a table, a few anchors at a time.
+
+    The gradient reaches the anchors alone, so it is computed beside the loss, while the negatives are
+    at hand: neither pass ever holds all C x M x N x D numbers.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        anchor_CMD: Tensor,
+        positive_CD: Tensor,
+        negative_KD: Tensor,
+        index_CMN: Tensor,
+        tau: float,
+        compare: Callable[[Tensor, Tensor], Similarities],
+    ) -> Tensor:
+        classes, count, negatives = index_CMN.shape
+        anchor_AD = anchor_CMD.flatten(0, 1)
+        positive_CD = functional.normalize(positive_CD, dim=-1)
+        index_AN = index_CMN.flatten(0, 1)
+        loss_A = torch.empty_like(anchor_AD[:, 0])
+        gradient_AD = torch.empty_like(anchor_AD)
+        limit = _AT_ONCE if anchor_AD.device.type == "cpu" else _AT_ONCE_ON_GPU
+        step = max(1, limit // (negatives * anchor_AD.shape[1]))
+        room = negative_KD.new_empty(min(step, len(anchor_AD)) * negatives, anchor_AD.shape[1])
+        for first in range(0, len(anchor_AD), step):
+            part = slice(first, first + step)
+            anchor = anchor_AD[part]
+            number = torch.arange(first, first + len(anchor), device=anchor.device)
+            center = positive_CD[number // count]
+            drawn = room[: len(anchor) * negatives]
+            torch.index_select(negative_KD, 0, index_AN[part].flatten(), out=drawn)
+            negative = drawn.view(len(anchor), negatives, -1)
+            # Divided by the lengths afterwards: a normalised copy of the negatives would cost more.
+            length = torch.linalg.vector_norm(negative, dim=2).clamp(min=1e-12)
+            similarity = torch.bmm(anchor[:, None], negative.transpose(1, 2))[:, 0] / length
+            loss, by_center, by_negative = compare((anchor * center).sum(dim=1) / tau, similarity / tau)
+            loss_A[part] = loss
+            pulled = torch.bmm((by_negative / length)[:, None], negative)[:, 0]
+            gradient_AD[part] = (pulled + by_center[:, None] * center) / (tau * count)
+        ctx.save_for_backward(gradient_AD.view_as(anchor_CMD))
+        return loss_A.view(classes, count).mean(dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, loss_gradient_C: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient_CMD,) = ctx.saved_tensors
+        return loss_gradient_C[:, None, None] * gradient_CMD, None, None, None, None, None

@@ -15,10 +15,14 @@ def cross_entropy(logits_BCHW: Tensor, label_BHW: Tensor, ignore_index: int) -> 
     return total / (label_BHW != ignore_index).sum().clamp(min=1)
 
 
-def lambda_u(label_BHW: Tensor, eta: float, ignore_index: int) -> Tensor:
+def lambda_u(label_BHW: Tensor, valid_BHW: Tensor, eta: float, ignore_index: int) -> Tensor:
     """Weight of the unsupervised loss: eta times the inverse share of pixels with a pseudo-label (Eq. 8).
 
+    Args:
+        label_BHW: pseudo-labels (Eq. 6).
+        valid_BHW: bool; the pixels that Eq. 8 counts as |B_u| H W, all but padding.
+
     Returns:
-        0-d float32 tensor; eta times the number of pixels when none has a pseudo-label (the loss is 0 then).
+        0-d float32 tensor; eta times the number of valid pixels when none has a pseudo-label (the loss is 0 then).
     """
-    return eta * label_BHW.numel() / (label_BHW != ignore_index).sum().clamp(min=1)
+    return eta * valid_BHW.sum() / (label_BHW != ignore_index).sum().clamp(min=1)

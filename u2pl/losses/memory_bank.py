@@ -10,7 +10,7 @@ class MemoryBank(nn.Module):
     """One ring of representations a class, in one buffer.
 
     A module so that the checkpoint carries it: resumed with an empty bank, a run would differ from one
-    that was never stopped. Allocates sum(capacities) x D floats once.
+    that was never stopped. Allocates (sum(capacities) + 1) x D floats once.
 
     Args:
         capacities: negatives kept of each class.
@@ -18,6 +18,7 @@ class MemoryBank(nn.Module):
     """
 
     storage: Tensor
+    """(sum(capacities) + 1, D): the rings one after the other, and a spare row that nobody reads."""
     capacity_C: Tensor
     offset_C: Tensor
     pushed_C: Tensor
@@ -25,10 +26,11 @@ class MemoryBank(nn.Module):
     def __init__(self, capacities: Sequence[int], features: int):
         super().__init__()
         capacity = torch.tensor(capacities, dtype=torch.int64)
-        self.register_buffer("storage", torch.zeros(int(capacity.sum()), features))
+        self.register_buffer("storage", torch.zeros(int(capacity.sum()) + 1, features))
         self.register_buffer("capacity_C", capacity, persistent=False)
         self.register_buffer("offset_C", capacity.cumsum(0) - capacity, persistent=False)
         self.register_buffer("pushed_C", torch.zeros_like(capacity))
+        self._capacities = tuple(capacities)
 
     @property
     def filled_C(self) -> Tensor:
@@ -36,25 +38,43 @@ class MemoryBank(nn.Module):
         return torch.minimum(self.pushed_C, self.capacity_C)
 
     @torch.no_grad()
-    def push(self, representation_PD: Tensor, mask_PC: Tensor) -> None:
-        """Append each class's pixels in order; where more come than fit, the newest stay."""
-        rank_PC = mask_PC.cumsum(dim=0) - 1
-        total_C = mask_PC.sum(dim=0)
-        keep_PC = mask_PC & (rank_PC >= total_C - self.capacity_C)
-        slot_PC = self.offset_C + (self.pushed_C + rank_PC) % self.capacity_C
-        pixel, cls = keep_PC.nonzero(as_tuple=True)
-        self.storage[slot_PC[pixel, cls]] = representation_PD[pixel].to(self.storage.dtype)
+    def push(self, representation_PD: Tensor, mask_CP: Tensor) -> None:
+        """Append each class's pixels in order; where more come than fit, the newest stay.
+
+        Args:
+            representation_PD: floats.
+            mask_CP: bool; a pixel may go to several classes.
+        """
+        # Row c counts the pixels of class c up to each place: the k-th one stands where the count reaches k.
+        seen_CP = mask_CP.cumsum(dim=1, dtype=torch.int32)
+        total_C = seen_CP[:, -1].long()
+        spare = len(self.storage) - 1
+        for c, places in enumerate(self._places(total_C, mask_CP.shape[1])):
+            # The last `places` of the class's pixels; with fewer of them, the first numbers are not positive.
+            number = total_C[c] + torch.arange(1 - places, 1, device=total_C.device)
+            pixel = torch.searchsorted(seen_CP[c], number.int()).clamp(max=mask_CP.shape[1] - 1)
+            slot = self.offset_C[c] + (self.pushed_C[c] + number - 1) % self.capacity_C[c]
+            slot = slot.where(number > 0, spare)
+            self.storage.index_copy_(0, slot, representation_PD.index_select(0, pixel).to(self.storage.dtype))
         self.pushed_C += total_C
+
+    def _places(self, total_C: Tensor, pixels: int) -> list[int]:
+        """How many pixels of each class to look for: at least those that come and stay.
+
+        On a CPU that is known. To read it from a GPU would mean to wait until all its work is done:
+        there as many as could ever come are looked for, and what is too many goes to the spare row.
+        """
+        known = total_C.tolist() if total_C.device.type == "cpu" else [pixels] * len(total_C)
+        return [min(count, capacity) for count, capacity in zip(known, self._capacities, strict=True)]
 
     @torch.no_grad()
     def sample(self, anchors: int, negatives: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw negatives for each anchor of each class uniformly, with replacement.
 
         Returns:
-            (C, anchors, negatives, D); zeros for a class whose ring is empty.
+            (C, anchors, negatives) int64 rows of `storage`; of a class whose ring is empty they are zeros.
         """
         filled_C11 = self.filled_C[:, None, None]
         shape = (len(self.capacity_C), anchors, negatives)
         draw = torch.rand(shape, device=self.storage.device, generator=generator)
-        index = (draw * filled_C11).long().minimum(filled_C11 - 1).clamp(min=0) + self.offset_C[:, None, None]
-        return self.storage[index]
+        return (draw * filled_C11).long().minimum(filled_C11 - 1).clamp(min=0) + self.offset_C[:, None, None]

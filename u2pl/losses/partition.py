@@ -3,10 +3,42 @@
 import torch
 from torch import Tensor
 
+_PIXELS_AT_ONCE = 2**15
+"""On a CPU `predict` works on so many pixels that their intermediate values stay in the cache."""
+
 
 def entropy(prob_BCHW: Tensor) -> Tensor:
     """Entropy of each pixel's class distribution in nats, (B, H, W) (Eq. 5); 0 log 0 counts as 0."""
     return torch.special.entr(prob_BCHW).sum(dim=1)
+
+
+def predict(logits_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """The likeliest class of each pixel, and the entropy of its softmax, in one pass over the logits (Eqs. 5 and 6).
+
+    With s = logits less their maximum, H = log(sum of exp s) - (sum of s exp s) / (sum of exp s): the
+    probabilities themselves are never needed.
+
+    Args:
+        logits_BCHW: finite floats.
+
+    Returns:
+        (B, H, W) int64 classes, of equal logits the smallest; (B, H, W) entropies in nats.
+    """
+    batch, _, height, width = logits_BCHW.shape
+    label_BHW = torch.empty(batch, height, width, dtype=torch.int64, device=logits_BCHW.device)
+    entropy_BHW = torch.empty_like(label_BHW, dtype=logits_BCHW.dtype)
+    rows = max(1, _PIXELS_AT_ONCE // width) if logits_BCHW.device.type == "cpu" else height
+    for logits_CHW, label_HW, entropy_HW in zip(logits_BCHW, label_BHW, entropy_BHW, strict=True):
+        for first in range(0, height, rows):
+            part = slice(first, first + rows)
+            shifted = logits_CHW[:, part]
+            top = shifted.max(dim=0)
+            shifted = shifted - top.values
+            weight = shifted.exp()
+            total = weight.sum(dim=0)
+            label_HW[part] = top.indices
+            entropy_HW[part] = total.log() - weight.mul_(shifted).sum(dim=0) / total
+    return label_BHW, entropy_BHW
 
 
 def alpha_t(alpha0: float, epoch: int, epochs: int) -> float:
@@ -40,7 +72,7 @@ def gamma_t(entropy_BHW: Tensor, valid_BHW: Tensor, alpha: float) -> Tensor:
     """Entropy from which a pixel counts as unreliable, one number for the whole batch (Eq. 6).
 
     Args:
-        entropy_BHW: nats, from `entropy`.
+        entropy_BHW: nats, from `entropy` or `predict`.
         valid_BHW: bool; False where a pixel is padding.
         alpha: share of the valid pixels to call unreliable, from `alpha_t`.
 
@@ -50,6 +82,14 @@ def gamma_t(entropy_BHW: Tensor, valid_BHW: Tensor, alpha: float) -> Tensor:
     return percentile(entropy_BHW, valid_BHW, 1 - alpha)
 
 
-def pseudo_label(prob_BCHW: Tensor, entropy_BHW: Tensor, gamma: Tensor, ignore_index: int) -> Tensor:
-    """The likeliest class where the entropy is below gamma_t, else `ignore_index`; (B, H, W) int64 (Eq. 6)."""
-    return torch.where(entropy_BHW < gamma, prob_BCHW.argmax(dim=1), ignore_index)
+def pseudo_label(label_BHW: Tensor, entropy_BHW: Tensor, gamma: Tensor, ignore_index: int) -> Tensor:
+    """The likeliest class where the entropy is below gamma_t, else `ignore_index` (Eq. 6).
+
+    Args:
+        label_BHW: argmax of the prediction, int64; `ignore_index` where a pixel is padding.
+        gamma: from `gamma_t`, 0-d or broadcast over the pixels.
+
+    Returns:
+        (B, H, W) int64.
+    """
+    return torch.where(entropy_BHW < gamma, label_BHW, ignore_index)

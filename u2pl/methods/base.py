@@ -132,3 +132,13 @@ def create(name: str, classes: Classes, recipe: Recipe, hyper: Mapping[str, Any]
     """Build a method with its networks; raises as `settings` does."""
     checked = settings(name, classes, recipe, hyper)
     return _find(name)(classes, recipe, checked)
+
+
+def over_groups(count: int, function: Callable[..., Tensor], *images: Tensor) -> Tensor:
+    """`function` of each of `count` equal groups of images, stacked: what devices of their own would compute.
+
+    Args:
+        images: tensors whose first dimension is the images'.
+    """
+    groups = zip(*(tensor.chunk(count) for tensor in images), strict=True)
+    return torch.stack([function(*group) for group in groups])

@@ -29,9 +29,9 @@ class CutMix(MeanTeacher):
     settings: CutMixSettings
 
     def augmented(self, pseudo: Pseudo, step: Step) -> Pseudo:
-        """Images, labels and entropies mixed with the same boxes, in the given share of the steps."""
+        """Images and all that goes with them mixed with the same boxes, in the given share of the steps."""
         if torch.rand((), generator=step.generator) >= self.settings.cutmix_probability:
             return pseudo
         count, height, width = pseudo.label.shape
         inside = half_area_boxes(count, height, width, step.generator).to(pseudo.label.device)
-        return Pseudo(*(paste_neighbor(inside, tensor) for tensor in pseudo))
+        return Pseudo(*(paste_neighbor(inside, tensor, self.recipe.replicas) for tensor in pseudo))

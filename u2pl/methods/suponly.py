@@ -1,10 +1,11 @@
 """SupOnly: the labelled images alone, the baseline of every table."""
 
+from functools import partial
 from typing import Any, Literal
 
 from u2pl.data.loader import Batch
 from u2pl.losses.cross_entropy import cross_entropy
-from u2pl.methods.base import Classes, Method, Step, StepResult, method
+from u2pl.methods.base import Classes, Method, Step, StepResult, method, over_groups
 from u2pl.models.deeplab import DeepLabV3Plus, upsample
 from u2pl.settings import Recipe, Settings
 
@@ -31,8 +32,9 @@ class SupOnly(Method):
     def step(self, batch: Batch, step: Step) -> StepResult:
         """L_s (Eq. 2)."""
         logits = upsample(self.student(batch.labeled_image).logits, batch.labeled_mask.shape[1:])
+        loss = partial(cross_entropy, ignore_index=self.classes.ignore_index)
         return StepResult(
-            {"supervised": cross_entropy(logits, batch.labeled_mask, self.classes.ignore_index)}
+            {"supervised": over_groups(self.recipe.replicas, loss, logits, batch.labeled_mask).mean()}
         )
 
     def evaluated(self, epoch: int) -> tuple[str, DeepLabV3Plus]:

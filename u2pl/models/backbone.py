@@ -59,17 +59,16 @@ def _dilate(stage: nn.Sequential, previous: int, dilation: int, grid: tuple[int,
                 module.padding = (d, d)
 
 
-def _resnet(name: str, weights: str) -> ResNet:
-    # The last norm of every residual block starts at zero, as in the released code.
+def _resnet(name: str, weights: str, zero_init_residual: bool) -> ResNet:
     if name == "resnet10":
         if weights != "none":
             raise UserError(
                 "There are no ImageNet weights for resnet10. Use resnet18, or --set weights=none."
             )
-        return ResNet(BasicBlock, [1, 1, 1, 1], zero_init_residual=True)
+        return ResNet(BasicBlock, [1, 1, 1, 1], zero_init_residual=zero_init_residual)
     try:
         return _CONSTRUCTORS[name](
-            weights="DEFAULT" if weights == "imagenet" else None, zero_init_residual=True
+            weights="DEFAULT" if weights == "imagenet" else None, zero_init_residual=zero_init_residual
         )
     except OSError as error:  # urllib's errors are OSErrors
         raise UserError(
@@ -87,15 +86,25 @@ class Backbone(nn.Module):
         weights: "none" (He initialisation) or "imagenet" (torchvision's newest weights).
         output_stride: input pixels per feature of the last stage, 8 or 16.
         multi_grid: multiply the last stage's dilations by (2, 2, 4), as the released code does.
+        zero_init_residual: start the last norm of every residual block at zero, so that the block is the identity,
+            as the released code does; ImageNet weights replace it.
 
     Raises:
         UserError: ImageNet weights are asked for and can neither be found nor downloaded.
     """
 
-    def __init__(self, name: str, *, weights: str = "none", output_stride: int = 8, multi_grid: bool = True):
+    def __init__(
+        self,
+        name: str,
+        *,
+        weights: str = "none",
+        output_stride: int = 8,
+        multi_grid: bool = True,
+        zero_init_residual: bool = True,
+    ):
         super().__init__()
         grid = _MULTI_GRID if multi_grid else (1,)
-        net = _resnet(name, weights)
+        net = _resnet(name, weights, zero_init_residual)
         if output_stride == 8:
             _dilate(net.layer3, 1, 2, (1,))
             _dilate(net.layer4, 2, 4, grid)

@@ -10,7 +10,6 @@ from u2pl.models.backbone import Backbone
 from u2pl.settings import Recipe
 
 _RATES = (12, 24, 36)
-_DROPOUT = 0.1
 
 
 class Output(NamedTuple):
@@ -34,14 +33,14 @@ def _conv_bn_relu(inputs: int, outputs: int, kernel: int = 1, dilation: int = 1)
 class ASPP(nn.Module):
     """Atrous spatial pyramid pooling: the whole image, 1x1, and 3x3 at dilations 12, 24 and 36."""
 
-    def __init__(self, inputs: int, width: int):
+    def __init__(self, inputs: int, width: int, dropout: float):
         super().__init__()
         # Batch norm over the pooled branch's single pixel an image: a training batch needs two images.
         self.pool = _conv_bn_relu(inputs, width)
         self.branches = nn.ModuleList(
             [_conv_bn_relu(inputs, width), *(_conv_bn_relu(inputs, width, 3, rate) for rate in _RATES)]
         )
-        self.project = nn.Sequential(_conv_bn_relu(5 * width, width, 3), nn.Dropout2d(_DROPOUT))
+        self.project = nn.Sequential(_conv_bn_relu(5 * width, width, 3), nn.Dropout2d(dropout))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, h, w) -> (B, width, h, w)."""
@@ -49,13 +48,13 @@ class ASPP(nn.Module):
         return self.project(torch.cat([pooled, *(branch(x) for branch in self.branches)], dim=1))
 
 
-def _head(inputs: int, width: int, outputs: int) -> nn.Sequential:
+def _head(inputs: int, width: int, outputs: int, dropout: float) -> nn.Sequential:
     """Two Conv-BN-ReLU blocks, the first of which halves the channels, and a 1x1 classifier (Sec. 4.1)."""
     return nn.Sequential(
         _conv_bn_relu(inputs, width, 3),
-        nn.Dropout2d(_DROPOUT),
+        nn.Dropout2d(dropout),
         _conv_bn_relu(width, width, 3),
-        nn.Dropout2d(_DROPOUT),
+        nn.Dropout2d(dropout),
         nn.Conv2d(width, outputs, 1),
     )
 
@@ -65,7 +64,7 @@ class DeepLabV3Plus(nn.Module):
 
     Args:
         classes: number of classes C.
-        recipe: backbone, width (256 in the paper: heads see 512 channels) and representation size D.
+        recipe: backbone, width (256 in the paper: heads see 512 channels), representation size D and dropout.
         representation: False leaves head g out, for methods that have no use for it.
     """
 
@@ -77,15 +76,16 @@ class DeepLabV3Plus(nn.Module):
             weights=recipe.weights,
             output_stride=recipe.output_stride,
             multi_grid=recipe.multi_grid,
+            zero_init_residual=recipe.zero_init_residual,
         )
-        width = recipe.width
-        self.aspp = ASPP(self.backbone.channels, width)
+        width, dropout = recipe.width, recipe.dropout
+        self.aspp = ASPP(self.backbone.channels, width, dropout)
         # The released code keeps 256 low-level channels where DeepLabv3+ has 48, and a bias in this one convolution.
         self.low = nn.Sequential(
             nn.Conv2d(self.backbone.low_channels, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
         )
-        self.classifier = _head(2 * width, width, classes)
-        self.representer = _head(2 * width, width, recipe.representation) if representation else None
+        self.classifier = _head(2 * width, width, classes, dropout)
+        self.representer = _head(2 * width, width, recipe.representation, dropout) if representation else None
 
     def forward(self, image: Tensor, *, represent: bool = True) -> Output:
         """Logits, and representations where `represent` and there is a head for them.

@@ -101,7 +101,7 @@ def headline(filled: TableResults) -> list[str]:
     """A sentence a split: who is best, and by how much above the first of the table."""
     sentences = []
     for group in groups(filled):
-        means = {label: statistics.fmean(run.last for run in runs) for label, runs in group.runs.items()}
+        means = {label: statistics.fmean(run.reported for run in runs) for label, runs in group.runs.items()}
         if len(means) < 2:
             continue
         best, base = max(means, key=means.__getitem__), next(iter(means))

@@ -34,7 +34,7 @@ class Result:
             return None
         try:
             metrics = read_json(path)
-            float(metrics["miou"]["last"])
+            float(metrics["miou"]["reported"])
         except (UserError, KeyError, TypeError, ValueError):
             raise UserError(
                 f"{path} is not the result of a run. "
@@ -56,6 +56,11 @@ class Result:
     def method(self) -> str:
         """Name of the method."""
         return self.metrics["method"]
+
+    @property
+    def reported(self) -> float:
+        """MIoU of the checkpoint that `protocol` names, percent."""
+        return self.metrics["miou"]["reported"]
 
     @property
     def last(self) -> float:
@@ -125,13 +130,13 @@ class CellResults:
 
     @property
     def mean(self) -> float | None:
-        """Mean mIoU after the last epoch over the seeds, percent."""
-        return statistics.fmean(r.last for r in self.results) if self.results else None
+        """Mean of the reported mIoU over the seeds, percent."""
+        return statistics.fmean(r.reported for r in self.results) if self.results else None
 
     @property
     def sd(self) -> float | None:
         """Standard deviation over the seeds (n - 1); None for fewer than two."""
-        return statistics.stdev(r.last for r in self.results) if len(self.results) > 1 else None
+        return statistics.stdev(r.reported for r in self.results) if len(self.results) > 1 else None
 
     @property
     def difference(self) -> float | None:

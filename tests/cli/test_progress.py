@@ -1,0 +1,29 @@
+import sys
+
+import pytest
+from u2pl_cli.progress import training
+
+TRAINED = {"train/loss": 1.5, "images_per_second": 20.0}
+
+
+def test_a_line_has_a_miou_where_the_epoch_was_validated(capsys: pytest.CaptureFixture[str]):
+    with training("mine") as observe:
+        observe("epoch", 6, 6, TRAINED | {"val/miou": 40.0})
+        observe("epoch", 6, 6, TRAINED)
+    validated, other = capsys.readouterr().err.splitlines()
+    assert validated == "mine: step 6/6, loss 1.500, mIoU 40.0 %, 20 images/s"
+    assert other == "mine: step 6/6, loss 1.500, 20 images/s"
+
+
+def test_the_bar_keeps_the_newest_miou_over_epochs_without_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
+    with training("mine") as observe:
+        observe("epoch", 2, 6, TRAINED)
+        observe("epoch", 4, 6, TRAINED | {"val/miou": 40.0})
+        observe("step", 5, 6, {"loss": 1.25})
+        observe("epoch", 6, 6, TRAINED)
+    shown = capsys.readouterr().err
+    assert "6/6" in shown and "mIoU 40.0  loss 1.250" in shown
