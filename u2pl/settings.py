@@ -18,7 +18,7 @@ from u2pl.errors import UsageError, UserError, unknown
 from u2pl.files import sha256_json
 from u2pl.project import Project, slug
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 """Part of every fingerprint. Raise it when a change of the code changes the numbers a run gives."""
 
 
