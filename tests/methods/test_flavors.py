@@ -113,6 +113,19 @@ def test_pairing_by_position_lets_anchors_meet_the_negatives_of_the_class_at_the
     assert released.loss == pytest.approx(0.1 * (drawn.info_nce(1) + drawn.info_nce(2)) / 4, rel=1e-5)
 
 
+def test_pairing_by_position_skips_a_class_where_the_bank_that_its_anchors_would_meet_is_empty(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """D1, D9, with classes 1, 2 and 3 present and no negatives of class 2: 1 would meet them, 2 itself meets those of 3."""
+    world = a_world(1, 2, 3)
+    world.teacher.logits[0, 2] = torch.where(world.labels[0, ::4, ::4] == 2, 30.0, -30.0)
+    world.teacher.logits[1, 2] = 30
+    assert [bool(negatives(world.points(), c)) for c in every_class] == [True, True, False, True]
+    for pairing, used in (("class", {1, 3}), ("position", {2})):
+        (drawn,) = contrast(contrasting(pairing=pairing, delta_p=0), world, monkeypatch)
+        assert drawn.used == used
+
+
 def test_labeled_negatives_false_leaves_only_unlabelled_ones(monkeypatch: pytest.MonkeyPatch):
     """D2."""
     world = a_world(0, 1, 2, 3)

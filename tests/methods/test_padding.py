@@ -95,6 +95,23 @@ def test_images_of_nothing_but_padding_give_no_loss_and_no_nan():
         assert all(p.grad is None or p.grad.isfinite().all() for p in method.student.parameters())
 
 
+def test_a_replica_of_nothing_but_padding_counts_as_0_in_the_mean_and_leaves_the_others_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    method = build("cutmix", cutmix_probability=0, batch=4, replicas=2)
+    assert isinstance(method, MeanTeacher)
+    batch = make_batch(images=4)
+    batch.unlabeled_valid[2:] = False
+    students = watch(method.student)
+    scene = scene_of(method, batch, STEP, monkeypatch)
+    loss = method.step(batch, STEP).losses["unsupervised"]
+    logits = upsample(students[1].output.logits, (32, 32))[4:6].detach().double()
+    weight = scene.target[:2].numel() / (scene.target[:2] != IGNORE).sum()
+    expected = weight * functional.cross_entropy(logits, scene.target[:2], ignore_index=IGNORE)
+    assert (scene.target[2:] == IGNORE).all()
+    assert loss.item() == pytest.approx((expected.item() + 0) / 2, rel=1e-5)
+
+
 @pytest.mark.parametrize("negatives", ["unreliable", "reliable", "all"])
 @pytest.mark.parametrize("of", ["reliable", "lowest"])
 @pytest.mark.parametrize("use", [False, True])

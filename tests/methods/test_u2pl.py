@@ -194,6 +194,19 @@ def test_cutmix_mixes_images_labels_and_entropies_with_the_same_boxes(monkeypatc
     assert swapped.float().mean(dim=(1, 2)).tolist() == pytest.approx([0.5, 0.5], abs=0.05)
 
 
+@pytest.mark.parametrize("probability", [0, 0.3, 1])
+def test_a_batch_is_mixed_as_a_whole_in_the_given_share_of_the_steps(probability: float):
+    method = build("cutmix", cutmix_probability=probability)
+    pseudo = method.pseudo_labels(make_batch())
+    changed = [
+        (method.augmented(pseudo, at(index)).image != pseudo.image).flatten(1).any(dim=1)
+        for index in range(200)
+    ]
+    mixed = torch.stack(changed)
+    assert torch.equal(mixed.all(dim=1), mixed.any(dim=1))
+    assert mixed.float().mean().item() == pytest.approx(probability, abs=0.1 if 0 < probability < 1 else 0)
+
+
 def test_all_that_is_known_of_a_pixel_is_mixed_with_it():
     method = build("cutmix", cutmix_probability=1)
     batch = make_batch()

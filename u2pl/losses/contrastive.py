@@ -15,6 +15,9 @@ _AT_ONCE = 2**19
 """Numbers of negatives that are held at once; on a CPU they should stay in the cache."""
 _AT_ONCE_ON_GPU = 2**24
 
+_RANKS = 255
+"""Ranks are bytes; a threshold beyond them would wrap around."""
+
 
 def ranks(prob_CP: Tensor) -> Tensor:
     """O_ij(c): the place of each class in a pixel's prediction, 0 for the likeliest; (C, P) uint8, so C <= 255.
@@ -54,7 +57,7 @@ def labeled_negative_mask(label_P: Tensor, rank_CP: Tensor, r_l: int) -> Tensor:
     """
     classes = len(rank_CP)
     known_P = (label_P >= 0) & (label_P < classes)
-    return known_P & ~label_mask(label_P, classes) & (rank_CP < r_l)
+    return known_P & ~label_mask(label_P, classes) & (rank_CP < min(r_l, _RANKS))
 
 
 def unlabeled_negative_mask(chosen_P: Tensor, rank_CP: Tensor, r_l: int, r_h: int) -> Tensor:
@@ -67,7 +70,7 @@ def unlabeled_negative_mask(chosen_P: Tensor, rank_CP: Tensor, r_l: int, r_h: in
         (C, P) bool. With Eqs. 13 and 16, the negatives of class c are the labelled images' pixels of
         `labeled_negative_mask` and the unlabelled images' pixels of this one.
     """
-    return chosen_P & (rank_CP >= r_l) & (rank_CP < r_h)
+    return chosen_P & (rank_CP >= min(r_l, _RANKS)) & (rank_CP < min(r_h, _RANKS))
 
 
 def centers(representation_PD: Tensor, mask_CP: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,7 +159,8 @@ def _joint(positive_K: Tensor, negative_KN: Tensor) -> Similarities:
 def _pairwise(positive_K: Tensor, negative_KN: Tensor) -> Similarities:
     margin_KN = negative_KN - positive_K[:, None]
     weight_KN = margin_KN.sigmoid() / margin_KN.shape[1]
-    return functional.softplus(margin_KN).mean(dim=1), -weight_KN.sum(dim=1), weight_KN
+    # Not softplus, which above 20 returns its argument.
+    return -functional.logsigmoid(-margin_KN).mean(dim=1), -weight_KN.sum(dim=1), weight_KN
 
 
 class _Contrast(torch.autograd.Function):

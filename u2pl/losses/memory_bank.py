@@ -45,6 +45,8 @@ class MemoryBank(nn.Module):
             representation_PD: floats.
             mask_CP: bool; a pixel may go to several classes.
         """
+        if len(representation_PD) == 0:
+            return
         # Row c counts the pixels of class c up to each place: the k-th one stands where the count reaches k.
         seen_CP = mask_CP.cumsum(dim=1, dtype=torch.int32)
         total_C = seen_CP[:, -1].long()
