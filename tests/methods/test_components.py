@@ -118,7 +118,7 @@ def test_without_probability_rank_thresholds_every_class_but_the_likeliest_is_un
     """Table 6, without PRT: r_l = 1 and r_h = C, whatever they are set to."""
     world = a_world()
     points = world.points()
-    (without,) = contrast(contrasting(prt=False, r_l=3, r_h=4), world, monkeypatch)
+    (without,) = contrast(contrasting(prt=False, r_l=2, r_h=3), world, monkeypatch)
     (same,) = contrast(contrasting(prt=True, r_l=1, r_h=4), world, monkeypatch)
     (other,) = contrast(contrasting(prt=True, r_l=3, r_h=4), world, monkeypatch)
     expected = [labeled_negatives(points, c, 1) | unlabeled_negatives(points, c, 1, 4) for c in every_class]

@@ -116,7 +116,7 @@ def test_pairing_by_position_lets_anchors_meet_the_negatives_of_the_class_at_the
 def test_pairing_by_position_skips_a_class_where_the_bank_that_its_anchors_would_meet_is_empty(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """D1, D9, with classes 1, 2 and 3 present and no negatives of class 2: 1 would meet them, 2 itself meets those of 3."""
+    """D1, D9, with classes 1, 2 and 3 present and no negatives of class 2: 1 would meet them, 2 meets those of 3."""
     world = a_world(1, 2, 3)
     world.teacher.logits[0, 2] = torch.where(world.labels[0, ::4, ::4] == 2, 30.0, -30.0)
     world.teacher.logits[1, 2] = 30

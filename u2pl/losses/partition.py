@@ -58,14 +58,20 @@ def percentile(values: Tensor, valid: Tensor, share: float | Tensor) -> Tensor:
         valid, so that every comparison with it is False.
     """
     # Not torch.nanquantile: it refuses more than 2^24 values, and indexing by a mask would wait for the device.
-    ordered = values.masked_fill(~valid, torch.inf).flatten().sort().values
-    count = valid.sum()
-    position = (count - 1).clamp(min=0).to(torch.float64) * share
-    below = position.floor()
+    candidates = values.masked_fill(~valid, torch.inf).flatten()
+    last = (valid.sum() - 1).clamp(min=0)
+    position = last.to(torch.float64) * share
+    below = position.floor().long()
+    low, high = _smallest(candidates, below), _smallest(candidates, torch.minimum(below + 1, last))
     weight = (position - below).to(values.dtype)
-    low = ordered[below.long()]
-    high = ordered[torch.minimum(below.long() + 1, (count - 1).clamp(min=0))]
-    return torch.where(count > 0, low + (high - low) * weight, torch.nan)
+    return torch.where(valid.any(), low + (high - low) * weight, torch.nan)
+
+
+def _smallest(values: Tensor, k: Tensor) -> Tensor:
+    """The k-th smallest value, counted from 0; selected on a CPU, where k can be read, and sorted elsewhere."""
+    if values.device.type == "cpu":
+        return values.kthvalue(int(k) + 1).values
+    return values.sort().values[k]
 
 
 def gamma_t(entropy_BHW: Tensor, valid_BHW: Tensor, alpha: float) -> Tensor:
