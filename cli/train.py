@@ -16,7 +16,7 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
     set_: Annotated[
-        list[str], typer.Option("--set", help="Override a setting: u2pl.alpha0=0.3, lr=0.01.")
+        list[str], typer.Option("--set", help="Override a setting: alpha0=0.3, lr=0.01, flavor=released.")
     ] = [],  # noqa: B006
     fresh: Annotated[bool, typer.Option("--fresh", help="Move a run of other settings aside.")] = False,
     model: Annotated[Path | None, typer.Option(help="Copy the weights the run is reported by here.")] = None,
