@@ -258,10 +258,15 @@ def test_a_flavour_changes_exactly_its_presets_wherever_the_method_or_the_recipe
     assert used == set(released(params))
 
 
-def test_every_preset_of_a_flavour_departs_from_the_paper(params: Params):
-    """One that does not would be told nowhere and would change with the default."""
-    paper = decided(params, "u2pl")
-    assert [key for key, value in released(params).items() if paper[key] == value] == []
+def test_every_preset_of_a_flavour_departs_from_what_is_written_elsewhere(params: Params):
+    """One that does not would have no effect on any method or data set."""
+    values = params.values
+    sections = [values[name] for name in ("recipe", *params.methods)]
+    for recipe in values["recipes"].values():
+        overrides = recipe.get("overrides", {})
+        sections += [recipe, *({key.partition(".")[2]: value} for key, value in overrides.items())]
+    for key, value in released(params).items():
+        assert any(section[key] != value for section in sections if key in section), key
 
 
 def test_the_paper_is_the_default_flavour_and_changes_nothing(params: Params):
@@ -345,9 +350,18 @@ def test_an_unknown_flavour_is_refused_with_the_nearest_one(params: Params, wron
         params.resolve(spec(params, flavor=wrong))
 
 
+def test_a_preset_that_no_method_and_no_recipe_has_is_refused_with_the_nearest_one(tmp_path: Path):
+    project = make_project(tmp_path)
+    edit_params(project, lambda values: values["flavors"]["released"].update(lamda_c=1))
+    params = Params.read(project)
+    with pytest.raises(UsageError, match=r"No setting of flavour 'released' called 'lamda_c'.*'lambda_c'"):
+        params.resolve(spec(params, flavor="released", **FITTING))
+    assert params.resolve(spec(params)).flavor == "paper"
+
+
 def test_a_flavour_that_does_not_suit_the_batch_is_refused_with_the_reason(params: Params):
     with pytest.raises(
-        UsageError, match="replicas must cut the batch into equal groups of two images or more"
+        UsageError, match=r"4 replicas do not cut a batch of 2 into equal groups.*--set replicas=1"
     ):
         params.resolve(spec(params, flavor="released"))
 

@@ -45,9 +45,14 @@ def load(cls: type[S], values: Mapping[str, Any], where: str) -> S:
         return cls(**values)
     except ValidationError as error:
         problems = "; ".join(
-            f"{where}.{'.'.join(map(str, e['loc']))}: {e['msg']}, not {e['input']!r}"
-            if e["type"] != "missing"
-            else f"{where}.{'.'.join(map(str, e['loc']))} is missing"
+            f"{'.'.join([where, *map(str, e['loc'])])}"
+            + (
+                " is missing"
+                if e["type"] == "missing"
+                # Of a rule about several settings the input is all of them.
+                else f": {e['msg'].removeprefix('Value error, ')}"
+                + (f", not {e['input']!r}" if e["loc"] else "")
+            )
             for e in error.errors()
         )
         raise UsageError(f"Bad setting: {problems}. Mend it in params.yaml or with --set.") from None
@@ -108,7 +113,10 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _replicas_share_a_batch(self) -> Self:
         if self.batch % self.replicas or self.batch < 2 * self.replicas:
-            raise ValueError("replicas must cut the batch into equal groups of two images or more")
+            raise ValueError(
+                f"{self.replicas} replicas do not cut a batch of {self.batch} into equal groups of two images or more; "
+                "--set replicas=1 makes one group"
+            )
         return self
 
 
@@ -246,7 +254,7 @@ class Params:
         base: dict[str, Any] = {f"recipe.{k}": v for k, v in {**self.values["recipe"], **own}.items()}
         base |= {f"{spec.method}.{k}": v for k, v in (self.values[spec.method] or {}).items()}
         base |= {k: v for k, v in overrides.items() if k.partition(".")[0] in (spec.method, "recipe")}
-        flavor = spec.overrides.get("recipe.flavor", base["recipe.flavor"])
+        flavor = str(spec.overrides.get("recipe.flavor", base["recipe.flavor"]))
         base |= self._presets(flavor, base)
         changed = {k: v for k, v in spec.overrides.items() if k not in base or base[k] != v}
         merged = base | changed
@@ -266,8 +274,12 @@ class Params:
         """The settings that a flavour changes, as far as this method and its recipe have them."""
         flavors = self.values["flavors"]
         if flavor not in flavors:
-            raise unknown("flavour", str(flavor), flavors)
+            raise unknown("flavour", flavor, flavors)
         presets = flavors[flavor] or {}
+        known = {key for name in ("recipe", *self.methods) for key in self.values[name] or {}}
+        for short in presets:
+            if short not in known:
+                raise unknown(f"setting of flavour {flavor!r}", short, known)
         return {key: presets[short] for key in base if (short := key.partition(".")[2]) in presets}
 
 

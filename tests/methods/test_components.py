@@ -63,6 +63,17 @@ def test_lambda_c_of_0_trains_exactly_as_cutmix_does_without_a_second_look_of_th
     assert all(torch.equal(value, runs["cutmix"][1][key]) for key, value in runs["u2pl"][1].items())
 
 
+def test_lambda_c_of_0_keeps_no_bank_and_refuses_and_warns_of_nothing_that_only_the_contrast_needs(
+    caplog: pytest.LogCaptureFixture,
+):
+    with caplog.at_level(logging.WARNING):
+        method = build("u2pl", lambda_c=0, r_l=0)
+        build("u2pl", lambda_c=0, r_l=4, r_h=4)
+        build("u2pl", lambda_c=0, alpha0=0)
+    assert not caplog.records
+    assert not [name for name in method.state_dict() if name.startswith("bank")]
+
+
 def test_mt_and_cutmix_without_mixing_are_the_same_method():
     """App. A: the only difference between the two is CutMix."""
     runs = []
@@ -91,9 +102,11 @@ def test_without_a_memory_bank_negatives_are_those_of_the_step_and_nothing_is_ke
                 assert drawn.anchors[c] == anchors(points, c)
             expected = sum(drawn.info_nce(c) for c in every_class) / 4
             assert outcome.loss == pytest.approx(0.1 * expected, rel=1e-5)
-        kept = sum(len(negatives(world.points(), c)) for world in worlds for c in every_class)
-        assert method.bank.pushed_C.sum() == (kept if memory_bank else 0)
-        assert method.bank.storage.any() == memory_bank
+        if memory_bank:
+            kept = sum(len(negatives(world.points(), c)) for world in worlds for c in every_class)
+            assert method.bank is not None and method.bank.pushed_C.sum() == kept
+        else:
+            assert not [name for name in method.state_dict() if name.startswith("bank")]
 
 
 def test_without_a_memory_bank_a_class_without_negatives_in_the_step_adds_nothing(
@@ -253,7 +266,7 @@ def test_statistics_from_passes_in_evaluation_mode_are_refused(name: str):
 @pytest.mark.parametrize(("batch", "replicas"), [(3, 2), (4, 3), (2, 2), (6, 4), (4, 4)])
 def test_replicas_that_do_not_cut_the_batch_into_pairs_or_more_are_refused(batch: int, replicas: int):
     with pytest.raises(
-        UsageError, match=r"recipe.*replicas must cut the batch into equal groups of two images"
+        UsageError, match=rf"recipe.*{replicas} replicas do not cut a batch of {batch} into equal groups"
     ):
         build("u2pl", batch=batch, replicas=replicas)
 

@@ -48,6 +48,7 @@ from torch.nn import functional
 
 from u2pl.losses import contrastive
 from u2pl.losses.memory_bank import MemoryBank
+from u2pl.methods import Classes
 from u2pl.methods.mt import MeanTeacher
 from u2pl.methods.u2pl import U2PL, aligned, floored
 from u2pl.models.deeplab import Output, upsample
@@ -331,6 +332,19 @@ def test_the_flavours_differ_in_how_many_anchors_and_negatives_they_draw_and_in_
     assert contrast(doubled, world, monkeypatch).loss == pytest.approx(2 * loss, rel=1e-6)
 
 
+@pytest.mark.parametrize("background", [True, False])
+def test_large_queue_class0_is_that_of_class_0_even_where_it_is_no_background(background: bool):
+    """D10: of Cityscapes' road."""
+    sizes = {}
+    for which in ("background", "class0"):
+        classes = Classes(4, IGNORE, background=background)
+        method = build("u2pl", classes, large_queue=which, queue=30, queue_background=50)
+        assert isinstance(method, U2PL) and method.bank is not None
+        sizes[which] = method.bank.capacity_C.tolist()
+    assert sizes["class0"] == [50, 30, 30, 30]
+    assert sizes["background"] == ([50, 30, 30, 30] if background else [30, 30, 30, 30])
+
+
 def pushed(method: U2PL, world: World, monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
     """Of each class, the points that become its negatives."""
     with monkeypatch.context() as patch:
@@ -557,6 +571,21 @@ def test_first_epoch_share_leaves_the_teacher_equal_to_the_student_for_one_epoch
                 decay = min(1 - 1 / (n + 1), 0.7)
                 for old, theirs, ours in zip(before, student, weights(method.teacher), strict=True):
                     assert torch.allclose(ours, decay * old + (1 - decay) * theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("warm_teacher", ["copy", "average", "own"])
+def test_first_epoch_share_makes_the_first_pseudo_labels_the_students_own(warm_teacher: str):
+    """D25, whatever the teacher was in the warm start."""
+    method = build("mt", first_epoch="share", warm_teacher=warm_teacher)
+    assert isinstance(method, MeanTeacher)
+    for index in range(START):
+        with torch.no_grad():
+            for parameter in method.student.parameters():
+                parameter.mul_(1.1).add_(0.1)
+        method.after_update(at(index))
+    assert equal(weights(method.teacher), weights(method.student)) == (warm_teacher == "copy")
+    method.step(make_batch(), at(START))
+    assert equal(weights(method.teacher), weights(method.student))
 
 
 def test_first_epoch_share_also_holds_without_a_warm_start():

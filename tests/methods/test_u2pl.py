@@ -41,7 +41,7 @@ def u2pl(**overrides: object) -> U2PL:
 def trained(**overrides: object) -> U2PL:
     """After a few supervised steps, with a teacher that is more certain than they would make it.
 
-    The first step behind the warm start would make it the student's copy again: look at the second one.
+    To be looked at in the second step behind the warm start: in the first one it may become the student's copy again.
     """
     method = u2pl(**overrides)
     sgd = optimizer(method, lr=0.05)
@@ -231,6 +231,22 @@ def test_the_teacher_copies_the_student_in_the_warm_start_and_then_follows_ever_
         method.after_update(at(index))
         decays.append(next(method.teacher.parameters()).flatten()[0].item())
     assert decays == pytest.approx([0, 0, 0, 1 / 2, 4 / 5, 0.99])
+
+
+def test_the_teacher_may_be_the_students_average_from_the_first_step_on():
+    """And no copy is made of the student, whatever it has become by the end of the warm start."""
+    method = build("mt", warm_teacher="average")
+    start, decays = warm_steps(method), []
+    for index in (0, 1, start - 1, start, start + 1, 1000):
+        with torch.no_grad():
+            for ours, theirs in zip(method.teacher.parameters(), method.student.parameters(), strict=True):
+                ours.fill_(1.0)
+                theirs.fill_(0.0)
+        if index == start:
+            method.step(make_batch(), at(index))
+        method.after_update(at(index))
+        decays.append(next(method.teacher.parameters()).flatten()[0].item())
+    assert decays == pytest.approx([0, 1 / 2, 4 / 5, 5 / 6, 6 / 7, 0.99])
 
 
 def test_the_student_is_judged_in_the_warm_start_and_the_teacher_afterwards():

@@ -178,7 +178,7 @@ class _Views(Dataset[_View | _Unreadable]):
         stream, position = key
         names = self.names[stream]
         turn, place = divmod(position, len(names))
-        # A third number keeps these generators apart from the augmentation's.
+        # A fourth number keeps these generators apart from the augmentation's.
         order = _permutation((self.seed, stream, turn, 1), len(names))
         try:
             image, mask = self.pictures.read(names[order[place]])

@@ -18,7 +18,7 @@ from u2pl.errors import UserError, unknown
 from u2pl.files import read_json, write_json
 from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.project import Project, slug
-from u2pl.settings import Recipe, load
+from u2pl.settings import RECIPE_VERSION, Recipe, load
 
 
 def run_path(project: Project, name: str) -> Path:
@@ -45,6 +45,11 @@ def load_network(path: Path, classes: int) -> tuple[DeepLabV3Plus, Recipe]:
     run = read_json(path / "run.json")
     if not (path / "weights.pt").is_file():
         raise UserError(f"{path.name} is not finished. Go on with: {train_command(run)}")
+    if run["facts"]["recipe_version"] != RECIPE_VERSION:
+        raise UserError(
+            f"{path.name} was trained by an earlier version, whose settings are not today's. "
+            f"Train it again: {train_command(run)} --fresh"
+        )
     recipe = load(Recipe, run["recipe"], "recipe")
     try:
         state = torch.load(path / "weights.pt", map_location="cpu", weights_only=True)["state"]

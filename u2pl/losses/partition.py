@@ -62,16 +62,16 @@ def percentile(values: Tensor, valid: Tensor, share: float | Tensor) -> Tensor:
     last = (valid.sum() - 1).clamp(min=0)
     position = last.to(torch.float64) * share
     below = position.floor().long()
-    low, high = _smallest(candidates, below), _smallest(candidates, torch.minimum(below + 1, last))
+    low, high = _smallest(candidates, torch.stack([below, torch.minimum(below + 1, last)]))
     weight = (position - below).to(values.dtype)
     return torch.where(valid.any(), low + (high - low) * weight, torch.nan)
 
 
 def _smallest(values: Tensor, k: Tensor) -> Tensor:
-    """The k-th smallest value, counted from 0; selected on a CPU, where k can be read, and sorted elsewhere."""
+    """The k-th smallest values, counted from 0; selected on a CPU, where k can be read, and sorted elsewhere."""
     if values.device.type == "cpu":
-        return values.kthvalue(int(k) + 1).values
-    return values.sort().values[k]
+        return torch.stack([values.kthvalue(place + 1).values for place in k.tolist()])
+    return values.sort().values.gather(0, k)
 
 
 def gamma_t(entropy_BHW: Tensor, valid_BHW: Tensor, alpha: float) -> Tensor:

@@ -33,5 +33,7 @@ class CutMix(MeanTeacher):
         if torch.rand((), generator=step.generator) >= self.settings.cutmix_probability:
             return pseudo
         count, height, width = pseudo.label.shape
-        inside = half_area_boxes(count, height, width, step.generator).to(pseudo.label.device)
+        inside = half_area_boxes(count, height, width, step.generator)
+        if pseudo.label.is_cuda:  # from other memory the copy would wait for the device
+            inside = inside.pin_memory().to(pseudo.label.device, non_blocking=True)
         return Pseudo(*(paste_neighbor(inside, tensor, self.recipe.replicas) for tensor in pseudo))

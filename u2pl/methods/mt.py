@@ -129,7 +129,9 @@ class MeanTeacher(Method):
             loss = over_groups(groups, supervised, logits, batch.labeled_mask).mean()
             return StepResult({"supervised": loss})
 
-        if s.warm_teacher == "own" and step.index == s.warm_start_epochs * step.epoch_steps:
+        if step.index == s.warm_start_epochs * step.epoch_steps and (
+            s.warm_teacher == "own" or s.first_epoch == "share"
+        ):
             self.follow(0)
         alpha = self.alpha(step)
         # Labels of the images as they are; then the same boxes mix the images and all that goes with them.

@@ -22,7 +22,7 @@ class U2PLSettings(CutMixSettings):
     """Hyper-parameters of U²PL (Table A1), components of Table 6, and choices of the released code."""
 
     lambda_c: float = Field(ge=0)
-    """Weight of the contrastive loss (Eq. 1); 0 leaves CutMix."""
+    """Weight of the contrastive loss (Eq. 1); 0 leaves CutMix, and nothing of what follows matters."""
     contrast: Literal["L_c", "L_b"]
     """InfoNCE (Eq. 4) or the binary loss (Eq. A1)."""
     M: int = Field(ge=1)
@@ -46,7 +46,9 @@ class U2PLSettings(CutMixSettings):
     queue: int = Field(ge=1)
     """Negatives kept of a class. Memory: queue x representation x 4 bytes x classes."""
     queue_background: int = Field(ge=1)
-    """The same for class 0 where it is a background."""
+    """The same for the class that `large_queue` names."""
+    large_queue: Literal["background", "class0"]
+    """Which class `queue_background` is for: class 0 where it is a background, or whatever it is."""
     pairing: Literal["class", "position"]
     """Whose negatives the anchors of class c meet: its own, or those of the c-th class present."""
     labeled_negatives: bool
@@ -76,9 +78,10 @@ class U2PL(CutMix):
     def __init__(self, classes: Classes, recipe: Recipe, settings: U2PLSettings):
         super().__init__(classes, recipe, settings)
         capacities = [settings.queue] * classes.count
-        if classes.background:
+        if classes.background or settings.large_queue == "class0":
             capacities[0] = settings.queue_background
-        self.bank = MemoryBank(capacities, recipe.representation)
+        used = settings.memory_bank and settings.lambda_c > 0
+        self.bank = MemoryBank(capacities, recipe.representation) if used else None
         for sentence in concerns(settings):
             _log.warning(sentence)
 
@@ -87,7 +90,8 @@ class U2PL(CutMix):
         """Refuse ranks that leave no unlabelled negatives."""
         super().check(classes, recipe, settings)
         assert isinstance(settings, U2PLSettings)
-        if settings.prt and (settings.r_l >= classes.count or settings.r_h <= settings.r_l):
+        ranked = settings.prt and settings.lambda_c > 0
+        if ranked and (settings.r_l >= classes.count or settings.r_h <= settings.r_l):
             raise UsageError(
                 f"With {classes.count} classes, r_l = {settings.r_l} and r_h = {settings.r_h} no unreliable pixel "
                 f"can be a negative (Eq. 15). Use: --set u2pl.r_l=1 --set u2pl.r_h={max(classes.count, 2)}"
@@ -136,7 +140,7 @@ class U2PL(CutMix):
             negative_CP = torch.where(labeled_P, on_labeled_CP, on_unlabeled_CP)  # Eq. 13
 
             teacher_PD = rows(by_group(teacher.representation, groups))
-            if s.memory_bank:
+            if self.bank is not None:
                 self.bank.push(teacher_PD, negative_CP)
             truth_P = pixels(torch.full_like(mask, ignore), pseudo.truth)
 
@@ -154,7 +158,7 @@ class U2PL(CutMix):
             "contrast/classes": torch.stack(used).sum(dim=1).float().mean(),
             "negatives/false": false_share(negative_CP, truth_P, ignore),
         }
-        if s.memory_bank:
+        if self.bank is not None:
             health["bank/filled"] = self.bank.filled_C.sum() / self.bank.capacity_C.sum()
         return StepResult({"contrastive": s.lambda_c * torch.stack(losses).mean()}, health)
 
@@ -173,7 +177,7 @@ class U2PL(CutMix):
             positive_CD, _ = contrastive.centers(
                 teacher_PD, anchor_CP if s.center == "anchors" else region_CP
             )
-            if s.memory_bank:
+            if self.bank is not None:
                 table_KD, filled_C = self.bank.storage, self.bank.filled_C > 0
                 index_CMN = self.bank.sample(s.M, s.N, generator)
             else:
@@ -217,7 +221,9 @@ class U2PL(CutMix):
 
 def concerns(settings: U2PLSettings) -> list[str]:
     """Sentences about settings that work but leave part of the method without effect."""
-    found = []
+    found: list[str] = []
+    if settings.lambda_c == 0:
+        return found
     if settings.prt and settings.r_l == 0 and settings.labeled_negatives:
         found.append("With r_l = 0 no labelled pixel is a negative (Eq. 14). Use: --set u2pl.r_l=1 or more.")
     if settings.alpha0 == 0 and settings.negatives != "all":
