@@ -202,6 +202,17 @@ def test_weights_that_are_damaged_are_an_error_that_says_how_to_get_them_again(p
         evaluate_run(project, path.name)
 
 
+def test_a_run_of_an_earlier_version_is_refused_with_the_command_that_trains_it_again(
+    unbroken: Path, tmp_path: Path
+):
+    shutil.copytree(unbroken, tmp_path / "old")
+    run = read_json(tmp_path / "old" / "run.json")
+    run["facts"]["recipe_version"] -= 1
+    write_json(tmp_path / "old" / "run.json", run)
+    with pytest.raises(UserError, match=r"earlier version.*u2pl train .*--fresh"):
+        load_network(tmp_path / "old", 4)
+
+
 def test_the_command_that_trains_a_run_again_can_be_pasted_into_a_shell():
     overrides = {"recipe.scale": [0.5, 1.0], "u2pl.dpa": False, "u2pl.negatives": "all", "recipe.lr": 1e-05}
     run = {"dataset": "my set", "split": "1/4", "method": "u2pl", "seed": 3, "overrides": overrides}
