@@ -41,7 +41,9 @@ def test_an_unknown_plan_is_one_sentence_and_exit_2_and_changes_nothing(project:
     before = (project / "pipelines/plan.yaml").read_text()
     done = u2pl(project, "plan", "dmeo")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "Error: No plan called 'dmeo'. Did you mean 'demo'? Known: camvid, demo, variants.\n"
+    assert (
+        done.stderr == "Error: No plan called 'dmeo'. Did you mean 'demo'? Known: camvid, demo, variants.\n"
+    )
     assert (project / "pipelines/plan.yaml").read_text() == before
 
 
