@@ -1,5 +1,6 @@
 """The Typer app: one command a module, each imported only for its words; heavy work is imported inside."""
 
+import errno
 import sys
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 from u2pl import __version__
 from u2pl.errors import Interrupted, UserError
 
-from . import ablate, evaluate, plan, prepare, report, table, track, train
+from . import ablate, evaluate, plan, prepare, report, splits, table, track, train
 
 app = typer.Typer(
     name="u2pl",
@@ -26,6 +27,7 @@ app.command("ablate")(ablate.ablate)
 app.command("plan")(plan.plan)
 app.command("table")(table.table)
 app.command("report")(report.report)
+app.add_typer(splits.app, name="splits")
 app.add_typer(track.app, name="track")
 
 
@@ -62,6 +64,13 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            print(
+                f"Error: No space is left on the disk ({error}). Free some, then start the same command again: "
+                "it goes on where it stopped.",
+                file=sys.stderr,
+            )
+            return 1
         print(
             f"Error: {type(error).__name__}: {error}\n"
             "This is a defect of u2pl or of its environment; run the same command with --debug for the traceback.",

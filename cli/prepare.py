@@ -1,34 +1,50 @@
 """`u2pl prepare`."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from u2pl.data.description import Progress
     from u2pl.data.prepare import Prepared
 
 
 def prepare(
+    lists: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="With --source FILE: a second file, with the unlabelled images.", show_default=False
+        ),
+    ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="shapes, camvid, or the YAML file that describes your own.")
+        str | None,
+        typer.Option(help="shapes, camvid, voc, cityscapes, or the YAML file that describes your own."),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="Which images keep their labels: full, 1/2, 1/4, 1/8, 1/16, any 1/k.")
+        str | None,
+        typer.Option(
+            help="Which images keep their labels: full, 1/2, 1/8, any other 1/k; of voc classic-1/16, blender-1/8."
+        ),
     ] = None,
     root: Annotated[
         Path | None, typer.Option(help="Folder of the data set's files; needed once, then remembered.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the split's draw.")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose lists: u2pl, unimatch, seeded (drawn here), or a FILE with the labelled images."
+        ),
+    ] = None,
+    overlap: Annotated[
+        bool,
+        typer.Option("--overlap", help="With --source FILE: labelled images may be unlabelled ones too."),
+    ] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of a drawn split.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON, nothing else.")] = False,
 ) -> None:
-    """Check a data set and choose the images that keep their labels.
+    """Bring a data set in, check every file of it, and choose the images that keep their labels.
 
-    Example: u2pl prepare --dataset shapes --split 1/8
+    Example: u2pl prepare --dataset voc --split classic-1/16
     """
     from u2pl.project import Project
     from u2pl.settings import Params
@@ -38,14 +54,18 @@ def prepare(
 
     from u2pl.data.prepare import prepare
 
-    with _progress() as progress:
+    from .progress import counting
+
+    with counting() as progress:
         prepared = prepare(
             project,
             dataset or params.default("dataset"),
             split or str(params.default("split")),
             root,
-            params.values["splits"]["seed"] if seed is None else seed,
-            progress,
+            source=[*([source] if source else []), *map(str, lists or [])],
+            overlap=overlap,
+            seed=seed,
+            progress=progress,
         )
     if json:
         from json import dumps
@@ -61,8 +81,10 @@ def _show(prepared: "Prepared") -> None:
     from rich.table import Table
 
     manifest, name = prepared.manifest, prepared.description.name
-    total = sum(found["pixels"] for found in manifest["classes"].values())
-    table = Table(title=f"{name}, training images")
+    for sentence in prepared.found:
+        print(sentence)
+    total = max(1, sum(found["pixels"] for found in manifest["classes"].values()))
+    table = Table(title=f"{name}, training images with a mask")
     table.add_column("class")
     for heading in ("% of pixels", "images", "labelled"):
         table.add_column(heading, justify="right")
@@ -77,29 +99,8 @@ def _show(prepared: "Prepared") -> None:
         f"Split {prepared.split} ({manifest['source']}): {counts['labeled']} labelled, "
         f"{counts['unlabeled']} unlabelled, {counts['val']} validation images."
     )
+    if "fine" in manifest:
+        from u2pl.data.audit import fine_sentence
+
+        print(fine_sentence(manifest))
     print(f"The lists are in {prepared.folder}. Next: u2pl train --dataset {name} --split {prepared.split}")
-
-
-@contextmanager
-def _progress() -> "Iterator[Progress]":
-    """Show progress on stderr: a bar on a terminal, one line a stage elsewhere."""
-    if not sys.stderr.isatty():
-        yield _plain
-        return
-    from rich import progress as rich
-    from rich.console import Console
-
-    with rich.Progress(*rich.Progress.get_default_columns(), console=Console(stderr=True)) as bars:
-        tasks: dict[str, rich.TaskID] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done)
-
-        yield show
-
-
-def _plain(what: str, done: int, total: int) -> None:
-    if done == total:
-        print(f"{what}: {done} images", file=sys.stderr, flush=True)

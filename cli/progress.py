@@ -1,4 +1,4 @@
-"""Progress of a training run: a bar on a terminal, plain lines elsewhere."""
+"""Progress of long work: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from u2pl.data.description import Progress as Counter
     from u2pl.engine.trainer import Observer
 
 
@@ -58,3 +59,43 @@ def _plain(name: str) -> "Observer":
         )
 
     return observe
+
+
+@contextmanager
+def counting() -> "Iterator[Counter]":
+    """Show on stderr how many of how many things are done, with a bar for each kind of work."""
+    if not sys.stderr.isatty():
+        yield _plain_counter()
+        return
+    from rich import progress as rich
+    from rich.console import Console
+
+    columns = (
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TimeRemainingColumn(),
+    )
+    with rich.Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, rich.TaskID] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield show
+
+
+def _plain_counter() -> "Counter":
+    """At most one line every ten seconds, and one at the end of each kind of work."""
+    last = time.monotonic()
+
+    def show(what: str, done: int, total: int) -> None:
+        nonlocal last
+        if done < total and time.monotonic() - last < 10:
+            return
+        last = time.monotonic()
+        print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+
+    return show

@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_yaml_file_prepares_a_data_set_and_its_name_does_from_then_on(folder: Path, u2pl: Command) -> None:
     first = u2pl("prepare", "--dataset", "pictures/tiny.yaml", "--split", "1/4", cwd=folder)
     assert first.returncode == 0
-    assert "checking: 20 images" in first.stderr
+    assert "checking images: 20 of 20" in first.stderr
     assert "4 labelled, 12 unlabelled, 4 validation" in first.stdout
     assert "Next: u2pl train --dataset tiny --split 1/4" in " ".join(first.stdout.split())
     again = u2pl("prepare", "--dataset", "tiny", "--split", "1/2", "--json", cwd=folder)
@@ -42,10 +42,16 @@ def test_a_class_without_labels_is_marked(folder: Path, u2pl: Command) -> None:
     ("words", "status", "said"),
     [
         (["--dataset", "shaeps"], 2, "Did you mean 'shapes'"),
-        (["--dataset", "voc"], 2, "YAML"),
+        (["--dataset", "voc"], 2, "blender-1/8"),
+        (["--dataset", "voc", "--split", "classic-1/16", "--seed", "3"], 2, "--source seeded"),
+        (["--dataset", "voc", "--split", "classic-1/16", "--root", "."], 1, "no PASCAL VOC 2012"),
+        (["--dataset", "cityscapes", "--split", "1/16"], 2, "registration"),
+        (["--dataset", "cityscapes", "--split", "1/16", "--root", "."], 1, "leftImg8bit_trainvaltest.zip"),
+        (["--source", "unimtach"], 2, "Did you mean 'unimatch'"),
+        (["--overlap"], 2, "--source FILE"),
         (["--dataset", "camvid"], 2, "--root"),
         (["--dataset", "camvid", "--root", "nowhere"], 1, "There is no folder"),
-        (["--split", "classic-1/16"], 2, "voc"),
+        (["--split", "classic-1/16"], 2, "no pool"),
         (["--split", "some"], 2, "1/16"),
         (["--seed", "-1"], 2, "--seed"),
     ],
@@ -64,4 +70,4 @@ def test_prepare_splits_is_another_name_for_it(folder: Path, u2pl: Command) -> N
 
 def test_help_is_a_sentence_and_an_example(u2pl: Command) -> None:
     said = u2pl("prepare", "--help").stdout
-    assert "Example: u2pl prepare --dataset shapes --split 1/8" in said
+    assert "Example: u2pl prepare --dataset voc --split classic-1/16" in said

@@ -82,7 +82,7 @@ def test_the_split_folder_is_the_same_wherever_the_images_and_the_project_lie(
         shutil.copytree(tiny, root / "pictures")
         (root / "project").mkdir()
         project = Project(root / "project")
-        folders.append(prepare(project, str(root / "pictures/tiny.yaml"), "1/4").folder)
+        folders.append(prepare(project, str(root / "pictures/tiny.yaml"), "1/4", seed=2).folder)
     files = [{p.name: p.read_bytes() for p in folder.iterdir()} for folder in folders]
     assert files[0] == files[1] and set(files[0]) == {
         "labeled.txt",
@@ -229,8 +229,9 @@ def test_an_image_that_is_gone_is_an_error_that_names_the_file(project: Project,
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("voc", "1/8"), "not built in yet.*YAML"),
-        (("cityscapes", "1/8"), "not built in yet.*YAML"),
+        (("voc", "1/8"), r"called '1/8'.*blender-1/8.*--source seeded"),
+        (("cityscapes", "1/8"), r"registration.*leftImg8bit_trainvaltest\.zip.*gtFine_trainvaltest\.zip"),
+        (("shapes", "classic-1/8"), "no pool of images called 'classic'"),
         (("camvit", "1/8"), "Did you mean 'camvid'"),
         (("camvid", "1/8"), "--root"),
         (("shapes", "1/8x"), "No split called"),
@@ -263,7 +264,7 @@ def test_a_new_file_in_the_catalog_is_a_new_data_set(
 
     (tmp_path / "catalog").mkdir()
     (tmp_path / "catalog/tiny.py").write_text(
-        "from u2pl.data.description import BuiltIn, Description\n"
+        "from u2pl.data.description import Description\nfrom u2pl.data.layout import BuiltIn\n"
         "DATASET = BuiltIn(Description(name='tiny', classes=['ground', 'square', 'disc', 'bar']))\n"
     )
     monkeypatch.setattr(catalog, "__path__", [*catalog.__path__, str(tmp_path / "catalog")])

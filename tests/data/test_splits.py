@@ -1,3 +1,4 @@
+from fractions import Fraction
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
@@ -82,13 +83,77 @@ def test_the_labelled_images_of_a_small_split_are_labelled_in_a_larger_one_too()
 @pytest.mark.parametrize("split", ["1/1", "1/0", "2/3", "0.5", "1_8", "", "Full", "-1/8", "1/8 ", "1/0008"])
 def test_another_text_is_no_split_and_the_known_ones_are_named(split: str) -> None:
     with pytest.raises(UsageError, match=r"1/16, 1/8, 1/4, 1/2.*full"):
-        splits.share(split)
+        splits.parse(split)
 
 
-@pytest.mark.parametrize("split", ["classic-1/16", "blender-1/4"])
-def test_a_published_split_is_said_to_belong_to_voc(split: str) -> None:
-    with pytest.raises(UsageError, match="voc"):
-        splits.share(split)
+@pytest.mark.parametrize(
+    ("split", "name"),
+    [
+        ("1/8", splits.Name(None, Fraction(1, 8), None)),
+        ("full", splits.Name(None, Fraction(1), None)),
+        ("classic-1/16", splits.Name("classic", Fraction(1, 16), None)),
+        ("classic-full-unimatch", splits.Name("classic", Fraction(1), "unimatch")),
+        ("1/4-seeded", splits.Name(None, Fraction(1, 4), "seeded")),
+    ],
+)
+def test_a_name_says_pool_share_and_source(split: str, name: splits.Name) -> None:
+    assert splits.parse(split) == name
+
+
+def test_published_lists_are_called_without_their_source() -> None:
+    assert [splits.parse(s).published for s in ("classic-1/16-unimatch", "full", "1/4")] == [
+        "classic-1/16",
+        "full",
+        "1/4",
+    ]
+
+
+@pytest.mark.parametrize("split", ["1/8", "full", "classic-1/8", "1/8-seeded", "a/b", "", "..", "é"])
+def test_lists_of_ones_own_cannot_take_the_name_of_a_drawn_split_or_of_no_folder(split: str) -> None:
+    with pytest.raises(UsageError, match="name of their own"):
+        splits.check_own_name(split)
+
+
+CITY = "leftImg8bit/train/ulm/ulm_000001_000019_leftImg8bit.png"
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("2007_000032", "2007_000032"),
+        ("  2007_000032.jpg ", "2007_000032"),
+        ("JPEGImages/2007_000032.jpg SegmentationClass/2007_000033.png", "2007_000032"),
+        (CITY, "ulm_000001_000019"),
+        (f"{CITY} gtFine/train/ulm/ulm_000001_000019_gtFine_labelTrainIds.png", "ulm_000001_000019"),
+        ("a b", "a b"),
+        ("images/a b.png masks/a b.png", "a b"),
+        ("/data/images/sub/c.PNG", "sub/c"),
+        ("a.png b.png", "a.png b"),
+        ("e\u0301t\u00e9", "\u00e9t\u00e9"),
+    ],
+)
+def test_a_line_of_anybodys_list_finds_its_image(line: str, name: str) -> None:
+    known = [
+        "2007_000032",
+        "2007_000033",
+        "ulm_000001_000019",
+        "a",
+        "a b",
+        "sub/c",
+        "a.png b",
+        "\u00e9t\u00e9",
+    ]
+    assert splits.matched([line], known, "_leftImg8bit") == ([name], [])
+
+
+def test_lines_that_mean_no_image_are_told_and_blank_ones_are_not() -> None:
+    assert splits.matched(["a", "", " ", "x", "b/y.png"], ["a"]) == (["a"], ["x", "b/y.png"])
+
+
+@pytest.mark.parametrize("line", ["../a", "x/../../a.png", "..\\a", "a.png ../a.png"])
+def test_a_line_that_climbs_out_is_refused_even_if_it_ends_in_a_known_name(line: str) -> None:
+    with pytest.raises(UserError, match="leads out"):
+        splits.matched([line], ["a"])
 
 
 def test_lists_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -103,9 +168,20 @@ def test_a_missing_list_is_an_error_that_names_the_command(tmp_path: Path) -> No
 
 
 def test_every_mistake_in_the_lists_is_told() -> None:
-    with pytest.raises(UserError) as error:
-        splits.validate(splits.Lists(["a", "a"], ["b", "x"], ["b"]), {"a", "b"}, "folder")
-    said = str(error.value)
-    assert "'a' is in labeled and in labeled" in said
-    assert "'b' is in unlabeled and in val" in said
-    assert "unlabeled has 'x'" in said
+    found = splits.problems(splits.Lists(["a", "a"], ["b", "x"], ["b"]), {"a", "b"})
+    assert found == [
+        ("twice in labeled", "a"),
+        ("no image of the data set, but in unlabeled", "x"),
+        ("in unlabeled and in val", "b"),
+    ]
+
+
+def test_labelled_images_may_be_unlabelled_ones_too_only_where_that_is_declared() -> None:
+    lists = splits.Lists(["a"], ["a", "b"], ["c"])
+    assert splits.problems(lists, {"a", "b", "c"}) == [("in labeled and in unlabeled", "a")]
+    assert splits.problems(lists, {"a", "b", "c"}, overlap=True) == []
+
+
+@given(st.lists(st.sampled_from("abcde")))
+def test_repeated_names_are_those_that_count_more_than_once(names: list[str]) -> None:
+    assert sorted(splits.repeated(names)) == sorted(n for n in set(names) if names.count(n) > 1)

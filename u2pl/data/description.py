@@ -1,7 +1,6 @@
 """What a data set is: its classes, colours, void value, and where its files lie."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any, Self
 
@@ -64,17 +63,6 @@ class Description(Settings):
         if len(set(every)) < len(every):
             raise ValueError("two classes have the same color")
         return self
-
-
-@dataclass(frozen=True)
-class BuiltIn:
-    """A data set that comes with u2pl."""
-
-    description: Description
-    draw: Callable[[Path, Progress], None] | None = None
-    """Makes all of it in a folder; None where the user brings the files."""
-    version: int = 1
-    """Raise it when `draw` draws something else, so that what is on disk is drawn again."""
 
 
 def is_inside(path: str) -> bool:

@@ -3,6 +3,7 @@
 import struct
 import unicodedata
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ class Finder:
         """The files of `name`: none where it is missing, several where they differ in the suffix alone."""
         target = self.root / self.pattern.replace("{name}", name)
         exact = target.suffix.lower() in SUFFIXES
-        found = self._stems(target.parent).get(_plain(target.stem if exact else target.name), [])
+        found = self._stems(target.parent).get(plain(target.stem if exact else target.name), [])
         return [path for path in found if not exact or path.suffix.lower() == target.suffix.lower()]
 
 
@@ -48,11 +49,11 @@ def _stems(folder: Path) -> dict[str, list[Path]]:
     if folder.is_dir():
         for path in sorted(folder.iterdir()):
             if path.suffix.lower() in SUFFIXES:
-                files.setdefault(_plain(path.stem), []).append(path)
+                files.setdefault(plain(path.stem), []).append(path)
     return files
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """One of the several ways Unicode has to write an accented letter: file systems differ in theirs."""
     return unicodedata.normalize("NFC", text)
 
@@ -105,5 +106,7 @@ def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     Not atomically, since flushing thousands of files takes minutes: whoever writes many of them
     writes a record of them afterwards, and without that they count for nothing.
     """
+    encoded = BytesIO()  # writing to the file itself, Pillow does not say that the disk is full
+    Image.fromarray(pixels).save(encoded, format="PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, format="PNG")
+    path.write_bytes(encoded.getbuffer())

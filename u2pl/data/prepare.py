@@ -1,14 +1,11 @@
-"""Checks a data set once and writes what training reads: index masks, lists, a manifest.
+"""Prepares one split of a data set: finds or fetches its files, checks them, decides the lists, writes a manifest.
 
 In data/NAME/ lie `dataset.json` (the description), `source.json` (where the images are, and what was
 found in each file: the memory that makes a second split quick), `masks/` and `splits/SPLIT/`. Only the last
-is the same on every machine.
+is the same on every machine. Data that u2pl downloads or unpacks itself is in `files/`.
 """
 
-import os
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,28 +13,19 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from u2pl.data import splits
+from u2pl.data import published, splits
 from u2pl.data.catalog import built_in
-from u2pl.data.description import (
-    BuiltIn,
-    Description,
-    Progress,
-    describe,
-    read_description,
-    read_mask,
-    read_names,
-)
-from u2pl.data.pictures import BadFile, Finder, read_image, write_png
+from u2pl.data.check import Journal, Place, Record, check
+from u2pl.data.description import Description, Progress, describe, read_description, read_names
+from u2pl.data.layout import BuiltIn, Layout, described
+from u2pl.data.problems import Problem, report
 from u2pl.errors import UsageError, UserError, unknown
-from u2pl.files import read_json, sha256, sha256_json, write_json
+from u2pl.files import read_json, sha256_json, write_json
 from u2pl.project import Project
+from u2pl.settings import Params
 
-COMING = ("voc", "cityscapes")
-EXAMPLES = 4
-"""Files named of each kind of problem."""
-
-Stat = list[int]
-"""Size in bytes and time of the last change in ns."""
+SEEDED = "seeded"
+"""The source of splits that are drawn here."""
 
 
 @dataclass(frozen=True)
@@ -51,22 +39,8 @@ class Prepared:
     manifest: Mapping[str, Any]
     read: int
     """Images read this time; the others are known from an earlier time."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """What one image and its mask were found to be."""
-
-    image: str
-    """Path below the root."""
-    mask: str | None
-    image_sha256: str
-    """Of the decoded pixels, since compression may differ from machine to machine."""
-    mask_sha256: str | None
-    pixels: list[int]
-    """Of each class; empty without a mask."""
-    stats: list[Stat]
-    """Of the image, the mask and the index mask, when they were read."""
+    found: tuple[str, ...]
+    """What was found where, in sentences."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +51,38 @@ class _Source:
     root: Path
     built_in: BuiltIn | None
 
+    @property
+    def version(self) -> int | None:
+        return self.built_in.version if self.built_in else None
+
+    @property
+    def lists(self) -> str:
+        """Where the lists of a split come from unless the user says."""
+        return self.built_in.source if self.built_in else SEEDED
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A split as asked for."""
+
+    split: str
+    """Its name, and that of its folder."""
+    source: str
+    """A published family, or "seeded", or "files"."""
+    seed: int
+    files: Sequence[Path] = ()
+    overlap: bool = False
+
 
 def prepare(
     project: Project,
     dataset: str,
     split: str,
     root: Path | None = None,
-    seed: int = 2,
+    *,
+    source: Sequence[str] = (),
+    overlap: bool = False,
+    seed: int | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Prepared:
     """Make one split of a data set ready for training; done twice, the second time changes nothing.
@@ -91,71 +90,235 @@ def prepare(
     Args:
         project: where to write.
         dataset: a built-in name, a YAML file, or the name of a data set prepared before.
-        split: "1/8" or another 1/k, or "full".
+        split: a name that `splits.parse` knows, or any other name for lists from files.
         root: folder of the data set's files, where neither an earlier call nor the YAML file says.
-        seed: of the split's draw.
+        source: of the lists: a published family or "seeded"; or files: the labelled names, and the unlabelled ones,
+            else all others are; empty: the data set's default.
+        overlap: in lists from files, labelled images may stand among the unlabelled ones too.
+        seed: of a draw; None: params.yaml's.
         progress: told how far it is.
 
     Raises:
         UserError: the files are not what the description says; every problem at once.
         UsageError: the data set or the split is unknown.
     """
-    source = _find(project, dataset, root)
-    splits.share(split)
-    data = project.data(source.description.name)
-    if source.root == data.resolve() and not (source.built_in and source.built_in.draw):
+    data_set = _find(project, dataset, root)
+    request = _request(project, data_set, split, source, overlap, seed)
+    data = project.data(data_set.description.name)
+    if data_set.root == data.resolve() and not (data_set.built_in and data_set.built_in.draw):
         raise UsageError(
             f"u2pl writes to {data}, so the data set cannot lie there itself. Move it and name its --root."
         )
     data.mkdir(parents=True, exist_ok=True)
     with FileLock(data / ".lock"):
-        return _prepare(project, source, split, seed, progress)
+        return _prepare(project, data_set, request, progress)
 
 
-def _prepare(project: Project, source: _Source, split: str, seed: int, progress: Progress) -> Prepared:
+def _request(
+    project: Project, data_set: _Source, split: str, words: Sequence[str], overlap: bool, seed: int | None
+) -> _Request:
+    """The split that the words of a command mean; unknown and contradictory ones are refused."""
+    known = [SEEDED, *published.families()]
+    if words and not set(words) & set(known) and (len(words) > 1 or _is_path(words[0])):
+        if len(words) > 2:
+            raise UsageError(
+                "--source takes one file (the labelled images) or two (the unlabelled ones second)."
+            )
+        if seed is not None:
+            raise UsageError("Lists from files are not drawn. Leave out --seed.")
+        splits.check_own_name(split)
+        return _Request(split, "files", 0, [Path(word) for word in words], overlap)
+    if len(words) > 1:
+        raise UsageError(f"Lists come from one source or from files, not from {' and '.join(words)}.")
+    if overlap:
+        raise UsageError("--overlap is for lists of your own: --source FILE.")
+    source = words[0] if words else None
+    name = splits.parse(split)
+    pools = data_set.built_in.pools if data_set.built_in else ()
+    if name.pool is not None and name.pool not in pools:
+        raise UsageError(
+            f"Data set {data_set.description.name!r} has no pool of images called {name.pool!r}, which {split!r} "
+            f"takes its labels from. Take {', '.join(f'{p}-1/8' for p in pools) or '1/16, 1/8, 1/4 or full'} instead."
+        )
+    for given in (source, name.source):
+        if given is not None and given not in known:
+            raise unknown("source of lists", given, known)
+    if source and name.source and source != name.source:
+        raise UsageError(f"Split {split!r} names the source {name.source!r}, --source another: {source!r}.")
+    chosen = source or name.source or data_set.lists
+    if name.share == 1 and not name.pool and not name.source:
+        chosen = SEEDED  # every label is kept: nothing is chosen, and nobody publishes a list of it
+    elif source and not name.source and source != data_set.lists:
+        split = f"{split}-{source}"
+    if chosen != SEEDED:
+        if seed is not None:
+            raise UsageError(
+                f"The lists of source {chosen!r} are not drawn. Leave out --seed, or add --source seeded."
+            )
+        published.find(chosen, data_set.description.name, name.published)
+    drawn = seed if seed is not None else Params.read(project).values["splits"]["seed"]
+    return _Request(split, chosen, drawn)
+
+
+def _is_path(word: str) -> bool:
+    return any(sign in word for sign in "./\\") or Path(word).exists()
+
+
+def _prepare(project: Project, source: _Source, request: _Request, progress: Progress) -> Prepared:
     description, data = source.description, project.data(source.description.name)
     known = _known(data, source)
-    if source.built_in and source.built_in.draw and not _is_intact(source, data, known):
-        source.built_in.draw(source.root, progress)
-    train, val = (read_names(source.root / listed) for listed in (description.train, description.val))
-    records, read = _records(source, data, train, val, known, progress)
+    layout = _layout(source, data, known, progress)
+    place = Place(description, layout, source.root, data)
+    problems = _list_problems(description, layout)
+    lists, origin = _given_lists(project, source, request, layout, progress)
+    work = [description.model_dump(mode="json", exclude={"root"}), str(source.root), source.version]
+    with Journal(data / "checked.jsonl", work) as journal:
+        names = list(dict.fromkeys([*layout.train, *layout.val]))
+        needs_mask = dict.fromkeys(lists.labeled if lists else [], "a labelled image")
+        needs_mask |= dict.fromkeys(layout.val, "a validation image")
+        records, more = check(place, names, needs_mask, known, journal, progress)
+    problems += more
+    if not problems:
+        problems = _mask_problems(description, [records[name] for name in layout.train])
+    if problems:
+        raise UserError(
+            report(
+                f"Data set {description.name!r} in {source.root} cannot be used as it is:",
+                problems,
+                "Mend these files or the lists, then run the same command again.",
+            )
+        )
     digest = sha256_json(
-        [[[n, records[n].image_sha256, records[n].mask_sha256] for n in part] for part in (train, val)]
+        [
+            [[n, records[n].image_sha256, records[n].mask_sha256] for n in part]
+            for part in (layout.train, layout.val)
+        ]
     )
     _write_json(data / "dataset.json", description.model_dump(mode="json", exclude={"root"}))
     _write_json(
         data / "source.json",
         {
             "root": _portable(source.root, project.root),
-            "version": source.built_in.version if source.built_in else None,
+            "version": source.version,
             "data": digest,
             "files": {name: asdict(record) for name, record in records.items()},
         },
     )
-    classes_of = {n: set(np.flatnonzero(records[n].pixels).tolist()) for n in train if records[n].mask}
-    labeled, unlabeled = splits.draw(classes_of, [n for n in train if not records[n].mask], split, seed)
-    lists = splits.Lists(labeled, unlabeled, val)
-    folder = project.split(description.name, split)
+    journal.forget()
+    classes_of = {n: set(np.flatnonzero(records[n].pixels).tolist()) for n in layout.train if records[n].mask}
+    lists = lists or _drawn_lists(layout, classes_of, request)
+    folder = project.split(description.name, request.split)
     hashes = splits.write(folder, lists)
     manifest = {
         "dataset": description.name,
-        "split": split,
-        "source": f"seeded {seed}",
-        "seed": seed,
+        "split": request.split,
+        **origin,
         "counts": {
-            "train": len(train),
-            "labeled": len(labeled),
-            "unlabeled": len(unlabeled),
-            "val": len(val),
+            "train": len(layout.train),
+            "labeled": len(lists.labeled),
+            "unlabeled": len(lists.unlabeled),
+            "val": len(lists.val),
         },
+        **_fine(layout, lists),
         "sha256": hashes,
         "data": digest,
-        "classes": _class_counts(description, records, classes_of, labeled),
+        "classes": _class_counts(description, records, classes_of, lists.labeled),
         "ignore_index": description.ignore_index,
         "background": description.background,
     }
     _write_json(folder / "manifest.json", manifest)
-    return Prepared(description, split, folder, manifest, read)
+    read = sum(records[name] is not known.get(name) for name in names)
+    return Prepared(description, request.split, folder, manifest, read, layout.found)
+
+
+def _layout(source: _Source, data: Path, known: Mapping[str, Record], progress: Progress) -> Layout:
+    """Where the files are, after they have been drawn, fetched or unpacked."""
+    built, own = source.built_in, data / "files"
+    if built and built.draw and not _is_intact(source, data, known):
+        built.draw(source.root, progress)
+    if built and built.fetch and source.root == own.resolve():
+        own.mkdir(exist_ok=True)
+        built.fetch(own, progress)
+    if built and built.locate:
+        return built.locate(source.root, own, progress)
+    return described(source.description, source.root)
+
+
+def _given_lists(
+    project: Project, source: _Source, request: _Request, layout: Layout, progress: Progress
+) -> tuple[splits.Lists | None, dict[str, Any]]:
+    """Lists that are not drawn here, checked; None for those that are. Then what the manifest says of their origin.
+
+    Raises:
+        UserError: they cannot be had, or are not lists of this data set.
+    """
+    if request.source == SEEDED:
+        return None, {"source": f"seeded {request.seed}", "seed": request.seed}
+    name, ending, known = source.description.name, layout.ending, [*layout.train, *layout.val]
+    if request.source == "files":
+        labeled, strange = splits.matched(_lines(request.files[0]), known, ending)
+        unlabeled = [image for image in layout.train if image not in set(labeled)]
+        if len(request.files) == 2:
+            unlabeled, more = splits.matched(_lines(request.files[1]), known, ending)
+            strange += more
+        where, overlap, origin = ", ".join(map(str, request.files)), request.overlap, {}
+    else:
+        lines = published.read(project, request.source, name, splits.parse(request.split).published, progress)
+        labeled, strange = splits.matched(lines.labeled, known, ending)
+        unlabeled, more = splits.matched(lines.unlabeled, known, ending)
+        strange += more
+        where, overlap = f"split {request.split!r}", lines.split.overlap
+        origin = {"published": {"labeled": lines.split.labeled, "unlabeled": lines.split.unlabeled}}
+        if not strange and len(labeled) != lines.split.images:
+            strange = [f"{len(labeled)} labelled images instead of {lines.split.images}"]
+    lists = splits.Lists(labeled, unlabeled, layout.val)
+    problems: list[Problem] = [("no image of the data set", line) for line in strange]
+    problems += splits.problems(lists, known, overlap=overlap)
+    if not labeled:
+        problems.append(("no labelled image", where))
+    if problems:
+        raise UserError(
+            report(
+                f"The lists of {where} are not lists of {name!r} that one can use:",
+                problems,
+                "Mend the lists, or take the data set they are made for. Where labelled images are meant to stand "
+                "among the unlabelled ones too, add --overlap.",
+            )
+        )
+    return lists, {"source": request.source, **origin, **({"overlap": True} if overlap else {})}
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"The list {path} cannot be read ({error}). --source takes {', '.join(published.families())}, {SEEDED}, or "
+            "a file with one image name a line."
+        ) from None
+
+
+def _drawn_lists(
+    layout: Layout, classes_of: Mapping[str, Collection[int]], request: _Request
+) -> splits.Lists:
+    """A split whose labels are drawn from a pool, by default all images with a mask."""
+    pool = splits.parse(request.split).pool
+    chosen = classes_of if pool is None else {n: classes_of[n] for n in layout.pools[pool] if n in classes_of}
+    others = [name for name in layout.train if name not in chosen]
+    return splits.Lists(*splits.draw(chosen, others, request.split, request.seed), layout.val)
+
+
+def _fine(layout: Layout, lists: splits.Lists) -> dict[str, Any]:
+    """How many images have the more precise annotation, where the data set has two kinds."""
+    if layout.fine is None:
+        return {}
+    fine = set(layout.fine)
+    return {
+        "fine": {
+            "train": sum(name in fine for name in layout.train),
+            "labeled": sum(name in fine for name in lists.labeled),
+        }
+    }
 
 
 def _find(project: Project, dataset: str, root: Path | None) -> _Source:
@@ -178,20 +341,22 @@ def _find(project: Project, dataset: str, root: Path | None) -> _Source:
             return _Source(description, data, built[dataset])
     elif (data / "dataset.json").is_file():
         description = describe(read_json(data / "dataset.json"), str(data / "dataset.json"))
-    elif dataset in COMING:
-        raise UsageError(
-            f"Data set {dataset!r} is not built in yet. Describe your copy of it in a YAML file "
-            "(docs/data.md shows one) and run: u2pl prepare --dataset FILE.yaml"
-        )
     else:
-        raise unknown("data set", dataset, {*built, *COMING, *_prepared_names(project)})
+        raise unknown("data set", dataset, {*built, *_prepared_names(project)})
     if root is None:
-        if not (data / "source.json").is_file():
+        if (data / "source.json").is_file():
+            root = project.root / read_json(data / "source.json")["root"]
+        elif dataset in built and built[dataset].fetch:
+            return _Source(description, (data / "files").resolve(), built[dataset])
+        else:
+            needs = built[dataset].needs if dataset in built else ""
             raise UsageError(
-                f"Where does {dataset} lie? Add --root FOLDER, the folder that holds {description.images}, "
-                f"{description.masks}, {description.train} and {description.val}."
+                f"Where does {dataset} lie? Add --root FOLDER, the folder that holds "
+                + (
+                    needs
+                    or f"{description.images}, {description.masks}, {description.train} and {description.val}."
+                )
             )
-        root = project.root / read_json(data / "source.json")["root"]
     return _Source(description, _folder(root), built.get(dataset))
 
 
@@ -216,34 +381,14 @@ def _known(data: Path, source: _Source) -> dict[str, Record]:
         before, described = read_json(data / "source.json"), read_json(data / "dataset.json")
     except (FileNotFoundError, ValueError):
         return {}
-    version = source.built_in.version if source.built_in else None
     same = (
         described == source.description.model_dump(mode="json", exclude={"root"})
         and (data.parent.parent / before["root"]) == source.root
-        and before["version"] == version
+        and before["version"] == source.version
     )
     if not same:
         return {}
     return {name: Record(**record) for name, record in before["files"].items()}
-
-
-def _index_mask(data: Path, name: str) -> Path:
-    return data / "masks" / f"{name}.png"
-
-
-def _stats(source: _Source, data: Path, name: str, record: Record) -> list[Stat]:
-    """Of the record's files as they are now; empty where one is missing."""
-    paths = [source.root / record.image]
-    if record.mask:
-        paths += [source.root / record.mask, _index_mask(data, name)]
-    return _stat(paths)
-
-
-def _stat(paths: Iterable[Path]) -> list[Stat]:
-    try:
-        return [[found.st_size, found.st_mtime_ns] for found in (path.stat() for path in paths)]
-    except OSError:
-        return []
 
 
 def _is_intact(source: _Source, data: Path, known: Mapping[str, Record]) -> bool:
@@ -255,122 +400,19 @@ def _is_intact(source: _Source, data: Path, known: Mapping[str, Record]) -> bool
         ]
     except UserError:
         return False
+    place = Place(source.description, described(source.description, source.root), source.root, data)
     return set(names) == set(known) and all(
-        _stats(source, data, name, record) == record.stats for name, record in known.items()
+        place.stats(name, record) == record.stats for name, record in known.items()
     )
 
 
-def _records(
-    source: _Source,
-    data: Path,
-    train: list[str],
-    val: list[str],
-    known: Mapping[str, Record],
-    progress: Progress,
-) -> tuple[dict[str, Record], int]:
-    """A record of every image, and how many were read for it.
-
-    Raises:
-        UserError: anything is wrong with the lists or the files; all of it.
-    """
-    problems = _list_problems(source.description, train, val)
-    names = list(dict.fromkeys([*train, *val]))
-    check = _checker(source, data, known, needs_mask=set(val))
-    records: dict[str, Record] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, (name, outcome) in enumerate(zip(names, pool.map(check, names), strict=True), start=1):
-            if isinstance(outcome, Record):
-                records[name] = outcome
-            else:
-                problems += outcome
-            progress("checking", done, len(names))
-    if not problems:
-        problems = _mask_problems(source.description, [records[name] for name in train])
-    if problems:
-        raise UserError(_report(source, problems))
-    return records, sum(records[name] is not known.get(name) for name in names)
-
-
-Problem = tuple[str, str]
-"""A kind of problem, and where it is."""
-
-
-def _checker(
-    source: _Source, data: Path, known: Mapping[str, Record], needs_mask: Collection[str]
-) -> Callable[[str], Record | list[Problem]]:
-    """A function that checks the files of one name and writes its index mask."""
-    description, root = source.description, source.root
-    images, masks = Finder(root, description.images), Finder(root, description.masks)
-
-    def check(name: str) -> Record | list[Problem]:
-        found, found_masks = images.find(name), masks.find(name)
-        problems = []
-        if not found:
-            problems.append(("missing image", name))
-        if not found_masks and name in needs_mask:
-            problems.append(("missing mask of a validation image", name))
-        problems += [
-            (f"several {kind}s for one name", ", ".join(path.name for path in paths))
-            for kind, paths in (("image", found), ("mask", found_masks))
-            if len(paths) > 1
-        ]
-        if problems:
-            return problems
-        record = known.get(name)
-        paths = [path.relative_to(root).as_posix() for path in (*found, *found_masks)]
-        if (
-            record
-            and [record.image, *([record.mask] if record.mask else [])] == paths
-            and _stats(source, data, name, record) == record.stats
-        ):
-            return record
-        return _read(name, found[0], found_masks[0] if found_masks else None)
-
-    def _read(name: str, image: Path, mask: Path | None) -> Record | list[Problem]:
-        problems: list[Problem] = []
-        pixels = indices = None
-        try:
-            pixels = read_image(image)
-        except BadFile as error:
-            problems.append(_problem(error, root))
-        try:
-            indices = read_mask(mask, description) if mask else None
-        except BadFile as error:
-            problems.append(_problem(error, root))
-        if pixels is not None and indices is not None and pixels.shape[:2] != indices.shape:
-            sizes = [f"{width} x {height}" for height, width in (pixels.shape[:2], indices.shape)]
-            problems.append(("mask of another size than its image", f"{name} ({sizes[1]}, image {sizes[0]})"))
-        if problems or pixels is None:
-            return problems
-        written = _index_mask(data, name)
-        if indices is not None and written != mask:
-            write_png(written, indices)
-        return Record(
-            image=image.relative_to(root).as_posix(),
-            mask=mask.relative_to(root).as_posix() if mask else None,
-            image_sha256=sha256(repr(pixels.shape).encode() + pixels.tobytes()),
-            mask_sha256=None if indices is None else sha256(repr(indices.shape).encode() + indices.tobytes()),
-            pixels=[]
-            if indices is None
-            else [int((indices == c).sum()) for c in range(len(description.classes))],
-            stats=_stat([image, *([mask, written] if mask else [])]),
-        )
-
-    return check
-
-
-def _problem(error: BadFile, root: Path) -> Problem:
-    detail = f" ({error.detail})" if error.detail else ""
-    return error.kind, f"{error.path.relative_to(root)}{detail}"
-
-
-def _list_problems(description: Description, train: list[str], val: list[str]) -> list[Problem]:
-    problems = []
-    for listed, names in ((description.train, train), (description.val, val)):
+def _list_problems(description: Description, layout: Layout) -> list[Problem]:
+    problems: list[Problem] = []
+    for listed, names in ((description.train, layout.train), (description.val, layout.val)):
         if not names:
             problems.append(("empty list", listed))
-        problems += [(f"twice in {listed}", name) for name, count in Counter(names).items() if count > 1]
-    both = set(train) & set(val)
+        problems += [(f"twice in {listed}", name) for name in splits.repeated(names)]
+    both = set(layout.train) & set(layout.val)
     return problems + [("in both the training and the validation list", name) for name in sorted(both)]
 
 
@@ -389,23 +431,6 @@ def _mask_problems(description: Description, train: list[Record]) -> list[Proble
             )
         ]
     return []
-
-
-def _report(source: _Source, problems: list[Problem]) -> str:
-    groups: dict[str, list[str]] = {}
-    for kind, where in problems:
-        groups.setdefault(kind, []).append(where)
-    lines = [
-        f"  {kind}: {len(places)} ({'; '.join(places[:EXAMPLES])}{'; ...' if len(places) > EXAMPLES else ''})"
-        for kind, places in groups.items()
-    ]
-    return "\n".join(
-        [
-            f"Data set {source.description.name!r} in {source.root} cannot be used as it is:",
-            *lines,
-            "Mend these files or the lists, then run the same command again.",
-        ]
-    )
 
 
 def _class_counts(

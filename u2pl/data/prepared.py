@@ -78,7 +78,8 @@ def open_split(project: Project, dataset: str, split: str) -> Split:
     if any(sha256(splits.text(getattr(lists, part))) != known for part, known in manifest["sha256"].items()):
         raise UserError(f"The lists in {folder} were edited after they were prepared. Run: {command}")
     records = source["files"]
-    splits.validate(lists, records, str(folder))
+    if splits.problems(lists, records, overlap=manifest.get("overlap", False)):
+        raise UserError(f"The lists in {folder} do not fit the data set any more. Run: {command}")
     root = project.root / source["root"]
     return Split(
         dataset=dataset,

@@ -1,42 +1,78 @@
-"""Which training images keep their labels: drawing, writing, reading and checking a split."""
+"""Which training images keep their labels: naming, drawing, reading and checking a split."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
+from u2pl.data.pictures import SUFFIXES, plain
+from u2pl.data.problems import Problem
 from u2pl.errors import UsageError, UserError
 from u2pl.files import sha256, write_text
+
+PARTS = ("labeled", "unlabeled", "val")
+
+_NAME = re.compile(r"(?:([a-z]+)-)?(full|1/[1-9][0-9]{0,5})(?:-([a-z][a-z0-9]*))?")
+_OWN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_PAIR = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, SUFFIXES))}))\s+\S.*", re.IGNORECASE)
+"""A line of a list that names a picture and its mask."""
 
 
 @dataclass(frozen=True)
 class Lists:
-    """The image names of one split; no name stands in two lists."""
+    """The image names of one split; no name stands in two lists, but for a declared overlap."""
 
     labeled: list[str]
     unlabeled: list[str]
     val: list[str]
 
 
-def share(split: str) -> Fraction:
-    """The share of the images that keeps its labels: 1/8 for "1/8", 1 for "full".
+class Name(NamedTuple):
+    """What a split's name says: `classic-1/8-unimatch` is an eighth of pool classic, by unimatch's lists."""
+
+    pool: str | None
+    """The part of the training images that labels are taken from; None: all of them."""
+    share: Fraction
+    """Of the pool's images, those that keep their labels."""
+    source: str | None
+    """Where the lists come from; None: what the data set's default is."""
+
+    @property
+    def published(self) -> str:
+        """The name without its source, as published lists are called."""
+        share = "full" if self.share == 1 else f"1/{self.share.denominator}"
+        return f"{self.pool}-{share}" if self.pool else share
+
+
+def parse(split: str) -> Name:
+    """The parts of a split's name.
 
     Raises:
         UsageError: the text is no known kind of split.
     """
-    if split == "full":
-        return Fraction(1)
-    match = re.fullmatch(r"1/([1-9][0-9]{0,5})", split)
-    if match and int(match[1]) > 1:
-        return Fraction(1, int(match[1]))
-    if split.startswith(("classic-", "blender-")):
+    match = _NAME.fullmatch(split)
+    if match is None or match[2] == "1/1":
         raise UsageError(
-            f"Split {split!r} is a published list of data set voc. "
-            "Take a drawn split here: 1/16, 1/8, 1/4, 1/2 or full."
+            f"No split called {split!r}. Known: 1/16, 1/8, 1/4, 1/2, any other 1/k, and full; with a pool of labels in "
+            "front (voc: classic-1/16, blender-1/16), and -seeded, -u2pl or -unimatch behind to choose the source."
         )
-    raise UsageError(f"No split called {split!r}. Known: 1/16, 1/8, 1/4, 1/2, any other 1/k, and full.")
+    return Name(match[1], Fraction(1) if match[2] == "full" else Fraction(match[2]), match[3])
+
+
+def check_own_name(split: str) -> None:
+    """Check the name of a split whose lists are the user's own.
+
+    Raises:
+        UsageError: it cannot be a folder's name, or it means a drawn or a published split.
+    """
+    if _NAME.fullmatch(split) or not _OWN_NAME.fullmatch(split):
+        raise UsageError(
+            f"Lists of your own need a name of their own, not {split!r}, which means a drawn or published split or "
+            "cannot be a folder's name. Example: --split mine --source labeled.txt"
+        )
 
 
 def draw(
@@ -52,7 +88,7 @@ def draw(
     Args:
         classes_of: of each image with a mask, the classes in it.
         without_mask: images that can only be unlabelled.
-        split: "1/8", "full".
+        split: "1/8", "full"; its pool has been chosen from already.
         seed: of the order.
     """
     shuffled = sorted(classes_of, key=lambda name: sha256(f"{seed} {name}"))
@@ -64,27 +100,77 @@ def draw(
         if not any(label in classes_of[name] for name in chosen):
             chosen.append(images_of[label][0])
     order = chosen + [name for name in shuffled if name not in set(chosen)]
-    count = ceil(len(order) * share(split))
+    count = ceil(len(order) * parse(split).share)
     return sorted(order[:count]), sorted([*order[count:], *without_mask])
 
 
-def validate(lists: Lists, known: Collection[str], where: str) -> None:
-    """Check that each name is known and stands once, in one list.
+def problems(lists: Lists, known: Collection[str], *, overlap: bool = False) -> list[Problem]:
+    """What is wrong with the lists: a name that is no image, stands twice, or stands in two lists.
+
+    Args:
+        lists: of one split.
+        known: the images there are.
+        overlap: labelled images may stand among the unlabelled ones too.
+    """
+    found: list[Problem] = []
+    seen = {part: set(getattr(lists, part)) for part in PARTS}
+    for part in PARTS:
+        names = getattr(lists, part)
+        found += [(f"no image of the data set, but in {part}", name) for name in names if name not in known]
+        found += [(f"twice in {part}", name) for name in repeated(names)]
+    pairs = [("labeled", "val"), ("unlabeled", "val"), *([] if overlap else [("labeled", "unlabeled")])]
+    for a, b in pairs:
+        found += [(f"in {a} and in {b}", name) for name in sorted(seen[a] & seen[b])]
+    return found
+
+
+def repeated(names: Sequence[str]) -> list[str]:
+    """The names that stand more than once, each once, in the order of their second place."""
+    seen: set[str] = set()
+    again: dict[str, None] = {}
+    for name in names:
+        if name in seen:
+            again[name] = None
+        seen.add(name)
+    return list(again)
+
+
+def matched(lines: Iterable[str], known: Collection[str], ending: str = "") -> tuple[list[str], list[str]]:
+    """The images that the lines of anybody's list mean, and the lines that mean none.
+
+    A line is a name or a path to a picture, with folders and suffix or without, with a mask's path behind it or
+    without; blank lines are left out.
+
+    Args:
+        lines: of one list.
+        known: names of the data set's images.
+        ending: what the data set's picture files have between name and suffix.
 
     Raises:
-        UserError: any does not; `where` names the folder of the lists.
+        UserError: a line has `..` in its path.
     """
-    problems, seen = [], dict[str, str]()
-    for part in ("labeled", "unlabeled", "val"):
-        for name in getattr(lists, part):
-            if name not in known:
-                problems.append(f"{part} has {name!r}, which is no image of the data set")
-            if name in seen:
-                problems.append(f"{name!r} is in {seen[name]} and in {part}")
-            seen[name] = part
-    if problems:
-        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
-        raise UserError(f"{where}: {'; '.join(problems[:5])}{more}. Run u2pl prepare again for this split.")
+    by_plain = {plain(name): name for name in known}
+    names, strange = [], []
+    for line in filter(None, (line.strip() for line in lines)):
+        if ".." in re.split(r"[\\/\s]", line):
+            raise UserError(f"The name {line!r} in a list leads out of the data set's folder. Mend the list.")
+        pair = _PAIR.fullmatch(line)
+        # A name may hold blanks and look like a pair, so that the whole line is tried first.
+        tails = [plain(line), *_tails(line, ending)[:1], *_tails(pair[1] if pair else line, ending)]
+        name = next((by_plain[tail] for tail in tails if tail in by_plain), None)
+        if name is None:
+            strange.append(line)
+        else:
+            names.append(name)
+    return names, strange
+
+
+def _tails(path: str, ending: str) -> list[str]:
+    """`a/b/c.png` as `a/b/c`, `b/c` and `c`."""
+    suffix = Path(path).suffix
+    stem = path[: -len(suffix)] if suffix.lower() in SUFFIXES else path
+    parts = plain(stem).removesuffix(ending).split("/")
+    return ["/".join(parts[k:]) for k in range(len(parts))]
 
 
 def text(names: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 
-from u2pl.data.description import BuiltIn
+from u2pl.data.layout import BuiltIn
 
 
 def built_in() -> dict[str, BuiltIn]:

@@ -1,6 +1,7 @@
 """CamVid: street scenes in 11 classes (Brostow et al., 2008), in the 480 x 360 version with index masks."""
 
-from u2pl.data.description import BuiltIn, Description
+from u2pl.data.description import Description
+from u2pl.data.layout import BuiltIn
 
 DATASET = BuiltIn(
     Description(

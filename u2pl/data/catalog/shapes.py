@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from u2pl.data.description import BuiltIn, Description, Progress
+from u2pl.data.description import Description, Progress
+from u2pl.data.layout import BuiltIn
 from u2pl.data.pictures import write_png
 from u2pl.files import write_text
 
@@ -165,7 +166,7 @@ def draw(folder: Path, progress: Progress) -> None:
         picture, mask = draw_one(index)
         write_png(folder / "images" / f"{name}.png", picture)
         write_png(folder / "masks" / f"{name}.png", mask)
-        progress("drawing", index + 1, len(everything))
+        progress("drawing images", index + 1, len(everything))
     for part, listed in names.items():
         write_text(folder / f"{part}.txt", "\n".join(listed) + "\n")
 

@@ -1,0 +1,234 @@
+"""Opens every picture and mask of a data set once, in parallel, and writes the masks as class indices.
+
+What was found is remembered, file by file, so that nothing is opened twice unless it has changed. A preparation
+that is cut off, by a full disk or by Ctrl-C, goes on from its journal.
+"""
+
+import json
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any, Self
+
+import numpy as np
+
+from u2pl.data.description import Description, Progress
+from u2pl.data.layout import Layout
+from u2pl.data.pictures import BadFile, read_image, write_png
+from u2pl.data.problems import Problem
+from u2pl.files import sha256, sha256_json
+
+Stat = list[int]
+"""Size in bytes and time of the last change in ns."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one image and its mask were found to be."""
+
+    image: str
+    """Path from the root."""
+    mask: str | None
+    image_sha256: str
+    """Of the decoded pixels, since compression may differ from machine to machine."""
+    mask_sha256: str | None
+    pixels: list[int]
+    """Of each class; empty without a mask."""
+    stats: list[Stat]
+    """Of the image, the mask and the index mask, when they were read."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A data set's files, and the folder that its index masks go to."""
+
+    description: Description
+    layout: Layout
+    root: Path
+    data: Path
+
+    def index_mask(self, name: str) -> Path:
+        """Where the mask of a name is written as class indices."""
+        return self.data / "masks" / f"{name}.png"
+
+    def relative(self, path: Path) -> str:
+        """`path` from the root, also where it lies elsewhere, as unpacked archives do."""
+        return Path(os.path.relpath(path, self.root)).as_posix()
+
+    def stats(self, name: str, record: Record) -> list[Stat]:
+        """Of the record's files as they are now; empty where one is missing."""
+        paths = [self.root / record.image]
+        if record.mask:
+            paths += [self.root / record.mask, self.index_mask(name)]
+        return _stats(paths)
+
+
+def _stats(paths: Iterable[Path]) -> list[Stat]:
+    try:
+        return [[found.st_size, found.st_mtime_ns] for found in (path.stat() for path in paths)]
+    except OSError:
+        return []
+
+
+class Journal:
+    """Records as they are made, a line each, until the work is done and they stand elsewhere."""
+
+    def __init__(self, path: Path, work: Any):
+        """`work` is a JSON value that says what is being done: a journal of other work is not believed."""
+        self.path = path
+        self.known: dict[str, Record] = {}
+        self._lock = Lock()
+        self._head = {"work": sha256_json(work)}
+        head, *lines = self._lines() or [None]
+        self._goes_on = head == self._head
+        if self._goes_on:
+            self.known = {line["name"]: Record(**line["record"]) for line in lines}
+
+    def _lines(self) -> list[Any]:
+        try:
+            texts = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return []
+        values = []
+        for text in texts:
+            with suppress(ValueError):  # a line whose writer was cut off
+                values.append(json.loads(text))
+        return values
+
+    def __enter__(self) -> Self:
+        self._file = self.path.open("a" if self._goes_on else "w", encoding="utf-8")
+        if self._goes_on:
+            self._file.write("\n")  # what follows must not become part of a line that was cut off
+        else:
+            self._write(self._head)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, name: str, record: Record) -> None:
+        """Remember a record; from any thread."""
+        with self._lock:
+            self._write({"name": name, "record": asdict(record)})
+
+    def _write(self, value: Any) -> None:
+        self._file.write(json.dumps(value, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def forget(self) -> None:
+        """The work is done."""
+        self.path.unlink(missing_ok=True)
+
+
+def check(
+    place: Place,
+    names: Collection[str],
+    needs_mask: Mapping[str, str],
+    known: Mapping[str, Record],
+    journal: Journal,
+    progress: Progress,
+) -> tuple[dict[str, Record], list[Problem]]:
+    """Of every name the record, and everything that is wrong.
+
+    Args:
+        place: where the files are.
+        names: images to look at, in the order in which the progress is told.
+        needs_mask: names that cannot go without a mask, and what they are ("a validation image").
+        known: records from an earlier time, taken where no file has changed since.
+        journal: gets each new record.
+        progress: told how far it is.
+    """
+    look = _checker(place, needs_mask, {**journal.known, **known}, journal)
+    records: dict[str, Record] = {}
+    problems: list[Problem] = []
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        for done, (name, outcome) in enumerate(zip(names, pool.map(look, names), strict=True), start=1):
+            if isinstance(outcome, Record):
+                records[name] = outcome
+            else:
+                problems += outcome
+            progress("checking images", done, len(names))
+    finally:
+        # After a full disk or Ctrl-C the thousands of images that still wait are not begun.
+        pool.shutdown(cancel_futures=True)
+    return records, problems
+
+
+def _checker(
+    place: Place, needs_mask: Mapping[str, str], known: Mapping[str, Record], journal: Journal
+) -> Callable[[str], Record | list[Problem]]:
+    """A function that checks the files of one name and writes its index mask."""
+    layout, description = place.layout, place.description
+
+    def look(name: str) -> Record | list[Problem]:
+        found, found_masks = layout.images(name), layout.masks(name)
+        problems = []
+        if not found:
+            problems.append(("missing image", name))
+        if not found_masks and name in needs_mask:
+            problems.append((f"missing mask of {needs_mask[name]}", name))
+        problems += [
+            (f"several {kind}s for one name", ", ".join(path.name for path in paths))
+            for kind, paths in (("image", found), ("mask", found_masks))
+            if len(paths) > 1
+        ]
+        if problems:
+            return problems
+        record = known.get(name)
+        paths = [place.relative(path) for path in (*found, *found_masks)]
+        if (
+            record
+            and [record.image, *([record.mask] if record.mask else [])] == paths
+            and place.stats(name, record) == record.stats
+        ):
+            return record
+        outcome = read(name, found[0], found_masks[0] if found_masks else None)
+        if isinstance(outcome, Record):
+            journal.add(name, outcome)
+        return outcome
+
+    def read(name: str, image: Path, mask: Path | None) -> Record | list[Problem]:
+        problems: list[Problem] = []
+        pixels = indices = None
+        try:
+            pixels = read_image(image)
+        except BadFile as error:
+            problems.append(_problem(error, place))
+        try:
+            indices = layout.read_mask(mask) if mask else None
+        except BadFile as error:
+            problems.append(_problem(error, place))
+        if pixels is not None and indices is not None and pixels.shape[:2] != indices.shape:
+            sizes = [f"{width} x {height}" for height, width in (pixels.shape[:2], indices.shape)]
+            problems.append(("mask of another size than its image", f"{name} ({sizes[1]}, image {sizes[0]})"))
+        if problems or pixels is None:
+            return problems
+        written = place.index_mask(name)
+        if indices is not None and written != mask:
+            write_png(written, indices)
+        return Record(
+            image=place.relative(image),
+            mask=place.relative(mask) if mask else None,
+            image_sha256=_sha256(pixels),
+            mask_sha256=None if indices is None else _sha256(indices),
+            pixels=[]
+            if indices is None
+            else np.bincount(indices.reshape(-1), minlength=256)[: len(description.classes)].tolist(),
+            stats=_stats([image, *([mask, written] if mask else [])]),
+        )
+
+    return look
+
+
+def _sha256(pixels: np.ndarray) -> str:
+    return sha256(repr(pixels.shape).encode() + pixels.tobytes())
+
+
+def _problem(error: BadFile, place: Place) -> Problem:
+    detail = f" ({error.detail})" if error.detail else ""
+    return error.kind, f"{place.relative(error.path)}{detail}"

@@ -1,0 +1,106 @@
+"""Where the files of a data set lie: its names, and the picture and the mask of each."""
+
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from u2pl.data.description import Description, Progress, read_mask, read_names
+from u2pl.data.pictures import Finder
+from u2pl.errors import UserError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of a data set, before any is opened."""
+
+    train: list[str]
+    val: list[str]
+    images: Callable[[str], list[Path]]
+    """The pictures of a name: none where it is missing, several where it is not clear which is meant."""
+    masks: Callable[[str], list[Path]]
+    """Likewise; a training image may have none."""
+    read_mask: Callable[[Path], NDArray[np.uint8]]
+    """The class indices in a mask file, uint8 (H, W); raises BadFile."""
+    pools: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """Parts of the training images that a drawn split can take its labels from: `classic-1/8` from "classic"."""
+    fine: Collection[str] | None = None
+    """The training images with the more precise annotation, where a data set has two kinds."""
+    ending: str = ""
+    """What follows a name in the names of its picture files, and so in other people's lists."""
+    found: tuple[str, ...] = ()
+    """What was found where, in sentences."""
+
+
+def described(description: Description, root: Path) -> Layout:
+    """The files of a data set that lies as its description says."""
+    images, masks = Finder(root, description.images), Finder(root, description.masks)
+    return Layout(
+        train=read_names(root / description.train),
+        val=read_names(root / description.val),
+        images=images.find,
+        masks=masks.find,
+        read_mask=partial(read_mask, description=description),
+    )
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """A data set that comes with u2pl."""
+
+    description: Description
+    draw: Callable[[Path, Progress], None] | None = None
+    """Makes all of it in a folder; None where the files come from elsewhere."""
+    locate: Callable[[Path, Path, Progress], Layout] | None = None
+    """Finds the files in a folder of the user's, and unpacks archives that lie there into a second folder, ours.
+    None where they lie as the description says."""
+    fetch: Callable[[Path, Progress], None] | None = None
+    """Downloads what `locate` then finds in the folder; done already, it returns at once."""
+    source: str = "seeded"
+    """Where the lists of a split come from unless the user says: a published family, or a seeded draw."""
+    pools: tuple[str, ...] = ()
+    """Names of the layout's pools."""
+    needs: str = ""
+    """What the user has to bring and where it is to be had."""
+    version: int = 1
+    """Raise it when `draw` draws something else, or masks are converted to something else."""
+
+
+def only(path: Path) -> list[Path]:
+    """`path` as `Layout.images` gives it: a list of one, or of none where there is no such file."""
+    return [path] if path.is_file() else []
+
+
+def folders(root: Path, depth: int, skip: Collection[str]) -> Iterator[Path]:
+    """`root` and the folders below it, nearest first, to a depth; those called as in `skip` are not looked into."""
+    level = [root]
+    for remaining in range(depth, -1, -1):
+        yield from level
+        if not remaining:
+            return
+        level = [below for folder in level if folder.name not in skip for below in _subfolders(folder)]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        found = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir()]
+    except OSError:  # not ours to look into
+        return []
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
+def check_count(what: str, where: Path, found: int, expected: int) -> None:
+    """Refuse a data set of the wrong size.
+
+    Raises:
+        UserError: it is; most often another year's, or a copy that is not whole.
+    """
+    if found != expected:
+        raise UserError(
+            f"{where} has {found:,} {what}, not {expected:,}. It is another data set or not all of it: copy or unpack "
+            "it again, or name another folder with --root."
+        )

@@ -1,0 +1,22 @@
+"""What is wrong with a data set or a list, told at once: one line a kind, with a count and examples."""
+
+from collections.abc import Iterable, Sequence
+
+Problem = tuple[str, str]
+"""A kind of problem, and where it is."""
+
+EXAMPLES = 4
+"""Places named of each kind."""
+
+
+def report(head: str, problems: Iterable[Problem], remedy: str) -> str:
+    """`head`, a line for each kind of problem, and what to do."""
+    groups: dict[str, list[str]] = {}
+    for kind, where in problems:
+        groups.setdefault(kind, []).append(where)
+    return "\n".join([head, *(f"  {kind}: {_some(places)}" for kind, places in groups.items()), remedy])
+
+
+def _some(places: Sequence[str]) -> str:
+    more = "; ..." if len(places) > EXAMPLES else ""
+    return f"{len(places)} ({'; '.join(places[:EXAMPLES])}{more})"
