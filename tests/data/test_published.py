@@ -58,12 +58,12 @@ def test_a_list_is_fetched_once_and_kept(
 ) -> None:
     with serving(lists) as server:
         miniature.patch(monkeypatch, lists, server.address)
-        found = published.read(project, "u2pl", "voc", "classic-1/4", silent)
-        assert found.labeled == miniature.LABELED["classic-1/4"]
+        found, known = published.read(project, "u2pl", "voc", "classic-1/4", silent)
+        assert known.images == 2 and found.labeled == miniature.LABELED["classic-1/4"]
         assert len(found.unlabeled) == 18
         asked = len(server.requests)
     # The server is gone.
-    assert published.read(project, "u2pl", "voc", "classic-1/4", silent) == found and asked == 2
+    assert published.read(project, "u2pl", "voc", "classic-1/4", silent)[0] == found and asked == 2
 
 
 def test_offline_the_address_the_place_for_a_copy_and_the_alternatives_are_said(
@@ -89,7 +89,7 @@ def test_a_manual_copy_does_also_with_the_line_ends_of_windows(
         place.parent.mkdir(parents=True, exist_ok=True)
         content = (lists / f"lists/pascal/classic-1_4/{part}.txt").read_bytes()
         place.write_bytes(content.replace(b"\n", b"\r\n"))
-    found = published.read(project, "u2pl", "voc", "classic-1/4", silent)
+    found, _ = published.read(project, "u2pl", "voc", "classic-1/4", silent)
     assert found.labeled == miniature.LABELED["classic-1/4"]
 
 

@@ -95,21 +95,21 @@ def published_lists(
         val = _stems(published.read_val(project, source, name, progress))
         fine: set[str] | None = None
         if entry.fine:
-            fine = set(_stems(published.read(project, source, name, entry.fine, progress).labeled))
+            fine = set(_stems(published.read(project, source, name, entry.fine, progress)[0].labeled))
         for split in entry.splits:
-            lines = published.read(project, source, name, split, progress)
+            lines, known = published.read(project, source, name, split, progress)
             lists = splits.Lists(_stems(lines.labeled), _stems(lines.unlabeled), val)
             pool = {*lists.labeled, *lists.unlabeled}
             shares = fine and (
                 sum(image in fine for image in lists.labeled) / len(lists.labeled),
                 len(fine & pool) / len(pool),
             )
-            count = lines.split.images
+            count = known.images
             wrong = (
                 [f"{len(lists.labeled)} labelled instead of {count}"] if len(lists.labeled) != count else []
             )
             yield _audit(
-                name, split, source, lists, fine=shares or None, overlap=lines.split.overlap, problems=wrong
+                name, split, source, lists, fine=shares or None, overlap=known.overlap, problems=wrong
             )
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import json
+import socket
 import ssl
 import tarfile
 import time
@@ -115,6 +116,8 @@ def _transfer(remote: Remote, part: Path, path: Path, progress: Progress, instea
             ConnectionError,
         ) as error:
             reason = str(getattr(error, "reason", None) or error) or type(error).__name__
+            if isinstance(getattr(error, "reason", None), (socket.gaierror, ConnectionRefusedError)):
+                pause = None  # no network, or nobody there
         if pause is None:
             kept = f" {part.stat().st_size:,} bytes are kept to go on from." if part.is_file() else ""
             raise UserError(

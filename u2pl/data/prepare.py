@@ -6,7 +6,7 @@ is the same on every machine. Data that u2pl downloads or unpacks itself is in `
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from u2pl.files import read_json, sha256_json, write_json
 from u2pl.project import Project
 from u2pl.settings import Params
 
-SEEDED = "seeded"
-"""The source of splits that are drawn here."""
+SEEDED, FILES = "seeded", "files"
+"""The sources of splits drawn here and of the user's own lists; the others are published families."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _request(
         if seed is not None:
             raise UsageError("Lists from files are not drawn. Leave out --seed.")
         splits.check_own_name(split)
-        return _Request(split, "files", 0, [Path(word) for word in words], overlap)
+        return _Request(split, FILES, 0, [Path(word) for word in words], overlap)
     if len(words) > 1:
         raise UsageError(f"Lists come from one source or from files, not from {' and '.join(words)}.")
     if overlap:
@@ -167,10 +167,11 @@ def _is_path(word: str) -> bool:
 def _prepare(project: Project, source: _Source, request: _Request, progress: Progress) -> Prepared:
     description, data = source.description, project.data(source.description.name)
     known = _known(data, source)
+    listed = _listed(project, description.name, request, progress)  # before gigabytes are fetched in vain
     layout = _layout(source, data, known, progress)
     place = Place(description, layout, source.root, data)
     problems = _list_problems(description, layout)
-    lists, origin = _given_lists(project, source, request, layout, progress)
+    lists = _matched_lists(listed, layout, description.name) if listed else None
     work = [description.model_dump(mode="json", exclude={"root"}), str(source.root), source.version]
     with Journal(data / "checked.jsonl", work) as journal:
         names = list(dict.fromkeys([*layout.train, *layout.val]))
@@ -212,7 +213,7 @@ def _prepare(project: Project, source: _Source, request: _Request, progress: Pro
     manifest = {
         "dataset": description.name,
         "split": request.split,
-        **origin,
+        **_origin(request, listed),
         "counts": {
             "train": len(layout.train),
             "labeled": len(lists.labeled),
@@ -244,48 +245,75 @@ def _layout(source: _Source, data: Path, known: Mapping[str, Record], progress: 
     return described(source.description, source.root)
 
 
-def _given_lists(
-    project: Project, source: _Source, request: _Request, layout: Layout, progress: Progress
-) -> tuple[splits.Lists | None, dict[str, Any]]:
-    """Lists that are not drawn here, checked; None for those that are. Then what the manifest says of their origin.
+@dataclass(frozen=True)
+class _Listed:
+    """Lists that are not drawn here, as their files have them."""
+
+    where: str
+    labeled: list[str]
+    unlabeled: list[str] | None
+    """None: all other training images."""
+    count: int | None = None
+    """Of labelled images, where that is known."""
+    overlap: bool = False
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """What the manifest says of it."""
+
+
+def _listed(project: Project, dataset: str, request: _Request, progress: Progress) -> _Listed | None:
+    """Read the user's lists, or fetch published ones; None where the split is drawn.
 
     Raises:
-        UserError: they cannot be had, or are not lists of this data set.
+        UserError: they cannot be had.
     """
     if request.source == SEEDED:
-        return None, {"source": f"seeded {request.seed}", "seed": request.seed}
-    name, ending, known = source.description.name, layout.ending, [*layout.train, *layout.val]
-    if request.source == "files":
-        labeled, strange = splits.matched(_lines(request.files[0]), known, ending)
-        unlabeled = [image for image in layout.train if image not in set(labeled)]
-        if len(request.files) == 2:
-            unlabeled, more = splits.matched(_lines(request.files[1]), known, ending)
-            strange += more
-        where, overlap, origin = ", ".join(map(str, request.files)), request.overlap, {}
+        return None
+    if request.source == FILES:
+        labeled, *others = map(_lines, request.files)
+        where = ", ".join(map(str, request.files))
+        return _Listed(where, labeled, others[0] if others else None, overlap=request.overlap)
+    name = splits.parse(request.split).published
+    found, entry = published.read(project, request.source, dataset, name, progress)
+    sums = {"labeled": entry.labeled, "unlabeled": entry.unlabeled}
+    return _Listed(
+        f"split {request.split!r}",
+        found.labeled,
+        found.unlabeled,
+        count=entry.images,
+        overlap=entry.overlap,
+        origin={"published": sums},
+    )
+
+
+def _matched_lists(listed: _Listed, layout: Layout, dataset: str) -> splits.Lists:
+    """The images that lists mean.
+
+    Raises:
+        UserError: they are not lists of this data set, or contradict themselves; all that is wrong.
+    """
+    known = [*layout.train, *layout.val]
+    labeled, strange = splits.matched(listed.labeled, known, layout.ending)
+    if listed.unlabeled is None:
+        chosen = set(labeled)
+        unlabeled = [name for name in layout.train if name not in chosen]
     else:
-        lines = published.read(project, request.source, name, splits.parse(request.split).published, progress)
-        labeled, strange = splits.matched(lines.labeled, known, ending)
-        unlabeled, more = splits.matched(lines.unlabeled, known, ending)
+        unlabeled, more = splits.matched(listed.unlabeled, known, layout.ending)
         strange += more
-        where, overlap = f"split {request.split!r}", lines.split.overlap
-        origin = {"published": {"labeled": lines.split.labeled, "unlabeled": lines.split.unlabeled}}
-        if not strange and len(labeled) != lines.split.images:
-            strange = [f"{len(labeled)} labelled images instead of {lines.split.images}"]
     lists = splits.Lists(labeled, unlabeled, layout.val)
     problems: list[Problem] = [("no image of the data set", line) for line in strange]
-    problems += splits.problems(lists, known, overlap=overlap)
-    if not labeled:
-        problems.append(("no labelled image", where))
+    problems += splits.problems(lists, known, overlap=listed.overlap)
+    if listed.count not in (None, len(labeled)) or not labeled:
+        problems.append(("wrong number of labelled images", f"{len(labeled)} in {listed.where}"))
     if problems:
         raise UserError(
             report(
-                f"The lists of {where} are not lists of {name!r} that one can use:",
+                f"The lists of {listed.where} are not lists of {dataset!r} that one can use:",
                 problems,
                 "Mend the lists, or take the data set they are made for. Where labelled images are meant to stand "
                 "among the unlabelled ones too, add --overlap.",
             )
         )
-    return lists, {"source": request.source, **origin, **({"overlap": True} if overlap else {})}
+    return lists
 
 
 def _lines(path: Path) -> list[str]:
@@ -296,6 +324,13 @@ def _lines(path: Path) -> list[str]:
             f"The list {path} cannot be read ({error}). --source takes {', '.join(published.families())}, {SEEDED}, or "
             "a file with one image name a line."
         ) from None
+
+
+def _origin(request: _Request, listed: _Listed | None) -> dict[str, Any]:
+    """Where the lists come from, as the manifest says it."""
+    if listed is None:
+        return {"source": f"{SEEDED} {request.seed}", "seed": request.seed}
+    return {"source": request.source, **listed.origin, **({"overlap": True} if listed.overlap else {})}
 
 
 def _drawn_lists(

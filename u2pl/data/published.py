@@ -5,10 +5,9 @@ be put as well.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import Field
@@ -66,13 +65,11 @@ def families() -> Mapping[str, Family]:
     return {name: Family(**family) for name, family in values.items()}
 
 
-@dataclass(frozen=True)
-class PublishedLists:
+class Lines(NamedTuple):
     """The lines of a split's lists as published."""
 
     labeled: list[str]
     unlabeled: list[str]
-    split: PublishedSplit
 
 
 def find(source: str, dataset: str, split: str) -> PublishedSplit:
@@ -99,8 +96,10 @@ def find(source: str, dataset: str, split: str) -> PublishedSplit:
     return known[split]
 
 
-def read(project: Project, source: str, dataset: str, split: str, progress: Progress) -> PublishedLists:
-    """The lists of a published split, from the project's copy or from their repository.
+def read(
+    project: Project, source: str, dataset: str, split: str, progress: Progress
+) -> tuple[Lines, PublishedSplit]:
+    """The lists of a published split and what is known of it, from the project's copy or from their repository.
 
     Raises:
         UsageError: there is no such list.
@@ -111,7 +110,7 @@ def read(project: Project, source: str, dataset: str, split: str, progress: Prog
     def lines(part: str, sha256: str) -> list[str]:
         return _lines(project, source, f"{entry.folder}/{part}.txt", sha256, progress)
 
-    return PublishedLists(lines("labeled", entry.labeled), lines("unlabeled", entry.unlabeled), entry)
+    return Lines(lines("labeled", entry.labeled), lines("unlabeled", entry.unlabeled)), entry
 
 
 def read_val(project: Project, source: str, dataset: str, progress: Progress) -> list[str]:

@@ -87,7 +87,7 @@ def locate(root: Path, own: Path, progress: Progress) -> Layout:
         inside = ", ".join(sorted(path.name for path in root.iterdir() if not path.name.startswith("."))[:6])
         raise UserError(
             f"There is no {' and no '.join(missing)} in {root} (it holds {inside or 'nothing'}). {found}Missing: "
-            f"{' and '.join(ARCHIVES[part] for part in missing)}, or what is in it, from www.cityscapes-dataset.com "
+            f"{' and '.join(ARCHIVES[part] for part in missing)}, or what is in them, from www.cityscapes-dataset.com "
             "(after registration). Put it there, or name another folder with --root."
         )
     pictures, masks = ((where[part] or root) for part in ARCHIVES)
