@@ -81,7 +81,8 @@ def _show(audits: "list[Audit]") -> None:
             "?" if each.without_label is None else escape(", ".join(each.without_label)) or "none",
             style="red" if each.problems else None,
         )
-    Console(soft_wrap=True).print(table)
+    # Cut columns could not be compared: a narrow terminal may wrap the lines instead.
+    Console(width=max(Console().width, 140)).print(table)
     if with_fine:
         print(
             "fine: share of the labelled images with VOC's own, precise annotation; uniform: what a uniform draw of "

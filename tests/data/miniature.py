@@ -18,10 +18,10 @@ import numpy as np
 import yaml
 from PIL import Image
 from scipy.io import savemat
-from u2pl.data.fetch import Remote
 
 from u2pl.data import published
 from u2pl.data.catalog import cityscapes, voc
+from u2pl.data.fetch import Remote
 
 TRAIN = [f"2007_{k:06}" for k in range(8)]
 """VOC's own training images."""
@@ -292,6 +292,13 @@ def use_small_recipe(params: Path, dataset: str) -> None:
     recipe = values["recipes"][dataset]
     recipe.update(RECIPE)
     recipe.setdefault("overrides", {}).update(
-        {"u2pl.warm_start_epochs": 1, "u2pl.queue": 40, "u2pl.queue_background": 60, "u2pl.M": 4, "u2pl.N": 8}
+        {
+            "u2pl.warm_start_epochs": 1,
+            "cutmix.warm_start_epochs": 1,
+            "u2pl.queue": 40,
+            "u2pl.queue_background": 60,
+            "u2pl.M": 4,
+            "u2pl.N": 8,
+        }
     )
     params.write_text(yaml.safe_dump(values))

@@ -102,22 +102,36 @@ def test_whatever_lies_in_the_part_the_result_is_right(
     assert path.read_bytes() == CONTENT and nothing_but(path, path.name)
 
 
+def test_a_page_to_log_in_does_not_replace_what_has_come(server: Server, path: Path) -> None:
+    server.break_after = [700_000, 0, 0]
+    with pytest.raises(UserError, match="700,000 bytes are kept"):
+        download(remote(server), path, silent, INSTEAD)
+    (server.folder / "big file.bin").write_bytes(b"<html>please log in</html>")
+    server.etag = '"2"'
+    with pytest.raises(UserError, match="something else there, of 26 bytes"):
+        download(remote(server), path, silent, INSTEAD)
+    (server.folder / "big file.bin").write_bytes(CONTENT)
+    server.etag = '"1"'
+    download(remote(server), path, silent, INSTEAD)
+    assert path.read_bytes() == CONTENT and server.requests[-1][1] == "bytes=700000-"
+
+
 def test_wrong_content_is_refused_and_not_kept(server: Server, path: Path) -> None:
     with pytest.raises(UserError, match="checksum is not md5:"):
         download(remote(server, b"other"), path, silent, INSTEAD)
     assert nothing_but(path)
 
 
-@pytest.mark.parametrize("status", [403, 404, 500])
+@pytest.mark.parametrize(("status", "asked"), [(403, 1), (404, 1), (503, 3)])
 def test_an_answer_that_is_an_error_names_address_place_and_alternatives(
-    server: Server, path: Path, status: int
+    server: Server, path: Path, status: int, asked: int
 ) -> None:
     server.status = status
     with pytest.raises(UserError) as error:
         download(remote(server), path, silent, INSTEAD)
     said = str(error.value)
     assert remote(server).url in said and str(path) in said and said.endswith(INSTEAD) and str(status) in said
-    assert len(server.requests) == 1 and not path.exists()
+    assert len(server.requests) == asked and not path.exists()
 
 
 def test_without_a_network_it_is_the_same_sentence(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,6 +235,26 @@ def test_no_path_ever_writes_outside(
     with suppress(UserError):
         extract(archive, folder / "deep/to", lambda name: True, silent)
     assert all(name == kind or name.startswith("deep/to/") for name in tree(folder))
+
+
+def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path: Path) -> None:
+    inner = make(tmp_path / "x.zip", {"evil": b"x"}).read_bytes()
+    archive = make(tmp_path / "x.tar", {"top/a.zip": inner})
+    extract(archive, tmp_path / "to", lambda name: True, silent)
+    assert tree(tmp_path / "to") == {"top/a.zip": inner}
+
+
+def test_a_member_that_is_a_file_and_a_folder_is_damage(tmp_path: Path) -> None:
+    archive = make(tmp_path / "x.tar", {"a": b"x", "a/b": b"x"})
+    with pytest.raises(UserError, match="is damaged"):
+        extract(archive, tmp_path / "to", lambda name: True, silent)
+
+
+def test_progress_is_told_once_a_mebibyte(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    archive = make(tmp_path / "x.tar", {f"f{k}": b"x" for k in range(3000)})
+    extract(archive, tmp_path / "to", lambda name: False, lambda _, done, total: told.append((done, total)))
+    assert told == sorted(set(told)) and told[-1] == (3, 3)
 
 
 def test_a_link_that_is_wanted_is_refused_and_one_that_is_not_is_left_out(tmp_path: Path) -> None:

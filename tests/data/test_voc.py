@@ -115,6 +115,16 @@ def test_archives_that_lie_in_the_root_are_unpacked(
     assert prepare(project, "voc", "classic-1/4").read == 0
 
 
+def test_an_archive_in_the_root_that_is_cut_off_is_refused(
+    project: Project, server: Server, everything: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(everything / "served" / "archives", tmp_path / "archives"))
+    archive = root / voc.SBD.name
+    archive.write_bytes(archive.read_bytes()[:-100])
+    with pytest.raises(UserError, match=rf"{voc.SBD.name} is not the archive it should be"):
+        prepare(project, "voc", "classic-1/4", root)
+
+
 def test_the_labelled_images_of_a_drawn_classic_split_are_fine_ones(
     project: Project, server: Server, root: Path
 ) -> None:

@@ -2,7 +2,9 @@
 
 import hashlib
 import http.client
+import itertools
 import json
+import os
 import socket
 import ssl
 import tarfile
@@ -22,10 +24,20 @@ from u2pl.data.description import Progress, is_inside
 from u2pl.errors import UserError
 from u2pl.files import write_text
 
+
+class _BrokenOff(Exception):
+    """A connection ended early; what has come so far is kept."""
+
+
 TIMEOUT = 30.0
 """Seconds without a byte after which a connection counts as broken."""
 PAUSES = (1.0, 3.0, 10.0)
 """Seconds to wait before each further try of a download that has broken off."""
+_BUSY = (429, 500, 502, 503, 504)
+"""Answers after which it makes sense to ask again."""
+_FINAL = (socket.gaierror, ConnectionRefusedError, ssl.SSLError)
+"""Reasons for which it makes none: no network, nobody there, not who it should be."""
+_TRANSIENT = (_BrokenOff, urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError)
 CHUNK = 2**18
 MIB = 2**20
 
@@ -54,11 +66,7 @@ class Remote:
                 digest.update(file.read().replace(b"\r\n", b"\n"))
             while chunk := file.read(MIB):
                 digest.update(chunk)
-        return digest.hexdigest() == expected
-
-
-class _BrokenOff(Exception):
-    """A connection ended early; what has come so far is kept."""
+        return digest.hexdigest() == expected.lower()
 
 
 def download(remote: Remote, path: Path, progress: Progress, instead: str) -> None:
@@ -85,9 +93,8 @@ def download(remote: Remote, path: Path, progress: Progress, instead: str) -> No
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    resumed = part.is_file()
-    _transfer(remote, part, path, progress, instead)
-    if not remote.is_right(part) and resumed:
+    pieces = part.is_file() + _transfer(remote, part, path, progress, instead)
+    if pieces > 1 and not remote.is_right(part):
         # The rest of another version of the file, or of bytes that a crash never wrote.
         _discard(part)
         _transfer(remote, part, path, progress, instead)
@@ -97,34 +104,37 @@ def download(remote: Remote, path: Path, progress: Progress, instead: str) -> No
             f"{remote.url} is not what it should be: its checksum is not {remote.checksum}. Something between here and "
             f"there changes it, or there is a new version. Put the right file to {path} by hand. {instead}"
         )
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
     part.replace(path)
     _note(part).unlink(missing_ok=True)
 
 
-def _transfer(remote: Remote, part: Path, path: Path, progress: Progress, instead: str) -> None:
-    """Bring `part` to its full length; a connection that breaks off is tried again a few times."""
-    for pause in (*PAUSES, None):
+def _transfer(remote: Remote, part: Path, path: Path, progress: Progress, instead: str) -> int:
+    """Bring `part` to its full length, and say in how many pieces it came.
+
+    A connection that breaks off is tried again a few times.
+    """
+    for count in itertools.count(1):
         try:
-            return _receive(remote, part, progress)
-        except (urllib.error.HTTPError, ssl.SSLError) as error:
-            reason, pause = str(error), None  # asking again would not help
-        except (
-            _BrokenOff,
-            urllib.error.URLError,
-            http.client.HTTPException,
-            TimeoutError,
-            ConnectionError,
-        ) as error:
-            reason = str(getattr(error, "reason", None) or error) or type(error).__name__
-            if isinstance(getattr(error, "reason", None), (socket.gaierror, ConnectionRefusedError)):
-                pause = None  # no network, or nobody there
-        if pause is None:
-            kept = f" {part.stat().st_size:,} bytes are kept to go on from." if part.is_file() else ""
-            raise UserError(
-                f"{remote.url} cannot be downloaded ({reason}).{kept} Start the same command again, or put a copy of "
-                f"the file ({remote.checksum}) to {path} by hand. {instead}"
+            _receive(remote, part, progress)
+        except _TRANSIENT as error:
+            reason = getattr(error, "reason", None)  # HTTPError's is less than what it says itself
+            said = (
+                str(error if isinstance(error, urllib.error.HTTPError) else reason or error)
+                or type(error).__name__
             )
-        time.sleep(pause)
+            final = isinstance(reason, _FINAL) or getattr(error, "code", _BUSY[0]) not in _BUSY
+            if final or count > len(PAUSES):
+                kept = f" {part.stat().st_size:,} bytes are kept to go on from." if part.is_file() else ""
+                raise UserError(
+                    f"{remote.url} cannot be downloaded ({said}).{kept} Start the same command again, or put a copy of "
+                    f"the file ({remote.checksum}) to {path} by hand. {instead}"
+                ) from None
+            time.sleep(PAUSES[count - 1])
+        else:
+            return count
+    raise AssertionError("counting never ends")
 
 
 def _receive(remote: Remote, part: Path, progress: Progress) -> None:
@@ -151,22 +161,40 @@ def _receive(remote: Remote, part: Path, progress: Progress) -> None:
             return
         raise
     with response:
+        length = response.headers.get("Content-Length")
         if response.status != 206:
+            if there and length and int(length) < there:
+                # A page to log in, or a notice of maintenance: no reason to throw away what has come.
+                raise urllib.error.URLError(f"the server has something else there, of {int(length):,} bytes")
             there = 0
             write_text(
                 _note(part), json.dumps({k: response.headers.get(k) for k in ("ETag", "Last-Modified")})
             )
-        length = response.headers.get("Content-Length")
         total = there + int(length) if length else 0
+        told = _teller(progress, f"downloading {remote.name} (MiB)")
         with part.open("ab" if there else "wb") as file:
             for chunk in _chunks(response):
                 file.write(chunk)
                 there += len(chunk)
-                if there < total:
-                    progress(f"downloading {remote.name} (MiB)", there // MIB, -(-total // MIB))
+                told(there, max(there, total))
     if there < total:
         raise _BrokenOff(f"the connection ended after {there:,} of {total:,} bytes")
-    progress(f"downloading {remote.name} (MiB)", -(-there // MIB), -(-there // MIB))
+    told(there, there)
+
+
+def _teller(progress: Progress, what: str) -> Callable[[int, int], None]:
+    """Tells of bytes in MiB, rounded up at the end only, and not twice the same."""
+    last: tuple[int, int] | None = None
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last
+        whole = -(-total // MIB)
+        now = (whole if done == total else min(done // MIB, whole - 1), whole)
+        if now != last:
+            last = now
+            progress(what, *now)
+
+    return tell
 
 
 def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
@@ -209,6 +237,7 @@ _DAMAGE = (
     NotImplementedError,
     RuntimeError,
     ValueError,
+    *(FileExistsError, IsADirectoryError, NotADirectoryError),  # a member that is a file and a folder
 )
 
 
@@ -216,7 +245,8 @@ def extract(archive: Path, target: Path, wanted: Callable[[str], bool], progress
     """Unpack the files that are wanted from a tar, tgz or zip archive.
 
     A file that is already there in its full length is left, so that a call that was cut off is cheap to repeat; each
-    is written beside its place first. That all of it is there, the caller has to note.
+    is written beside its place first. That all of it is there, the caller has to note; that a tar is whole and
+    undamaged, only its checksum tells for sure.
 
     Args:
         archive: the archive.
@@ -228,13 +258,18 @@ def extract(archive: Path, target: Path, wanted: Callable[[str], bool], progress
         UserError: the archive is damaged, or a member's path leads out of the folder; then nothing more is unpacked.
         OSError: the disk is full or cannot be written.
     """
-    size = max(1, archive.stat().st_size)
+    size = archive.stat().st_size
+    tell = _teller(progress, f"unpacking {archive.name} (MiB)")
 
     def told(done: int) -> None:
-        progress(f"unpacking {archive.name} (MiB)", min(done // MIB, size // MIB), -(-size // MIB))
+        if done < size:
+            tell(done, size)
 
     try:
-        if zipfile.is_zipfile(archive):
+        # Its beginning tells a zip; zipfile.is_zipfile would also take a tar whose last member is one.
+        with archive.open("rb") as file:
+            is_zip = file.read(2) == b"PK"
+        if is_zip:
             _extract_zip(archive, target, wanted, told)
         else:
             _extract_tar(archive, target, wanted, told)
@@ -243,7 +278,7 @@ def extract(archive: Path, target: Path, wanted: Callable[[str], bool], progress
             f"{archive} is damaged ({type(error).__name__}: {error}). Delete it or replace it, then start the same "
             "command again."
         ) from None
-    progress(f"unpacking {archive.name} (MiB)", -(-size // MIB), -(-size // MIB))
+    tell(size, size)
 
 
 def _extract_zip(
@@ -283,8 +318,8 @@ def _extract_tar(
 def _check_path(archive: Path, path: str) -> None:
     if path.rstrip("/") not in ("", ".") and not is_inside(path.removeprefix("./")):
         raise UserError(
-            f"{archive}: the path {path!r} leads out of the folder it is unpacked to. Nothing of it is used; get the "
-            "archive from its own site."
+            f"{archive}: the path {path!r} leads out of the folder it is unpacked to. Nothing more of it is unpacked; "
+            "get the archive from its own site."
         )
 
 

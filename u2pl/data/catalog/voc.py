@@ -169,6 +169,11 @@ def _search(root: Path, own: Path, progress: Progress) -> tuple[Path | None, Pat
     for remote, missing in ((VOC, pascal is None), (SBD, augmented is None and sbd is None)):
         archive = next((f / remote.name for f in folders(root, 1, BULK) if (f / remote.name).is_file()), None)
         if missing and archive and not _marker(own, remote).is_file():
+            if not remote.is_right(archive):
+                raise UserError(
+                    f"{archive} is not the archive it should be ({remote.checksum}); it may be cut off. Download it "
+                    f"again from {remote.url}, or take it away."
+                )
             _unpack(remote, archive, own, progress)
         if missing and archive:
             here, _, masks = _find(own)
