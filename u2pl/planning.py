@@ -19,7 +19,7 @@ from u2pl.files import write_text
 from u2pl.project import Project, slug
 from u2pl.settings import Params, RunSpec, Settings
 
-LATER = {"paper": "PASCAL VOC and Cityscapes"}
+LATER = {"paper": "a file for each of its tables"}
 """Plans that are promised but cannot run yet, and what they wait for."""
 
 S = TypeVar("S", bound=Settings)
@@ -294,7 +294,7 @@ def read_plan(project: Project, name: str) -> Plan:
     known = names(project, "plans")
     if name in LATER and name not in known:
         raise UsageError(
-            f"Plan {name!r} is not available yet: it needs {LATER[name]}, which come with a later version. "
+            f"Plan {name!r} is not available yet: it needs {LATER[name]}, which a later version brings. "
             f"Choose one of: {', '.join(known)}."
         )
     if name not in known:
