@@ -6,26 +6,23 @@ is the same on every machine. Data that u2pl downloads or unpacks itself is in `
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock
 
-from u2pl.data import published, splits
+from u2pl.data import sources, splits
 from u2pl.data.catalog import built_in
 from u2pl.data.check import Journal, Place, Record, check
 from u2pl.data.description import Description, Progress, describe, read_description, read_names
 from u2pl.data.layout import BuiltIn, Layout, described
 from u2pl.data.problems import Problem, report
+from u2pl.data.sources import Request
 from u2pl.errors import UsageError, UserError, unknown
 from u2pl.files import read_json, sha256_json, write_json
 from u2pl.project import Project
-from u2pl.settings import Params
-
-SEEDED, FILES = "seeded", "files"
-"""The sources of splits drawn here and of the user's own lists; the others are published families."""
 
 
 @dataclass(frozen=True)
@@ -54,24 +51,6 @@ class _Source:
     @property
     def version(self) -> int | None:
         return self.built_in.version if self.built_in else None
-
-    @property
-    def lists(self) -> str:
-        """Where the lists of a split come from unless the user says."""
-        return self.built_in.source if self.built_in else SEEDED
-
-
-@dataclass(frozen=True)
-class _Request:
-    """A split as asked for."""
-
-    split: str
-    """Its name, and that of its folder."""
-    source: str
-    """A published family, or "seeded", or "files"."""
-    seed: int
-    files: Sequence[Path] = ()
-    overlap: bool = False
 
 
 def prepare(
@@ -103,7 +82,9 @@ def prepare(
         UsageError: the data set or the split is unknown.
     """
     data_set = _find(project, dataset, root)
-    request = _request(project, data_set, split, source, overlap, seed)
+    request = sources.request(
+        project, data_set.description.name, data_set.built_in, split, source, overlap, seed
+    )
     data = project.data(data_set.description.name)
     if data_set.root == data.resolve() and not (data_set.built_in and data_set.built_in.draw):
         raise UsageError(
@@ -114,64 +95,16 @@ def prepare(
         return _prepare(project, data_set, request, progress)
 
 
-def _request(
-    project: Project, data_set: _Source, split: str, words: Sequence[str], overlap: bool, seed: int | None
-) -> _Request:
-    """The split that the words of a command mean; unknown and contradictory ones are refused."""
-    known = [SEEDED, *published.families()]
-    if words and not set(words) & set(known) and (len(words) > 1 or _is_path(words[0])):
-        if len(words) > 2:
-            raise UsageError(
-                "--source takes one file (the labelled images) or two (the unlabelled ones second)."
-            )
-        if seed is not None:
-            raise UsageError("Lists from files are not drawn. Leave out --seed.")
-        splits.check_own_name(split)
-        return _Request(split, FILES, 0, [Path(word) for word in words], overlap)
-    if len(words) > 1:
-        raise UsageError(f"Lists come from one source or from files, not from {' and '.join(words)}.")
-    if overlap:
-        raise UsageError("--overlap is for lists of your own: --source FILE.")
-    source = words[0] if words else None
-    name = splits.parse(split)
-    pools = data_set.built_in.pools if data_set.built_in else ()
-    if name.pool is not None and name.pool not in pools:
-        raise UsageError(
-            f"Data set {data_set.description.name!r} has no pool of images called {name.pool!r}, which {split!r} "
-            f"takes its labels from. Take {', '.join(f'{p}-1/8' for p in pools) or '1/16, 1/8, 1/4 or full'} instead."
-        )
-    for given in (source, name.source):
-        if given is not None and given not in known:
-            raise unknown("source of lists", given, known)
-    if source and name.source and source != name.source:
-        raise UsageError(f"Split {split!r} names the source {name.source!r}, --source another: {source!r}.")
-    chosen = source or name.source or data_set.lists
-    if name.share == 1 and not name.pool and not name.source:
-        chosen = SEEDED  # every label is kept: nothing is chosen, and nobody publishes a list of it
-    elif source and not name.source and source != data_set.lists:
-        split = f"{split}-{source}"
-    if chosen != SEEDED:
-        if seed is not None:
-            raise UsageError(
-                f"The lists of source {chosen!r} are not drawn. Leave out --seed, or add --source seeded."
-            )
-        published.find(chosen, data_set.description.name, name.published)
-    drawn = seed if seed is not None else Params.read(project).values["splits"]["seed"]
-    return _Request(split, chosen, drawn)
-
-
-def _is_path(word: str) -> bool:
-    return any(sign in word for sign in "./\\") or Path(word).exists()
-
-
-def _prepare(project: Project, source: _Source, request: _Request, progress: Progress) -> Prepared:
+def _prepare(project: Project, source: _Source, request: Request, progress: Progress) -> Prepared:
     description, data = source.description, project.data(source.description.name)
     known = _known(data, source)
-    listed = _listed(project, description.name, request, progress)  # before gigabytes are fetched in vain
+    listed = sources.read(
+        project, description.name, request, progress
+    )  # before gigabytes are fetched in vain
     layout = _layout(source, data, known, progress)
     place = Place(description, layout, source.root, data)
     problems = _list_problems(description, layout)
-    lists = _matched_lists(listed, layout, description.name) if listed else None
+    lists = sources.matched(listed, layout, description.name) if listed else None
     work = [description.model_dump(mode="json", exclude={"root"}), str(source.root), source.version]
     with Journal(data / "checked.jsonl", work) as journal:
         names = list(dict.fromkeys([*layout.train, *layout.val]))
@@ -207,13 +140,13 @@ def _prepare(project: Project, source: _Source, request: _Request, progress: Pro
     )
     journal.forget()
     classes_of = {n: set(np.flatnonzero(records[n].pixels).tolist()) for n in layout.train if records[n].mask}
-    lists = lists or _drawn_lists(layout, classes_of, request)
+    lists = lists or sources.drawn(layout, classes_of, request)
     folder = project.split(description.name, request.split)
     hashes = splits.write(folder, lists)
     manifest = {
         "dataset": description.name,
         "split": request.split,
-        **_origin(request, listed),
+        **sources.origin(request, listed),
         "counts": {
             "train": len(layout.train),
             "labeled": len(lists.labeled),
@@ -243,104 +176,6 @@ def _layout(source: _Source, data: Path, known: Mapping[str, Record], progress: 
     if built and built.locate:
         return built.locate(source.root, own, progress)
     return described(source.description, source.root)
-
-
-@dataclass(frozen=True)
-class _Listed:
-    """Lists that are not drawn here, as their files have them."""
-
-    where: str
-    labeled: list[str]
-    unlabeled: list[str] | None
-    """None: all other training images."""
-    count: int | None = None
-    """Of labelled images, where that is known."""
-    overlap: bool = False
-    origin: Mapping[str, Any] = field(default_factory=dict)
-    """What the manifest says of it."""
-
-
-def _listed(project: Project, dataset: str, request: _Request, progress: Progress) -> _Listed | None:
-    """Read the user's lists, or fetch published ones; None where the split is drawn.
-
-    Raises:
-        UserError: they cannot be had.
-    """
-    if request.source == SEEDED:
-        return None
-    if request.source == FILES:
-        labeled, *others = map(_lines, request.files)
-        where = ", ".join(map(str, request.files))
-        return _Listed(where, labeled, others[0] if others else None, overlap=request.overlap)
-    name = splits.parse(request.split).published
-    found, entry = published.read(project, request.source, dataset, name, progress)
-    sums = {"labeled": entry.labeled, "unlabeled": entry.unlabeled}
-    return _Listed(
-        f"split {request.split!r}",
-        found.labeled,
-        found.unlabeled,
-        count=entry.images,
-        overlap=entry.overlap,
-        origin={"published": sums},
-    )
-
-
-def _matched_lists(listed: _Listed, layout: Layout, dataset: str) -> splits.Lists:
-    """The images that lists mean.
-
-    Raises:
-        UserError: they are not lists of this data set, or contradict themselves; all that is wrong.
-    """
-    known = [*layout.train, *layout.val]
-    labeled, strange = splits.matched(listed.labeled, known, layout.ending)
-    if listed.unlabeled is None:
-        chosen = set(labeled)
-        unlabeled = [name for name in layout.train if name not in chosen]
-    else:
-        unlabeled, more = splits.matched(listed.unlabeled, known, layout.ending)
-        strange += more
-    lists = splits.Lists(labeled, unlabeled, layout.val)
-    problems: list[Problem] = [("no image of the data set", line) for line in strange]
-    problems += splits.problems(lists, known, overlap=listed.overlap)
-    if listed.count not in (None, len(labeled)) or not labeled:
-        problems.append(("wrong number of labelled images", f"{len(labeled)} in {listed.where}"))
-    if problems:
-        raise UserError(
-            report(
-                f"The lists of {listed.where} are not lists of {dataset!r} that one can use:",
-                problems,
-                "Mend the lists, or take the data set they are made for. Where labelled images are meant to stand "
-                "among the unlabelled ones too, add --overlap.",
-            )
-        )
-    return lists
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"The list {path} cannot be read ({error}). --source takes {', '.join(published.families())}, {SEEDED}, or "
-            "a file with one image name a line."
-        ) from None
-
-
-def _origin(request: _Request, listed: _Listed | None) -> dict[str, Any]:
-    """Where the lists come from, as the manifest says it."""
-    if listed is None:
-        return {"source": f"{SEEDED} {request.seed}", "seed": request.seed}
-    return {"source": request.source, **listed.origin, **({"overlap": True} if listed.overlap else {})}
-
-
-def _drawn_lists(
-    layout: Layout, classes_of: Mapping[str, Collection[int]], request: _Request
-) -> splits.Lists:
-    """A split whose labels are drawn from a pool, by default all images with a mask."""
-    pool = splits.parse(request.split).pool
-    chosen = classes_of if pool is None else {n: classes_of[n] for n in layout.pools[pool] if n in classes_of}
-    others = [name for name in layout.train if name not in chosen]
-    return splits.Lists(*splits.draw(chosen, others, request.split, request.seed), layout.val)
 
 
 def _fine(layout: Layout, lists: splits.Lists) -> dict[str, Any]:
