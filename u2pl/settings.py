@@ -18,7 +18,7 @@ from u2pl.errors import UsageError, UserError, unknown
 from u2pl.files import sha256_json
 from u2pl.project import Project, slug
 
-RECIPE_VERSION = 2
+RECIPE_VERSION = 3
 """Part of every fingerprint. Raise it when a change of the code changes the numbers a run gives."""
 
 
@@ -75,12 +75,16 @@ class Recipe(Settings):
     resize: float = Field(gt=0, le=1)
     crop: int = Field(ge=32)
     scale: tuple[float, float]
+    interpolation: Literal["uint8", "float32"]
+    """Whether scaled pictures are rounded to bytes."""
     padding_label: Literal["ignore", "class0"]
     """What the padding of a labelled crop is labelled as."""
     padding_unlabeled: Literal["ignore", "use"]
     """Whether the padding of an unlabelled crop takes part like its other pixels."""
     labeled_order: Literal["permutations", "oversampled"]
     """An endless sequence of permutations, or a multiset as long as the unlabelled list, drawn once for the run."""
+    unlabeled_truth: bool
+    """Whether masks of unlabelled images, where there are any, are opened to measure the pseudo-labels by."""
     batch: int = Field(ge=2)
     replicas: int = Field(ge=1)
     """Groups that a batch is cut into, each with thresholds, class centres and losses of its own, which are averaged:
@@ -94,8 +98,9 @@ class Recipe(Settings):
     precision: Literal["auto", "float32", "bfloat16"]
     validate_every: int = Field(ge=1)
     """Epochs between two validations; the last epoch always has one."""
-    evaluation: Literal["whole", "center"]
-    """Whole images at the resolution of their masks, or the crop at the centre of the resized image."""
+    evaluation: Literal["whole", "sliding", "center"]
+    """Whole images at the resolution of their masks, the same from windows as large as the crop, or the crop at the
+    centre of the resized image."""
     score_padding: bool
     """Whether the padding of a centre crop is scored as class 0."""
     absent_iou: Literal["skip", "zero"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from engine.tiny import TINY
 
-from u2pl.data.loader import Batch, Batches, validation
+from u2pl.data.loader import Batch, Batches, Views, validation
 from u2pl.data.prepare import prepare
 from u2pl.data.prepared import Split, open_split
 from u2pl.data.transforms import resize_mask
@@ -36,6 +36,10 @@ def resolved(project: Project, **overrides: object) -> Recipe:
 
 
 def batches(split: Split, recipe: Recipe, start: int = 0, end: int = 8, **changes: object) -> list[Batch]:
+    return [views.to(torch.device("cpu")) for views in views_of(split, recipe, start, end, **changes)]
+
+
+def views_of(split: Split, recipe: Recipe, start: int = 0, end: int = 8, **changes: object) -> list[Views]:
     options = {"seed": 0, "unlabeled": True, "workers": 0, **changes}
     return list(Batches(split, recipe=recipe, start_step=start, end_step=end, **options))  # type: ignore[arg-type]
 
@@ -74,6 +78,44 @@ def test_batches_have_the_shapes_and_types_that_networks_take(split: Split, reci
     assert batch.unlabeled_image is not None and batch.unlabeled_image.shape == (2, 3, 32, 32)
     assert batch.unlabeled_valid is not None and batch.unlabeled_valid.shape == (2, 32, 32)
     assert batch.unlabeled_valid.dtype == torch.bool
+
+
+@pytest.mark.parametrize("interpolation", ["uint8", "float32"])
+def test_workers_hand_over_what_was_interpolated_and_masks_as_bytes(
+    project: Project, split: Split, interpolation: str
+) -> None:
+    (views,) = views_of(split, resolved(project, interpolation=interpolation), end=1)
+    assert views.image.shape == (4, 32, 32, 3) and views.image.dtype == getattr(torch, interpolation)
+    assert (views.mask.dtype, views.rows.dtype, views.labeled) == (torch.uint8, torch.bool, 2)
+
+
+def test_bytes_and_floats_give_nearly_the_same_batch(project: Project, split: Split) -> None:
+    both = [batches(split, resolved(project, interpolation=kind)) for kind in ("uint8", "float32")]
+    for one, other in zip(*both, strict=True):
+        # A grey level is 1/57 after normalisation.
+        torch.testing.assert_close(one.labeled_image, other.labeled_image, atol=1.01 / 57, rtol=0)
+        assert torch.equal(one.labeled_mask, other.labeled_mask)
+    assert not same(*both)
+
+
+def test_no_mask_of_an_unlabelled_image_is_opened(project: Project, split: Split) -> None:
+    measured = batches(split, resolved(project, unlabeled_truth=True))
+    for name in split.unlabeled:
+        if split.has_mask(name):
+            split.masks[name].write_text("no picture")
+    plain = batches(split, resolved(project, unlabeled_truth=False))
+    for one, other in zip(plain, measured, strict=True):
+        assert one.unlabeled_truth is not None and (one.unlabeled_truth == 255).all()
+        assert same([one._replace(unlabeled_truth=None)], [other._replace(unlabeled_truth=None)])
+    with pytest.raises(UserError, match="damaged mask"):
+        batches(split, resolved(project, unlabeled_truth=True))
+
+
+def test_an_image_in_both_lists_keeps_its_mask_where_it_is_labelled(project: Project, split: Split) -> None:
+    both = replace(split, unlabeled=split.labeled)
+    for batch in batches(both, resolved(project, scale=[1.0, 1.0], unlabeled_truth=False), end=8):
+        assert batch.unlabeled_truth is not None and (batch.unlabeled_truth == 255).all()
+        assert (batch.labeled_mask != 255).any(dim=2).any(dim=1).all()
 
 
 def test_every_image_is_seen_once_before_any_is_seen_again(

@@ -7,8 +7,6 @@ from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
 from u2pl.data.transforms import (
-    MEAN,
-    STD,
     View,
     augment,
     center_crop,
@@ -36,8 +34,14 @@ class Chosen(np.random.Generator):
 
 def view_of(image: NDArray[np.uint8], mask: NDArray[np.uint8] | None, **changes: object) -> View:
     """A view of 32 x 32 at any scale, ignored where it is padding; `changes` replaces arguments of `augment`."""
-    options = {"crop": 32, "scale": (0.5, 2.0), "ignore_index": 255, "padding_label": 255, **changes}
+    options = {"crop": 32, "scale": (0.5, 2.0), "interpolation": "uint8", **changes}
+    options = {"ignore_index": 255, "padding_label": 255, **options}
     return augment(image, mask, **{"rng": np.random.default_rng(0), **options})  # type: ignore[arg-type]
+
+
+def inside_of(view: View) -> torch.Tensor:
+    """Where a view is no padding, (crop, crop)."""
+    return view.rows[:, None] & view.columns
 
 
 def picture(height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -46,55 +50,83 @@ def picture(height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.uint
     return image, rng.integers(0, 5, (height, width), dtype=np.uint8)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=120)
 @given(
-    height=st.integers(20, 60),
-    width=st.integers(20, 60),
-    scale=st.sampled_from([0.5, 0.75, 1.0, 1.25, 1.5, 2.0]),
+    height=st.integers(8, 90),
+    width=st.integers(8, 90),
+    crop=st.sampled_from([12, 32, 64]),
+    scale=st.floats(0.5, 2.0) | st.sampled_from([0.5, 1.0, 1.5, 2.0]),
     flip=st.booleans(),
     place=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
+    interpolation=st.sampled_from(["uint8", "float32"]),
 )
-def test_only_the_crop_is_computed_and_it_equals_the_crop_of_everything(
-    height: int, width: int, scale: float, flip: bool, place: tuple[float, float]
+def test_a_view_is_the_crop_of_the_whole_picture_scaled_flipped_and_padded(
+    height: int,
+    width: int,
+    crop: int,
+    scale: float,
+    flip: bool,
+    place: tuple[float, float],
+    interpolation: str,
 ) -> None:
-    crop, (image, mask) = 32, picture(height, width)
-    view, target, inside = view_of(image, mask, crop=crop, rng=Chosen(scale, flip, place))
+    image, mask = picture(height, width)
+    view = view_of(image, mask, crop=crop, interpolation=interpolation, rng=Chosen(scale, flip, place))
     size = [int(scale * height), int(scale * width)]
-    whole = interpolate(normalise(image)[None], size=size, mode="bilinear", align_corners=False)[0]
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].double()
+    whole = interpolate(pixels, size=size, mode="bilinear", align_corners=False)[0]
     labels = interpolate(torch.from_numpy(mask)[None, None].float(), size=size, mode="nearest")[0, 0]
+    # The place counts from the left of the picture before it is flipped.
+    top, left = max(0, crop - size[0]) // 2, max(0, crop - size[1]) // 2
+    y, x = (int(at * (max(0, length - crop) + 1)) for at, length in zip(place, size, strict=True))
+    whole, labels = whole[:, y : y + crop, x : x + crop], labels[y : y + crop, x : x + crop]
     if flip:
         whole, labels = whole.flip(-1), labels.flip(-1)
-    padded = torch.zeros(3, max(size[0], crop), max(size[1], crop))
-    padded_labels = torch.full(padded.shape[1:], 255.0)
-    top, left = max(0, crop - size[0]) // 2, max(0, crop - size[1]) // 2
-    padded[:, top : top + size[0], left : left + size[1]] = whole
-    padded_labels[top : top + size[0], left : left + size[1]] = labels
-    y, x = (int(at * (length - crop + 1)) for at, length in zip(place, padded.shape[1:], strict=True))
-    torch.testing.assert_close(view, padded[:, y : y + crop, x : x + crop], atol=2e-4, rtol=0)
-    assert torch.equal(target, padded_labels[y : y + crop, x : x + crop].long())
-    assert torch.equal(inside, target != 255)
+    seen = (slice(top, top + min(crop, size[0])), slice(left, left + min(crop, size[1])))
+    expected, expected_labels = torch.zeros(3, crop, crop).double(), torch.full((crop, crop), 255)
+    expected[:, *seen], expected_labels[seen] = whole, labels.long()
+    assert view.image.dtype == getattr(torch, interpolation)
+    tolerance = 1.02 if interpolation == "uint8" else 3e-3
+    torch.testing.assert_close(view.image.permute(2, 0, 1).double(), expected, atol=tolerance, rtol=0)
+    assert torch.equal(view.mask.long(), expected_labels)
+    assert torch.equal(inside_of(view), expected_labels != 255)
+
+
+@pytest.mark.parametrize("size", [(375, 500), (1024, 2048)])
+@pytest.mark.parametrize("scale", [0.5, 0.83, 1.0, 1.37, 2.0])
+def test_bytes_are_one_grey_level_off_at_most_at_the_sizes_of_the_paper(
+    size: tuple[int, int], scale: float
+) -> None:
+    image, mask = picture(*size)
+    views = [
+        view_of(image, mask, crop=513, interpolation=kind, rng=Chosen(scale, True, (0.3, 0.7)))
+        for kind in ("uint8", "float32")
+    ]
+    assert (views[0].image.float() - views[1].image).abs().max() <= 1.02
+    assert torch.equal(views[0].mask, views[1].mask)
 
 
 def test_padding_has_the_mean_colour_and_is_ignored() -> None:
     image, mask = picture(10, 20)
-    view, target, inside = view_of(image, mask, crop=40, scale=(1, 1), ignore_index=11, padding_label=11)
+    view = view_of(image, mask, crop=40, scale=(1, 1), ignore_index=11, padding_label=11)
+    target, inside = view.mask, inside_of(view)
     assert (target[:15] == 11).all() and (target[25:] == 11).all() and (target[15:25, 10:30] < 5).all()
-    assert (view[:, target == 11] == 0).all() and (view[:, target != 11] != 0).any()
     assert torch.equal(inside, target != 11)
+    normal = normalise(view.image[None], view.rows[None], view.columns[None])[0]
+    assert (normal[:, ~inside] == 0).all() and (normal[:, inside] != 0).all()
 
 
 def test_padding_can_have_a_label_of_its_own_which_changes_nothing_inside() -> None:
     image, mask = picture(10, 20)
     ignored, labeled = (view_of(image, mask, crop=40, scale=(1, 1), padding_label=p) for p in (255, 0))
-    assert (labeled.mask[~labeled.inside] == 0).all()
-    assert torch.equal(labeled.mask[labeled.inside], ignored.mask[ignored.inside])
-    assert torch.equal(labeled.image, ignored.image) and torch.equal(labeled.inside, ignored.inside)
+    inside = inside_of(ignored)
+    assert (labeled.mask[~inside] == 0).all() and torch.equal(labeled.mask[inside], ignored.mask[inside])
+    assert torch.equal(labeled.image, ignored.image) and torch.equal(inside_of(labeled), inside)
 
 
 def test_an_image_without_a_mask_is_ignored_everywhere() -> None:
-    view, target, inside = view_of(picture(40, 40)[0], None)
-    assert (target == 255).all() and view.shape == (3, 32, 32)
-    assert (view.dtype, target.dtype, inside.dtype) == (torch.float32, torch.int64, torch.bool)
+    view = view_of(picture(40, 40)[0], None)
+    assert (view.mask == 255).all() and view.image.shape == (32, 32, 3)
+    assert (view.image.dtype, view.mask.dtype, view.rows.dtype) == (torch.uint8, torch.uint8, torch.bool)
 
 
 def test_half_of_the_scales_are_below_one_and_half_above() -> None:
@@ -127,11 +159,17 @@ def test_half_of_the_views_are_flipped_and_every_place_is_cropped() -> None:
     assert {int(row.min()) for row in rows} == {0, 1}
 
 
-def test_normalised_pixels_are_those_of_imagenet_networks() -> None:
-    image = np.array([[[255, 0, 128]]], dtype=np.uint8)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_normalised_pixels_are_those_of_imagenet_networks(dtype: torch.dtype) -> None:
+    image = torch.tensor([[[[255, 0, 128]]]], dtype=dtype)
     expected = [(255 / 255 - 0.485) / 0.229, (0 - 0.456) / 0.224, (128 / 255 - 0.406) / 0.225]
     assert normalise(image).flatten().tolist() == pytest.approx(expected, abs=1e-5)
-    assert MEAN.dtype == STD.dtype == np.float32
+    assert image.flatten().tolist() == [255, 0, 128]
+
+
+def test_normalised_pictures_lie_in_memory_as_networks_want_them() -> None:
+    normal = normalise(torch.zeros(2, 5, 7, 3, dtype=torch.uint8))
+    assert normal.shape == (2, 3, 5, 7) and normal.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_resizing_floors_the_size_averages_images_and_picks_labels() -> None:

@@ -21,6 +21,7 @@ TINY = {
     "representation": 8,
     "crop": 32,
     "scale": [0.75, 1.5],
+    "unlabeled_truth": True,
     "batch": 2,
     "epochs": 3,
     "lr": 0.01,

@@ -9,11 +9,10 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from u2pl.data.pictures import SUFFIXES, BadFile, read_indices
+from u2pl.data.pictures import SUFFIXES, BadFile, Color, read_indices
 from u2pl.errors import UserError, unknown
 from u2pl.settings import Settings
 
-Color = tuple[int, int, int]
 Progress = Callable[[str, int, int], None]
 """Told (what is being done, how many are done, of how many)."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import ceil
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from u2pl.data.prepared import Split
-from u2pl.data.transforms import augment, center_crop, normalise, resize_image, resize_mask
+from u2pl.data.transforms import View, augment, center_crop, normalise, resize_image, resize_mask
 from u2pl.errors import UserError
 from u2pl.settings import Recipe
 
@@ -36,9 +36,40 @@ class Batch(NamedTuple):
     """int64 (B, crop, crop)."""
     unlabeled_image: Tensor | None
     unlabeled_truth: Tensor | None
-    """Masks of unlabelled images, ignored pixels where there is none: to measure with, never to train on."""
+    """Masks of unlabelled images, ignored pixels where none is opened: to measure with, never to train on."""
     unlabeled_valid: Tensor | None
     """bool (B, crop, crop), False on padding that is to take no part."""
+
+
+class Views(NamedTuple):
+    """A batch as the loader's workers hand it over: labelled images first, then the unlabelled ones."""
+
+    image: Tensor
+    """uint8 or float32 (N, crop, crop, 3), from 0 to 255."""
+    mask: Tensor
+    """uint8 (N, crop, crop)."""
+    rows: Tensor
+    """bool (N, crop), False where a row is padding."""
+    columns: Tensor
+    """bool (N, crop), likewise."""
+    labeled: int
+    """How many are labelled."""
+    use_padding: bool
+    """Whether padding of the unlabelled ones takes part."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on the device it is to be used on, normalised there."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            # Pinned, so that the copy does not hold up the steps that are still being computed.
+            return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+        count, rows, columns = self.labeled, moved(self.rows), moved(self.columns)
+        image, mask = normalise(moved(self.image), rows, columns), moved(self.mask).long()
+        if count == len(image):
+            return Batch(image, mask, None, None, None)
+        valid = rows[count:, :, None] & columns[count:, None, :] | self.use_padding
+        return Batch(image[:count], mask[:count], image[count:], mask[count:], valid)
 
 
 class Batches:
@@ -73,7 +104,7 @@ class Batches:
         self._loader = DataLoader(
             _Views(split, recipe, seed, unlabeled, CACHE_BYTES // max(1, workers)),
             batch_sampler=self._positions,
-            collate_fn=_collate,
+            collate_fn=partial(_collate, use_padding=recipe.padding_unlabeled == "use"),
             num_workers=workers,
             # Its own generator: a loader otherwise draws from the global one, and a resumed run would differ.
             generator=torch.Generator(),
@@ -82,7 +113,7 @@ class Batches:
     def __len__(self) -> int:
         return len(self._positions)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Views]:
         for batch in self._loader:
             if isinstance(batch, _Unreadable):
                 raise UserError(batch.message)
@@ -126,39 +157,26 @@ class _Positions:
             yield [(stream, step * self.batch + k) for stream in streams for k in range(self.batch)]
 
 
-class _View(NamedTuple):
-    """An augmented image."""
-
-    stream: int
-    image: Tensor
-    mask: Tensor
-    valid: Tensor
-
-
 class _Unreadable(NamedTuple):
     """Instead of an image that cannot be read: an error raised in a worker would arrive as a traceback."""
 
     message: str
 
 
-def _collate(views: list[_View | _Unreadable]) -> Batch | _Unreadable:
-    readable: list[_View] = []
+def _collate(views: list[tuple[int, View] | _Unreadable], use_padding: bool) -> Views | _Unreadable:
+    readable: list[tuple[int, View]] = []
     for view in views:
         if isinstance(view, _Unreadable):
             return view
         readable.append(view)
-    labeled = [view for view in readable if view.stream == LABELED]
-    unlabeled = [view for view in readable if view.stream == UNLABELED]
-    return Batch(
-        torch.stack([view.image for view in labeled]),
-        torch.stack([view.mask for view in labeled]),
-        torch.stack([view.image for view in unlabeled]) if unlabeled else None,
-        torch.stack([view.mask for view in unlabeled]) if unlabeled else None,
-        torch.stack([view.valid for view in unlabeled]) if unlabeled else None,
+    image, mask, rows, columns = (
+        torch.stack(part) for part in zip(*(view for _, view in readable), strict=True)
     )
+    labeled = sum(stream == LABELED for stream, _ in readable)
+    return Views(image, mask, rows, columns, labeled, use_padding)
 
 
-class _Views(Dataset[_View | _Unreadable]):
+class _Views(Dataset[tuple[int, View] | _Unreadable]):
     """Augmented images by stream and position."""
 
     def __init__(self, split: Split, recipe: Recipe, seed: int, unlabeled: bool, cache_bytes: int):
@@ -174,27 +192,28 @@ class _Views(Dataset[_View | _Unreadable]):
         )
         self.pictures = _Pictures(split, recipe.resize, cache_bytes)
 
-    def __getitem__(self, key: Key) -> _View | _Unreadable:
+    def __getitem__(self, key: Key) -> tuple[int, View] | _Unreadable:
         stream, position = key
         names = self.names[stream]
         turn, place = divmod(position, len(names))
         # A fourth number keeps these generators apart from the augmentation's.
         order = _permutation((self.seed, stream, turn, 1), len(names))
         try:
-            image, mask = self.pictures.read(names[order[place]])
+            # Nothing is trained on the mask of an unlabelled image, and none is opened unless to measure by.
+            with_mask = stream == LABELED or self.recipe.unlabeled_truth
+            image, mask = self.pictures.read(names[order[place]], with_mask)
         except UserError as error:
             return _Unreadable(str(error))
-        view = augment(
+        return stream, augment(
             image,
             mask,
             crop=self.recipe.crop,
             scale=self.recipe.scale,
+            interpolation=self.recipe.interpolation,
             ignore_index=self.ignore_index,
             padding_label=self.padding_label[stream],
             rng=np.random.default_rng([self.seed, stream, position]),
         )
-        valid = torch.ones_like(view.inside) if self.recipe.padding_unlabeled == "use" else view.inside
-        return _View(stream, view.image, view.mask, valid)
 
 
 def _oversampled(names: list[str], count: int, seed: int) -> list[str]:
@@ -216,17 +235,19 @@ class _Pictures:
 
     def __init__(self, split: Split, resize: float, cache_bytes: int):
         self.split, self.resize, self.room = split, resize, cache_bytes
-        self.kept: dict[str, tuple[NDArray[np.uint8], NDArray[np.uint8] | None]] = {}
+        self.kept: dict[tuple[str, bool], tuple[NDArray[np.uint8], NDArray[np.uint8] | None]] = {}
 
-    def read(self, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-        if name in self.kept:
-            return self.kept[name]
+    def read(self, name: str, with_mask: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        """The picture, and its mask if that is wanted and there is one."""
+        key = (name, with_mask and self.split.has_mask(name))
+        if key in self.kept:
+            return self.kept[key]
         image = resize_image(self.split.image(name), self.resize)
-        mask = resize_mask(self.split.mask(name), self.resize) if self.split.has_mask(name) else None
+        mask = resize_mask(self.split.mask(name), self.resize) if key[1] else None
         size = image.nbytes + (0 if mask is None else mask.nbytes)
         if size <= self.room:
             self.room -= size
-            self.kept[name] = image, mask
+            self.kept[key] = image, mask
         return image, mask
 
 
@@ -237,10 +258,11 @@ def validation(split: Split, recipe: Recipe) -> Iterator[tuple[str, Tensor, Tens
     picture has the mean colour around it where it is smaller.
     """
     for name in split.val:
-        image = normalise(resize_image(split.image(name), recipe.resize))
+        pixels = resize_image(split.image(name), recipe.resize)
+        image = normalise(torch.from_numpy(pixels)[None])
         if recipe.evaluation == "center":
             image = center_crop(image, recipe.crop, 0)
-        yield name, image[None], scored_mask(split, recipe, name)
+        yield name, image, scored_mask(split, recipe, name)
 
 
 def scored_mask(split: Split, recipe: Recipe, name: str) -> Tensor:
@@ -249,7 +271,7 @@ def scored_mask(split: Split, recipe: Recipe, name: str) -> Tensor:
     The padding of a centre crop is ignored, or class 0 where the recipe scores it. A whole image has none.
     """
     mask = split.mask(name)
-    if recipe.evaluation == "whole":
+    if recipe.evaluation != "center":
         return torch.from_numpy(mask.astype(np.int64))
     small = torch.from_numpy(resize_mask(mask, recipe.resize).astype(np.int64))
     return center_crop(small, recipe.crop, 0 if recipe.score_padding else split.ignore_index)

@@ -2,6 +2,7 @@
 
 import struct
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from u2pl.errors import UserError
+
+Color = tuple[int, int, int]
+"""Red, green and blue, 0 to 255."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -100,13 +104,21 @@ def read_indices(path: Path) -> NDArray[Any]:
     raise BadFile("mask that is neither an index nor an RGB picture", path, f"mode {picture.mode}")
 
 
-def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write a picture (H, W, 3) or class indices (H, W) as a PNG.
+def write_png(path: Path, pixels: NDArray[np.uint8], palette: Sequence[Color] | None = None) -> None:
+    """Write a picture (H, W, 3) or class indices (H, W) as a PNG; indices with a palette as a palette picture.
 
-    Not atomically, since flushing thousands of files takes minutes: whoever writes many of them
-    writes a record of them afterwards, and without that they count for nothing.
+    Another name becomes `path` at the end, so that no half picture is ever seen; nothing is flushed to the disk, which
+    would take minutes for thousands of files.
     """
+    picture = Image.fromarray(pixels)
+    if palette is not None:
+        picture.putpalette([value for color in palette for value in color])
     encoded = BytesIO()  # writing to the file itself, Pillow does not say that the disk is full
-    Image.fromarray(pixels).save(encoded, format="PNG")
+    picture.save(encoded, format="PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encoded.getbuffer())
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(encoded.getbuffer())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Scores a network on a validation set: every image once, whole or its centre crop, as the recipe says."""
+"""Scores a network on a validation set: every image once, whole, by windows or its centre crop, as the recipe says."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,11 +10,13 @@ from torch import Tensor
 from u2pl.data.loader import validation
 from u2pl.data.prepared import Split
 from u2pl.engine import scores
+from u2pl.engine.inference import sliding_logits, stride_of
 from u2pl.errors import UserError
 from u2pl.models.deeplab import DeepLabV3Plus, upsample
 from u2pl.settings import Recipe
 
-_BATCH = 8
+_BATCH, _PIXELS = 8, 2**22
+"""Most images, and most pixels, that are scored at once."""
 _SAMPLES = 3
 
 
@@ -22,6 +24,9 @@ def protocol(recipe: Recipe) -> str:
     """What `evaluate` does, in the words that stand beside every number."""
     if recipe.evaluation == "whole":
         words = ["whole image", "single scale", "mask resolution"]
+    elif recipe.evaluation == "sliding":
+        windows = f"sliding window of {recipe.crop}, stride {stride_of(recipe.crop)}"
+        words = [windows, "single scale", "mask resolution"]
     else:
         resized = "" if recipe.resize == 1 else f" of the image resized by {recipe.resize:g}"
         padding = "scored as class 0" if recipe.score_padding else "ignored"
@@ -64,7 +69,11 @@ def evaluate(
     result = Evaluation(torch.zeros(classes, classes, dtype=torch.int64), recipe.absent_iou == "zero")
     richest: list[tuple[int, str, Tensor]] = []
     for names, images, masks in _batches(split, recipe):
-        logits = network(images.to(device), represent=False).logits
+        images = images.to(device)
+        if recipe.evaluation == "sliding":
+            logits = sliding_logits(network, images, recipe.crop)
+        else:
+            logits = network(images, represent=False).logits
         prediction = upsample(logits, masks.shape[1:]).argmax(dim=1).cpu()
         result.confusion += scores.confusion(prediction, masks, classes, split.ignore_index)
         if keep_samples:
@@ -81,7 +90,8 @@ def evaluate(
 
 def _batches(split: Split, recipe: Recipe) -> Iterator[tuple[list[str], Tensor, Tensor]]:
     """Runs of validation images of one size, a few at a time."""
-    for _, run in groupby(validation(split, recipe), key=lambda item: (item[1].shape, item[2].shape)):
-        while items := list(islice(run, _BATCH)):
+    for key, run in groupby(validation(split, recipe), key=lambda item: (item[1].shape, item[2].shape)):
+        size, _ = key
+        while items := list(islice(run, max(1, min(_BATCH, _PIXELS // size.numel() * 3)))):
             names, images, masks = zip(*items, strict=True)
             yield list(names), torch.cat(images), torch.stack(masks)

@@ -139,7 +139,7 @@ def write_samples(folder: Path, split: Split, recipe: Recipe, result: Evaluation
 def _scored_image(split: Split, recipe: Recipe, name: str) -> np.ndarray:
     """The validation picture, whole, or its centre crop with white padding, (H, W, 3) uint8."""
     image = split.image(name)
-    if recipe.evaluation == "whole":
+    if recipe.evaluation != "center":
         return image
     pixels = torch.tensor(resize_image(image, recipe.resize)).permute(2, 0, 1)
     return center_crop(pixels, recipe.crop, 255).permute(1, 2, 0).numpy()

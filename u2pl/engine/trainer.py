@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from u2pl import methods
-from u2pl.data.loader import Batch, Batches, check_counts
+from u2pl.data.loader import Batches, Views, check_counts
 from u2pl.data.prepared import Split, open_split
 from u2pl.engine.evaluator import Evaluation, evaluate, protocol
 from u2pl.engine.results import write_samples
@@ -205,7 +205,7 @@ class _Run:
     def _epoch(self) -> int:
         return min(self.progress.step // self.epoch_steps, self.recipe.epochs - 1)
 
-    def _step(self, batch: Batch) -> None:
+    def _step(self, batch: Views) -> None:
         index = self.progress.step
         # All randomness of a step comes from (seed, step): nothing of it has to be saved or can be lost.
         seed = int(sha256_json([self.spec.seed, index])[:15], 16)
@@ -217,7 +217,7 @@ class _Run:
         for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
             group["lr"] = lr * factor
 
-        result = self.method.step(_to(batch, self.device), step)
+        result = self.method.step(batch.to(self.device), step)
         loss = torch.stack(list(result.losses.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -378,13 +378,6 @@ class _Run:
         write_samples(self.folder.path / "samples", self.split, self.recipe, result)
         self.progress.best, self.progress.best_epoch = result.miou, best["epoch"]
         return result, best["epoch"]
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    if device.type == "cpu":
-        return batch
-    moved = (None if t is None else t.pin_memory().to(device, non_blocking=True) for t in batch)
-    return Batch(*moved)  # type: ignore[arg-type]  # the two that are never None stay so
 
 
 @contextmanager

@@ -116,4 +116,6 @@ class DeepLabV3Plus(nn.Module):
 
 def upsample(logits: Tensor, size: tuple[int, ...]) -> Tensor:
     """Logits at another resolution: bilinear, corners aligned."""
+    if logits.shape[2:] == tuple(size):
+        return logits  # the same numbers, which interpolation would copy
     return interpolate(logits, size=size, mode="bilinear", align_corners=True)
