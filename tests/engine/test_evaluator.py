@@ -188,3 +188,25 @@ def test_sample_pictures_show_what_was_scored(
     if size == (32, 32):
         name = next(iter(result.samples))
         assert (pictures[f"{name}.input.png"] == split.image(name)[16:48, 16:48]).all()
+
+
+def test_by_windows_every_pixel_is_scored_once_and_a_large_window_is_the_whole_image(
+    split: Split, recipe: Recipe
+):
+    network = DeepLabV3Plus(4, recipe, representation=False)
+    whole = evaluator.evaluate(network, split, recipe)
+    large, small = (
+        evaluator.evaluate(network, split, recipe.model_copy(update={"evaluation": "sliding", "crop": crop}))
+        for crop in (64, 32)
+    )
+    assert torch.equal(large.confusion, whole.confusion)
+    assert small.confusion.sum() == whole.confusion.sum()
+    counting = Constant()
+    evaluator.evaluate(counting, split, recipe.model_copy(update={"evaluation": "sliding", "crop": 32}))
+    assert counting.seen == 9 * len(split.val)
+
+
+def test_windows_are_said_beside_the_number(recipe: Recipe):
+    sliding = recipe.model_copy(update={"evaluation": "sliding", "crop": 769})
+    said = "sliding window of 769, stride 513, single scale, mask resolution"
+    assert evaluator.protocol(sliding) == said

@@ -90,8 +90,8 @@ def evaluate(
 
 def _batches(split: Split, recipe: Recipe) -> Iterator[tuple[list[str], Tensor, Tensor]]:
     """Runs of validation images of one size, a few at a time."""
-    for key, run in groupby(validation(split, recipe), key=lambda item: (item[1].shape, item[2].shape)):
-        size, _ = key
-        while items := list(islice(run, max(1, min(_BATCH, _PIXELS // size.numel() * 3)))):
+    for (size, _), run in groupby(validation(split, recipe), key=lambda item: (item[1].shape, item[2].shape)):
+        at_once = max(1, min(_BATCH, _PIXELS // (size[-2] * size[-1])))
+        while items := list(islice(run, at_once)):
             names, images, masks = zip(*items, strict=True)
             yield list(names), torch.cat(images), torch.stack(masks)

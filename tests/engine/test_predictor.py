@@ -1,0 +1,230 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from u2pl.data.description import Description
+from u2pl.engine import predictor
+from u2pl.engine.predictor import find_images, overlay, predict
+from u2pl.engine.results import load_network
+from u2pl.engine.trainer import train
+from u2pl.errors import UserError
+from u2pl.files import read_json
+from u2pl.models.deeplab import upsample
+from u2pl.project import Project
+from u2pl.settings import RunSpec
+
+RUN = "tiny-1_4-suponly-s0"
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with one finished run."""
+    root = tmp_path_factory.mktemp("trained") / "project"
+    shutil.copytree(tiny_template, root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("U2PL_TRACKING", "none")
+        train(Project(root), RunSpec("tiny", "1/4", "suponly"))
+    return root
+
+
+@pytest.fixture
+def project(trained: Path) -> Project:
+    return Project(trained)
+
+
+def save(
+    path: Path, size: tuple[int, int] = (64, 64), mode: str = "RGB", seed: int = 0, **options: object
+) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path, **options)  # type: ignore[arg-type]
+    return path
+
+
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        picture.load()
+        return picture
+
+
+def results(out: Path) -> set[str]:
+    return {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+
+
+def test_a_prediction_is_what_the_network_says_at_the_images_own_size(
+    project: Project, tmp_path: Path
+) -> None:
+    image = project.root / "pictures/images/17.png"
+    summary = predict(project, RUN, [image], tmp_path / "out")
+    network, _ = load_network(project.runs / RUN, 4)
+    pixels = np.array(opened(image), np.float32)
+    normal = (pixels - (123.675, 116.28, 103.53)) / (58.395, 57.12, 57.375)
+    with torch.no_grad():
+        logits = network(torch.from_numpy(normal).float().permute(2, 0, 1)[None], represent=False).logits
+    expected = upsample(logits, (64, 64)).argmax(1)[0].numpy()
+    mask = opened(tmp_path / "out/masks/17.png")
+    assert mask.mode == "L" and np.array_equal(np.array(mask), expected)
+    assert (summary.images, sum(summary.pixels.values())) == (1, 64 * 64)
+    assert list(summary.pixels.values()) == np.bincount(expected.reshape(-1), minlength=4).tolist()
+
+
+def test_colours_are_the_data_sets_and_the_overlay_shows_them_over_the_picture(
+    project: Project, tmp_path: Path
+) -> None:
+    image = project.root / "pictures/images/18.png"
+    predict(project, RUN, [image], tmp_path / "out")
+    mask, colors = (opened(tmp_path / f"out/{kind}/18.png") for kind in ("masks", "colors"))
+    assert colors.mode == "P" and np.array_equal(np.array(colors), np.array(mask))
+    palette = np.array(read_json(project.data("tiny") / "dataset.json")["colors"])
+    assert np.array_equal(np.array(colors.convert("RGB")), palette[np.array(mask)])
+    over, picture = np.array(opened(tmp_path / "out/overlays/18.png")), np.array(opened(image))
+    clear = np.array(mask) == 0
+    assert np.array_equal(over[clear], picture[clear])
+    mixed = (picture[~clear] + palette[np.array(mask)][~clear]) / 2
+    assert np.abs(over[~clear] - mixed).max() <= 0.5
+
+
+def test_without_a_background_every_class_is_coloured() -> None:
+    description = Description(name="x", classes=["a", "b"], colors=[(200, 0, 0), (0, 0, 200)])
+    picture = np.zeros((1, 2, 3), np.uint8)
+    assert overlay(picture, np.array([[0, 1]], np.uint8), description).tolist() == [
+        [[100, 0, 0], [0, 0, 100]]
+    ]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK"])
+def test_pictures_of_any_kind_and_size_keep_their_size(project: Project, tmp_path: Path, mode: str) -> None:
+    suffix = "tif" if mode == "CMYK" else "png"
+    for k, size in enumerate([(33, 70), (64, 64), (17, 90)]):
+        save(tmp_path / f"in/{k}.{suffix}", size, mode)
+    predict(project, RUN, [tmp_path / "in"], tmp_path / "out")
+    assert [opened(tmp_path / f"out/masks/{k}.png").size for k in range(3)] == [
+        (33, 70),
+        (64, 64),
+        (17, 90),
+    ]
+    assert opened(tmp_path / "out/overlays/0.png").mode == "RGB"
+
+
+def test_a_picture_is_segmented_the_way_it_is_shown(project: Project, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    save(tmp_path / "in/turned.jpg", (40, 72), exif=exif)
+    predict(project, RUN, [tmp_path / "in"], tmp_path / "out")
+    assert opened(tmp_path / "out/masks/turned.png").size == (72, 40)
+
+
+def test_batches_change_nothing(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for k in range(11):
+        save(tmp_path / f"in/{k:02}.png", (64, 48 if k in (3, 4) else 64), seed=k)
+    together = predict(project, RUN, [tmp_path / "in"], tmp_path / "a")
+    monkeypatch.setattr(predictor, "BATCH", 1)
+    alone = predict(project, RUN, [tmp_path / "in"], tmp_path / "b")
+    assert together.pixels == alone.pixels and results(tmp_path / "a") == results(tmp_path / "b")
+    for name in results(tmp_path / "a"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_large_images_are_looked_at_by_windows(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windows: list[int] = []
+    original = predictor.sliding_logits
+
+    def sliding(network: object, image: torch.Tensor, window: int) -> torch.Tensor:
+        windows.append(window)
+        return original(network, image, window)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(predictor, "sliding_logits", sliding)
+    monkeypatch.setattr(predictor, "WHOLE", 70 * 70)
+    monkeypatch.setattr(predictor, "WINDOW", 50)
+    save(tmp_path / "in/small.png", (70, 70))
+    save(tmp_path / "in/large.png", (71, 70))
+    predict(project, RUN, [tmp_path / "in"], tmp_path / "out")
+    assert windows == [50]
+    predict(project, RUN, [tmp_path / "in"], tmp_path / "out", window=40)
+    assert windows == [50, 40, 40]
+
+
+def test_files_that_cannot_be_read_are_left_out_and_the_others_done(project: Project, tmp_path: Path) -> None:
+    for k in range(4):
+        save(tmp_path / f"in/{k}.png", seed=k)
+    cut = tmp_path / "in/1.png"
+    cut.write_bytes(cut.read_bytes()[:500])
+    (tmp_path / "in/empty.jpg").touch()
+    (tmp_path / "in/notes.txt").write_text("no picture")
+    told: list[tuple[int, int]] = []
+    summary = predict(
+        project,
+        RUN,
+        [tmp_path / "in"],
+        tmp_path / "out",
+        progress=lambda _, done, total: told.append((done, total)),
+    )
+    assert summary.images == 3 and {path.name for path, _ in summary.skipped} == {"1.png", "empty.jpg"}
+    assert {Path(name).stem for name in results(tmp_path / "out")} == {"0", "2", "3"}
+    assert told[-1] == (5, 5)
+
+
+def test_folders_names_and_clashes(tmp_path: Path) -> None:
+    for name in (
+        "a b.png",
+        "été/日本.jpg",
+        "same.png",
+        "same.jpg",
+        "CASE.png",
+        "case.webp",
+        "out/masks/old.png",
+    ):
+        save(tmp_path / "in" / name)
+    found = {item.name: item.path.name for item in find_images([tmp_path / "in"], tmp_path / "in/out")}
+    assert found == {
+        "a b": "a b.png",
+        "été/日本": "日本.jpg",
+        "same.png": "same.png",
+        "same.jpg": "same.jpg",
+        "CASE.png": "CASE.png",
+        "case.webp": "case.webp",
+    }
+
+
+def test_two_folders_keep_their_names_and_the_same_file_is_done_once(tmp_path: Path) -> None:
+    one, two = save(tmp_path / "one/x.png"), save(tmp_path / "two/x.png")
+    found = find_images([tmp_path / "one", tmp_path / "two", one], tmp_path / "out")
+    assert [(item.path, item.name) for item in found] == [(one, "one/x"), (two, "two/x")]
+    alone = find_images([one, two], tmp_path / "out")
+    assert [item.name for item in alone] == ["x.png", "x.png-2"]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda folder: (folder / "in").mkdir(), "no image in"),
+        (lambda folder: None, "no file or folder"),
+        (lambda folder: (save(folder / "in/a.png"), (folder / "out").touch()), "is a file"),
+    ],
+)
+def test_without_images_or_a_place_to_write_it_is_a_sentence(
+    project: Project, tmp_path: Path, make: Callable[[Path], object], said: str
+) -> None:
+    make(tmp_path)
+    with pytest.raises(UserError, match=said):
+        predict(project, RUN, [tmp_path / "in"], tmp_path / "out")
+
+
+def test_the_images_of_the_data_set_are_not_needed_but_its_description_is(
+    trained: Path, tmp_path: Path
+) -> None:
+    project = Project(Path(shutil.copytree(trained, tmp_path / "moved")))
+    shutil.rmtree(project.root / "pictures")
+    shutil.rmtree(project.data("tiny") / "splits")
+    image = save(tmp_path / "a.png")
+    assert predict(project, RUN, [image], tmp_path / "out").images == 1
+    (project.data("tiny") / "dataset.json").unlink()
+    with pytest.raises(UserError, match=r"dataset\.json is missing"):
+        predict(project, RUN, [image], tmp_path / "out")
