@@ -196,7 +196,9 @@ def test_the_precision_is_decided_when_a_run_is_resolved(params: Params):
         {"replicas": 0},
         {"validate_every": 0},
         {"padding_label": "class1"},
-        {"evaluation": "sliding"},
+        {"evaluation": "windows"},
+        {"interpolation": "float16"},
+        {"unlabeled_truth": "some"},
     ],
 )
 def test_a_bad_recipe_is_refused_with_the_setting_the_value_and_what_to_do(params: Params, bad: dict):

@@ -72,9 +72,10 @@ def test_a_view_is_the_crop_of_the_whole_picture_scaled_flipped_and_padded(
     image, mask = picture(height, width)
     view = view_of(image, mask, crop=crop, interpolation=interpolation, rng=Chosen(scale, flip, place))
     size = [int(scale * height), int(scale * width)]
-    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].double()
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     whole = interpolate(pixels, size=size, mode="bilinear", align_corners=False)[0]
-    labels = interpolate(torch.from_numpy(mask)[None, None].float(), size=size, mode="nearest")[0, 0]
+    nearest = [[at * old // new for at in range(new)] for old, new in zip(mask.shape, size, strict=True)]
+    labels = torch.from_numpy(mask[nearest[0]][:, nearest[1]])
     # The place counts from the left of the picture before it is flipped.
     top, left = max(0, crop - size[0]) // 2, max(0, crop - size[1]) // 2
     y, x = (int(at * (max(0, length - crop) + 1)) for at, length in zip(place, size, strict=True))
@@ -82,27 +83,64 @@ def test_a_view_is_the_crop_of_the_whole_picture_scaled_flipped_and_padded(
     if flip:
         whole, labels = whole.flip(-1), labels.flip(-1)
     seen = (slice(top, top + min(crop, size[0])), slice(left, left + min(crop, size[1])))
-    expected, expected_labels = torch.zeros(3, crop, crop).double(), torch.full((crop, crop), 255)
+    expected, expected_labels = torch.zeros(3, crop, crop), torch.full((crop, crop), 255)
     expected[:, *seen], expected_labels[seen] = whole, labels.long()
     assert view.image.dtype == getattr(torch, interpolation)
-    tolerance = 1.02 if interpolation == "uint8" else 3e-3
-    torch.testing.assert_close(view.image.permute(2, 0, 1).double(), expected, atol=tolerance, rtol=0)
+    tolerance = 1.02 if interpolation == "uint8" else 1e-3
+    torch.testing.assert_close(view.image.permute(2, 0, 1).float(), expected, atol=tolerance, rtol=0)
     assert torch.equal(view.mask.long(), expected_labels)
     assert torch.equal(inside_of(view), expected_labels != 255)
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    length=st.integers(8, 90),
+    scale=st.floats(0.5, 2.0),
+    flip=st.booleans(),
+    place=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
+    crop=st.sampled_from([12, 32, 64]),
+)
+def test_bytes_are_one_grey_level_off_at_most(
+    length: int, scale: float, flip: bool, place: tuple[float, float], crop: int
+) -> None:
+    image, mask = picture(length, 97 - length)
+    exact, rounded = (
+        view_of(image, mask, crop=crop, interpolation=kind, rng=Chosen(scale, flip, place))
+        for kind in ("float32", "uint8")
+    )
+    assert (rounded.image.float() - exact.image).abs().max() <= 1.02
+    assert all(torch.equal(a, b) for a, b in zip(rounded[1:], exact[1:], strict=True))
+
+
 @pytest.mark.parametrize("size", [(375, 500), (1024, 2048)])
 @pytest.mark.parametrize("scale", [0.5, 0.83, 1.0, 1.37, 2.0])
-def test_bytes_are_one_grey_level_off_at_most_at_the_sizes_of_the_paper(
+def test_a_view_is_what_torch_makes_of_the_whole_picture_at_the_sizes_of_the_paper(
     size: tuple[int, int], scale: float
 ) -> None:
     image, mask = picture(*size)
-    views = [
-        view_of(image, mask, crop=513, interpolation=kind, rng=Chosen(scale, True, (0.3, 0.7)))
-        for kind in ("uint8", "float32")
-    ]
-    assert (views[0].image.float() - views[1].image).abs().max() <= 1.02
-    assert torch.equal(views[0].mask, views[1].mask)
+    scaled = [int(scale * length) for length in size]
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    whole = interpolate(pixels, size=scaled, mode="bilinear", align_corners=False)[0].movedim(0, 2)
+    y, x = (int(0.3 * (max(0, length - 513) + 1)) for length in scaled)
+    for kind, tolerance in (("float32", 1e-3), ("uint8", 1.02)):
+        view = view_of(image, mask, crop=513, interpolation=kind, rng=Chosen(scale, False, (0.3, 0.3)))
+        seen = view.image[view.rows][:, view.columns].float()
+        torch.testing.assert_close(seen, whole[y : y + 513, x : x + 513], atol=tolerance, rtol=0)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 90), st.floats(0.5, 2.0))
+def test_labels_are_those_of_torchs_nearest_but_where_its_floats_miss_a_whole_number(
+    length: int, scale: float
+) -> None:
+    scaled = max(1, int(scale * length))
+    mask = np.arange(length, dtype=np.uint8)[None].repeat(length, 0)
+    view = view_of(mask[..., None].repeat(3, 2), mask, crop=180, rng=Chosen(scale, False))
+    ours = view.mask[view.rows][0][view.columns].float()
+    torchs = interpolate(torch.arange(length).float()[None, None], size=scaled, mode="nearest")[0, 0]
+    whole = torch.arange(scaled) * length % scaled == 0
+    assert torch.equal(ours[~whole], torchs[~whole])
+    assert ((ours - torchs)[whole] <= 1).all() and ((ours - torchs) >= 0).all()
 
 
 def test_padding_has_the_mean_colour_and_is_ignored() -> None:

@@ -84,7 +84,9 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     if picture.mode.startswith(("I", "F")):
         raise BadFile("image with more than 8 bits a channel", path, f"mode {picture.mode}")
     # Viewers and annotation tools show a photograph the way its EXIF orientation says.
-    return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+    ImageOps.exif_transpose(picture, in_place=True)
+    # Where nothing is to be changed, both would copy the picture.
+    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def read_indices(path: Path) -> NDArray[Any]:
