@@ -65,6 +65,13 @@ def test_on_a_machine_with_nothing_everything_is_downloaded_and_a_second_time_no
     assert again.read == 0 and len(server.requests) == asked + 2  # the two lists of the other split
 
 
+def test_downloaded_files_that_were_deleted_are_downloaded_again(project: Project, server: Server) -> None:
+    prepare(project, "voc", "classic-1/4")
+    shutil.rmtree(project.data("voc") / "files")
+    assert prepare(project, "voc", "classic-1/4").manifest["counts"]["train"] == 20
+    assert open_split(project, "voc", "classic-1/4").image(miniature.VAL[0]).ndim == 3
+
+
 def test_masks_of_both_kinds_become_one_folder_of_class_indices(
     project: Project, server: Server, root: Path
 ) -> None:

@@ -214,11 +214,12 @@ def _find(project: Project, dataset: str, root: Path | None) -> _Source:
     else:
         raise unknown("data set", dataset, {*built, *_prepared_names(project)})
     if root is None:
+        fetched = data / "files" if dataset in built and built[dataset].fetch else None
         if (data / "source.json").is_file():
             root = project.root / read_json(data / "source.json")["root"]
-        elif dataset in built and built[dataset].fetch:
-            return _Source(description, (data / "files").resolve(), built[dataset])
-        else:
+        if fetched and root in (None, fetched):  # which need not be there: it is fetched again
+            return _Source(description, fetched.resolve(), built[dataset])
+        if root is None:
             needs = built[dataset].needs if dataset in built else ""
             raise UsageError(
                 f"Where does {dataset} lie? Add --root FOLDER, the folder that holds "
