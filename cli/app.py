@@ -67,8 +67,8 @@ def run(arguments: list[str]) -> int:
             raise
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             print(
-                f"Error: No space is left on the disk ({error}). Free some, then start the same command again: "
-                "it goes on where it stopped.",
+                f"Error: No space is left on the disk ({error}). Free some, then start the same command again; "
+                "preparing and training go on where they stopped.",
                 file=sys.stderr,
             )
             return 1

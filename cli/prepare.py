@@ -46,9 +46,14 @@ def prepare(
 
     Example: u2pl prepare --dataset voc --split classic-1/16
     """
+    from u2pl.errors import UsageError
     from u2pl.project import Project
     from u2pl.settings import Params
 
+    if lists and source is None:
+        raise UsageError(
+            f"What is {lists[0]}? A data set follows --dataset, a list of labelled images --source."
+        )
     project = Project.find()
     params = Params.read(project)
 

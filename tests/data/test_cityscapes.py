@@ -1,4 +1,5 @@
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -63,6 +64,31 @@ def test_the_archives_need_not_be_unpacked(project: Project, server: Server, eve
     assert all(name.endswith(("_leftImg8bit.png", "_labelIds.png")) and "bonn" not in name for name in files)
     assert len(files) == 40
     assert prepare(project, "cityscapes", "1/4").read == 0
+
+
+def test_an_archive_that_was_replaced_is_unpacked_again_and_one_that_is_gone_is_not_missed(
+    project: Project, server: Server, everything: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(everything / "zipped", tmp_path / "zips"))
+    whole = root / "leftImg8bit_trainvaltest.zip"
+    whole.rename(root / "kept")
+    with zipfile.ZipFile(whole, "w") as archive, zipfile.ZipFile(root / "kept") as kept:
+        for name in kept.namelist()[:9]:
+            archive.writestr(name, kept.read(name))
+    with pytest.raises(UserError, match="not 16"):
+        prepare(project, "cityscapes", "1/4", root)
+    (root / "kept").replace(whole)
+    assert prepare(project, "cityscapes", "1/4", root).manifest["counts"]["train"] == 16
+    for path in root.iterdir():
+        path.unlink()
+    assert prepare(project, "cityscapes", "1/4").read == 0
+
+
+def test_the_root_may_have_any_name(
+    project: Project, server: Server, everything: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(everything / "unpacked", tmp_path / "test")
+    prepare(project, "cityscapes", "1/4", tmp_path / "test")
 
 
 def test_pictures_without_masks_can_be_unlabelled_and_validation_ones_cannot(

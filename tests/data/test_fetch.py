@@ -1,4 +1,5 @@
 import hashlib
+import http.client
 import io
 import os
 import tarfile
@@ -61,6 +62,29 @@ def test_a_connection_that_breaks_off_goes_on_where_it_stopped(server: Server, p
     download(remote(server), path, silent, INSTEAD)
     assert path.read_bytes() == CONTENT
     assert [asked for _, asked in server.requests] == [None, "bytes=700000-", "bytes=800000-"]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(113, "No route to host"), http.client.IncompleteRead(b"xy"), TimeoutError()]
+)
+def test_whatever_ends_a_connection_it_goes_on(
+    server: Server, path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    original, calls = http.client.HTTPResponse.read, []
+
+    def read(self: http.client.HTTPResponse, count: int | None = None) -> bytes:
+        calls.append(count)
+        if len(calls) == 3:
+            raise error
+        return original(self, count)
+
+    if isinstance(error, http.client.IncompleteRead):
+        error.partial = CONTENT[2 * fetch.CHUNK : 2 * fetch.CHUNK + 100]
+    monkeypatch.setattr(http.client.HTTPResponse, "read", read)
+    download(remote(server), path, silent, INSTEAD)
+    assert path.read_bytes() == CONTENT
+    partial = len(getattr(error, "partial", b""))
+    assert [asked for _, asked in server.requests] == [None, f"bytes={2 * fetch.CHUNK + partial}-"]
 
 
 def test_a_later_call_goes_on_where_the_earlier_one_gave_up(server: Server, path: Path) -> None:

@@ -168,6 +168,57 @@ def test_a_data_set_one_cannot_train_on_is_refused(
     assert said in str(error.value)
 
 
+def test_a_preparation_that_changed_masks_and_failed_leaves_no_split_that_opens(
+    project: Project, tiny: Path, tmp_path: Path
+) -> None:
+    prepare(project, str(tiny / "tiny.yaml"), "1/4")
+    other = Path(shutil.copytree(tiny, tmp_path / "other"))
+    for path in (other / "masks").iterdir():
+        Image.fromarray((np.array(Image.open(path)) + 1) % 4).save(path)
+    cut = other / "images/03.png"
+    cut.write_bytes(cut.read_bytes()[:500])
+    with pytest.raises(UserError, match="truncated"):
+        prepare(project, "tiny", "1/4", root=other)
+    with pytest.raises(UserError, match=r"not finished, and has changed its masks.*u2pl prepare"):
+        open_split(project, "tiny", "1/4")
+    prepare(project, "tiny", "1/4")
+    split = open_split(project, "tiny", "1/4")
+    assert all(
+        np.array_equal(split.mask(n), np.array(Image.open(tiny / f"masks/{n}.png"))) for n in split.images
+    )
+
+
+def test_a_preparation_that_failed_before_it_changed_anything_does_no_harm(
+    project: Project, tiny: Path
+) -> None:
+    prepare(project, str(tiny / "tiny.yaml"), "1/4")
+    (tiny / "images/03.png").unlink()
+    with pytest.raises(UserError, match="missing image"):
+        prepare(project, "tiny", "1/4")
+    assert open_split(project, "tiny", "1/4").mask("05").shape == (64, 64)
+
+
+def test_what_was_read_before_a_failure_is_not_read_again_also_the_second_time(
+    project: Project, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from u2pl.data import check
+
+    prepare(project, str(tiny / "tiny.yaml"), "1/4")
+    for path in (tiny / "images").iterdir():
+        os.utime(path, ns=(1, 1))
+    (tiny / "masks/05.png").write_bytes(b"no picture")
+    read: list[Path] = []
+    original = check.read_image
+    monkeypatch.setattr(check, "read_image", lambda path: (read.append(path), original(path))[1])
+    counts = []
+    for _ in range(2):
+        with pytest.raises(UserError, match="damaged mask"):
+            prepare(project, "tiny", "1/4")
+        counts.append(len(read))
+        read.clear()
+    assert counts == [20, 1]
+
+
 def test_names_may_hold_spaces_accents_and_folders(project: Project, tiny: Path) -> None:
     for part in ("images", "masks"):
         (tiny / part / "été 1").mkdir()

@@ -222,6 +222,7 @@ def test_a_labelled_image_without_a_mask_is_refused_and_an_unlabelled_one_is_not
         ("1/8-unimatch", ["seeded"], "another"),
         ("1/8", ["seeded", "u2pl"], "not from"),
         ("1/8-nobody", [], "No source of lists called 'nobody'"),
+        ("full", ["u2pl"], "no lists for 'tiny'"),
     ],
 )
 def test_words_about_lists_that_make_no_sense_are_a_sentence(
@@ -239,6 +240,22 @@ def test_an_edited_list_is_found_by_the_audit(project: Project, tiny: Path) -> N
     (found,) = audit.prepared(project, "tiny")
     assert found.leaked == 4
     assert found.problems == ["unlabeled.txt was edited", "4 validation images are trained on"]
+
+
+def test_a_list_that_is_gone_is_a_problem_of_its_split_alone(project: Project, tiny: Path) -> None:
+    (prepare(project, str(tiny / "tiny.yaml"), "1/4").folder / "val.txt").unlink()
+    prepare(project, "tiny", "1/2")
+    found = {each.split: each.problems for each in audit.prepared(project)}
+    assert found["1/2"] == [] and "is missing" in found["1/4"][0]
+
+
+@pytest.mark.parametrize("dataset", ["/tmp", "**x", "nobody"])
+def test_an_audit_of_a_data_set_that_is_not_there_is_a_sentence(
+    project: Project, tiny: Path, dataset: str
+) -> None:
+    prepare(project, str(tiny / "tiny.yaml"), "1/4")
+    with pytest.raises(UserError, match="No split of"):
+        audit.prepared(project, dataset)
 
 
 def test_an_audit_without_a_prepared_split_says_how_to_get_one(project: Project) -> None:

@@ -108,7 +108,9 @@ def test_published_lists_are_called_without_their_source() -> None:
     ]
 
 
-@pytest.mark.parametrize("split", ["1/8", "full", "classic-1/8", "1/8-seeded", "a/b", "", "..", "é"])
+@pytest.mark.parametrize(
+    "split", ["1/8", "1_8", "classic-1_16", "full", "classic-1/8", "1/8-seeded", "a/b", "", "..", "é"]
+)
 def test_lists_of_ones_own_cannot_take_the_name_of_a_drawn_split_or_of_no_folder(split: str) -> None:
     with pytest.raises(UsageError, match="name of their own"):
         splits.check_own_name(split)
@@ -129,6 +131,7 @@ CITY = "leftImg8bit/train/ulm/ulm_000001_000019_leftImg8bit.png"
         ("images/a b.png masks/a b.png", "a b"),
         ("/data/images/sub/c.PNG", "sub/c"),
         ("a.png b.png", "a.png b"),
+        ("JPEGImages\\2007_000032.jpg", "2007_000032"),
         ("e\u0301t\u00e9", "\u00e9t\u00e9"),
     ],
 )

@@ -193,6 +193,22 @@ def test_folders_names_and_clashes(tmp_path: Path) -> None:
     }
 
 
+def test_results_may_be_written_into_the_folder_of_the_images(project: Project, tmp_path: Path) -> None:
+    save(tmp_path / "in/a.png")
+    for _ in range(2):
+        assert predict(project, RUN, [tmp_path / "in"], tmp_path / "in").images == 1
+
+
+def test_classes_that_have_changed_since_the_run_was_trained_are_refused(
+    trained: Path, tmp_path: Path
+) -> None:
+    project = Project(Path(shutil.copytree(trained, tmp_path / "moved")))
+    path = project.data("tiny") / "dataset.json"
+    path.write_text(path.read_text().replace('"disc"', '"disk"'))
+    with pytest.raises(UserError, match="have changed since"):
+        predict(project, RUN, [save(tmp_path / "a.png")], tmp_path / "out")
+
+
 def test_two_folders_keep_their_names_and_the_same_file_is_done_once(tmp_path: Path) -> None:
     one, two = save(tmp_path / "one/x.png"), save(tmp_path / "two/x.png")
     found = find_images([tmp_path / "one", tmp_path / "two", one], tmp_path / "out")

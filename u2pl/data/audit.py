@@ -44,7 +44,11 @@ def prepared(project: Project, dataset: str | None = None) -> list[Audit]:
     Raises:
         UserError: there is none.
     """
-    manifests = sorted((project.root / "data").glob(f"{dataset or '*'}/splits/*/manifest.json"))
+    manifests = [
+        path
+        for path in sorted((project.root / "data").glob("*/splits/*/manifest.json"))
+        if dataset in (None, path.parents[2].name)
+    ]
     if not manifests:
         of = f" of {dataset!r}" if dataset else ""
         raise UserError(
@@ -53,12 +57,17 @@ def prepared(project: Project, dataset: str | None = None) -> list[Audit]:
         )
     audits = []
     for path in manifests:
-        manifest, lists = read_json(path), splits.read(path.parent)
-        edited = [
-            f"{part}.txt was edited"
-            for part in splits.PARTS
-            if sha256(splits.text(getattr(lists, part))) != manifest["sha256"][part]
-        ]
+        manifest = read_json(path)
+        try:
+            lists = splits.read(path.parent)
+        except UserError as error:
+            lists, problems = splits.Lists([], [], []), [str(error)]
+        else:
+            problems = [
+                f"{part}.txt was edited"
+                for part in splits.PARTS
+                if sha256(splits.text(getattr(lists, part))) != manifest["sha256"][part]
+            ]
         fine = manifest.get("fine")
         audits.append(
             _audit(
@@ -71,7 +80,7 @@ def prepared(project: Project, dataset: str | None = None) -> list[Audit]:
                     name for name, found in manifest["classes"].items() if not found["labeled_images"]
                 ],
                 overlap=manifest.get("overlap", False),
-                problems=edited,
+                problems=problems,
             )
         )
     return audits

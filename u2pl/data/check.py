@@ -74,6 +74,21 @@ def _stats(paths: Iterable[Path]) -> list[Stat]:
         return []
 
 
+JOURNAL = "checked.jsonl"
+"""Name of the file in a data set's folder."""
+
+CHANGING = {"changing": True}
+"""A journal's line after which index masks may differ from those that the last finished preparation wrote."""
+
+
+def is_half_done(journal: Path) -> bool:
+    """Whether a preparation that wrote masks was cut off, so that they belong to no data set that was ever checked."""
+    try:
+        return json.dumps(CHANGING) in journal.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+
+
 class Journal:
     """Records as they are made, a line each, until the work is done and they stand elsewhere."""
 
@@ -85,8 +100,9 @@ class Journal:
         self._head = {"work": sha256_json(work)}
         head, *lines = self._lines() or [None]
         self._goes_on = head == self._head
+        self._changing = self._goes_on and CHANGING in lines
         if self._goes_on:
-            self.known = {line["name"]: Record(**line["record"]) for line in lines}
+            self.known = {line["name"]: Record(**line["record"]) for line in lines if "name" in line}
 
     def _lines(self) -> list[Any]:
         try:
@@ -115,6 +131,13 @@ class Journal:
         with self._lock:
             self._write({"name": name, "record": asdict(record)})
 
+    def changing(self) -> None:
+        """Note that index masks are about to be written, which are those of prepared splits too; from any thread."""
+        with self._lock:
+            if not self._changing:
+                self._changing = True
+                self._write(CHANGING)
+
     def _write(self, value: Any) -> None:
         self._file.write(json.dumps(value, ensure_ascii=False) + "\n")
         self._file.flush()
@@ -142,7 +165,7 @@ def check(
         journal: gets each new record.
         progress: told how far it is.
     """
-    look = _checker(place, needs_mask, {**journal.known, **known}, journal)
+    look = _checker(place, needs_mask, {**known, **journal.known}, journal)
     records: dict[str, Record] = {}
     problems: list[Problem] = []
     pool = ThreadPoolExecutor(os.cpu_count())
@@ -210,6 +233,7 @@ def _checker(
             return problems
         written = place.index_mask(name)
         if indices is not None and written != mask:
+            journal.changing()
             write_png(written, indices)
         return Record(
             image=place.relative(image),

@@ -202,7 +202,10 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
         try:
             chunk = response.read(CHUNK)
         except http.client.IncompleteRead as error:
-            chunk = error.partial
+            yield error.partial
+            raise _BrokenOff("the connection ended early") from None
+        except OSError as error:  # of the network: the disk is not touched here
+            raise _BrokenOff(str(error)) from None
         if not chunk:
             return
         yield chunk
@@ -279,6 +282,37 @@ def extract(archive: Path, target: Path, wanted: Callable[[str], bool], progress
             "command again."
         ) from None
     tell(size, size)
+
+
+def was_unpacked(target: Path, name: str, top: str) -> bool:
+    """Whether `unpack_once` has finished with an archive of this name, and the folder `top` it holds is still there."""
+    return _marker(target, name).is_file() and (target / top).is_dir()
+
+
+def unpack_once(
+    archive: Path, target: Path, wanted: Callable[[str], bool], top: str, progress: Progress
+) -> None:
+    """As `extract`, but not twice: whether an archive has changed is told by its size and date.
+
+    Args:
+        archive: the archive.
+        target: folder that gets its members.
+        wanted: asked for each member.
+        top: the folder that the archive holds.
+        progress: told how far it is.
+    """
+    found = archive.stat()
+    stamp = f"{found.st_size} {found.st_mtime_ns}"
+    marker = _marker(target, archive.name)
+    if was_unpacked(target, archive.name, top) and marker.read_text() == stamp:
+        return
+    marker.unlink(missing_ok=True)
+    extract(archive, target, wanted, progress)
+    write_text(marker, stamp)
+
+
+def _marker(target: Path, name: str) -> Path:
+    return target / f".{name}.unpacked"
 
 
 def _extract_zip(

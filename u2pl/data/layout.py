@@ -82,7 +82,12 @@ def folders(root: Path, depth: int, skip: Collection[str]) -> Iterator[Path]:
         yield from level
         if not remaining:
             return
-        level = [below for folder in level if folder.name not in skip for below in _subfolders(folder)]
+        level = [
+            below
+            for folder in level
+            if folder == root or folder.name not in skip
+            for below in _subfolders(folder)
+        ]
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -70,6 +70,8 @@ def _decoded(path: Path, kind: str) -> Image.Image:
             return picture
     except FileNotFoundError:
         raise BadFile(f"missing {kind}", path) from None
+    except Image.DecompressionBombError as error:
+        raise BadFile(f"{kind} of too many pixels", path, str(error).partition(",")[0]) from None
     except _DAMAGE as error:
         raise BadFile(f"truncated or damaged {kind}", path, str(error).partition("\n")[0]) from None
 

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from u2pl.data import sources, splits
 from u2pl.data.catalog import built_in
-from u2pl.data.check import Journal, Place, Record, check
+from u2pl.data.check import JOURNAL, Journal, Place, Record, check
 from u2pl.data.description import Description, Progress, describe, read_description, read_names
 from u2pl.data.layout import BuiltIn, Layout, described
 from u2pl.data.problems import Problem, report
@@ -106,7 +106,7 @@ def _prepare(project: Project, source: _Source, request: Request, progress: Prog
     problems = _list_problems(description, layout)
     lists = sources.matched(listed, layout, description.name) if listed else None
     work = [description.model_dump(mode="json", exclude={"root"}), str(source.root), source.version]
-    with Journal(data / "checked.jsonl", work) as journal:
+    with Journal(data / JOURNAL, work) as journal:
         names = list(dict.fromkeys([*layout.train, *layout.val]))
         needs_mask = dict.fromkeys(lists.labeled if lists else [], "a labelled image")
         needs_mask |= dict.fromkeys(layout.val, "a validation image")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from u2pl.data import splits
+from u2pl.data.check import JOURNAL, is_half_done
 from u2pl.data.description import Color, describe
 from u2pl.data.pictures import read_image, read_indices
 from u2pl.errors import UserError
@@ -71,6 +72,12 @@ def open_split(project: Project, dataset: str, split: str) -> Split:
     except FileNotFoundError:
         raise UserError(f"Split {split!r} of {dataset!r} is not prepared. Run: {command}") from None
     lists = splits.read(folder)
+    if is_half_done(data / JOURNAL):
+        raise UserError(
+            f"A preparation of {dataset!r} was not finished, and has changed its masks. Run: {command}"
+        )
+    if manifest["split"] != split:
+        raise UserError(f"{folder} holds split {manifest['split']!r}, not {split!r}. Run: {command}")
     if manifest["data"] != source["data"]:
         raise UserError(
             f"The files of {dataset!r} have changed since split {split!r} was prepared. Run: {command}"

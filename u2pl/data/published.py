@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from filelock import FileLock
 from pydantic import Field
 
 from u2pl.data.description import Progress
@@ -127,5 +128,7 @@ def _lines(project: Project, source: str, path: str, sha256: str, progress: Prog
         f"A copy of {family.page} does it too: put its folders into {project.root / 'data' / 'lists' / source}. "
         "Without a network: --source seeded draws a split, --source FILE takes lists of your own."
     )
-    download(remote, place, progress, instead)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(project.root / "data" / "lists" / ".lock"):  # two commands may want the same list
+        download(remote, place, progress, instead)
     return place.read_text(encoding="utf-8-sig").splitlines()

@@ -81,7 +81,7 @@ def request(
     if source and name.source and source != name.source:
         raise UsageError(f"Split {split!r} names the source {name.source!r}, --source another: {source!r}.")
     chosen = source or name.source or default
-    if name.share == 1 and not name.pool and not name.source:
+    if name.share == 1 and not name.pool and not name.source and source in (None, SEEDED):
         chosen = SEEDED  # every label is kept: nothing is chosen, and nobody publishes a list of it
     elif source and not name.source and source != default:
         split = f"{split}-{source}"
@@ -155,7 +155,7 @@ def matched(listed: Listed, layout: Layout, dataset: str) -> splits.Lists:
         strange += more
     lists = splits.Lists(labeled, unlabeled, layout.val)
     problems: list[Problem] = [("no image of the data set", line) for line in strange]
-    problems += splits.problems(lists, known, overlap=listed.overlap)
+    problems += splits.problems(lists, set(known), overlap=listed.overlap)
     if listed.count not in (None, len(labeled)) or not labeled:
         problems.append(("wrong number of labelled images", f"{len(labeled)} in {listed.where}"))
     if problems:

@@ -68,7 +68,8 @@ def check_own_name(split: str) -> None:
     Raises:
         UsageError: it cannot be a folder's name, or it means a drawn or a published split.
     """
-    if _NAME.fullmatch(split) or not _OWN_NAME.fullmatch(split):
+    # In a folder's name 1/8 is 1_8.
+    if _NAME.fullmatch(split.replace("_", "/")) or not _OWN_NAME.fullmatch(split):
         raise UsageError(
             f"Lists of your own need a name of their own, not {split!r}, which means a drawn or published split or "
             "cannot be a folder's name. Example: --split mine --source labeled.txt"
@@ -169,7 +170,7 @@ def _tails(path: str, ending: str) -> list[str]:
     """`a/b/c.png` as `a/b/c`, `b/c` and `c`."""
     suffix = Path(path).suffix
     stem = path[: -len(suffix)] if suffix.lower() in SUFFIXES else path
-    parts = plain(stem).removesuffix(ending).split("/")
+    parts = plain(stem).removesuffix(ending).replace("\\", "/").split("/")
     return ["/".join(parts[k:]) for k in range(len(parts))]
 
 

@@ -56,7 +56,7 @@ class Summary:
 
 
 def find_images(inputs: Sequence[Path], out: Path) -> list[Item]:
-    """The images that paths mean: files, and all that folders hold, below `out` excepted.
+    """The images that paths mean: files, and all that folders hold but what is written to `out`.
 
     A result is called like its image. Where two would have the same name, each keeps its suffix in it; where that does
     not help, the later ones get a number.
@@ -64,13 +64,14 @@ def find_images(inputs: Sequence[Path], out: Path) -> list[Item]:
     Raises:
         UserError: a path does not exist, or there is no image at all.
     """
+    written = [(out / kind).resolve() for kind in ("masks", "colors", "overlays")]
     found: dict[Path, str] = {}
     for path in inputs:
         if path.is_dir():
             top = [path.resolve().name] if len(inputs) > 1 else []
             for file in sorted(path.rglob("*")):
-                inside = file.resolve().is_relative_to(out.resolve())
-                if file.is_file() and file.suffix.lower() in SUFFIXES and not inside:
+                ours = any(file.resolve().is_relative_to(folder) for folder in written)
+                if file.is_file() and file.suffix.lower() in SUFFIXES and not ours:
                     name = Path(*top, file.relative_to(path)).as_posix()
                     found.setdefault(file.resolve(), name)
         elif path.is_file():
@@ -129,7 +130,7 @@ def predict(
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file. Name a folder with --out.")
     path = run_path(project, run)
-    description = _description(project, read_json(path / "run.json")["dataset"])
+    description = _description(project, path)
     items = find_images(inputs, out)
     network, recipe = load_network(path, len(description.classes))
     if recipe.evaluation == "sliding" and window is None:
@@ -149,14 +150,24 @@ def predict(
     return summary
 
 
-def _description(project: Project, dataset: str) -> Description:
+def _description(project: Project, run: Path) -> Description:
+    """The classes and colours of the data set that a run was trained on."""
+    dataset = read_json(run / "run.json")["dataset"]
     path = project.data(dataset) / "dataset.json"
     if not path.is_file():
         raise UserError(
             f"The classes and colours of {dataset!r} are not known here: {path} is missing. Prepare the data set with "
             "u2pl prepare, or copy that file from where the run was trained."
         )
-    return describe(read_json(path), str(path))
+    description = describe(read_json(path), str(path))
+    # An unfinished run has no metrics; it is refused where its network is loaded.
+    metrics = run / "metrics.json"
+    if metrics.is_file() and list(read_json(metrics)["iou"]) != description.classes:
+        raise UserError(
+            f"The classes of {dataset!r} have changed since {run.name} was trained, so its predictions would get the "
+            "wrong names and colours. Train it again, or prepare the data set as it was."
+        )
+    return description
 
 
 def _readable(items: Sequence[Item], skipped: list[tuple[Path, str]]) -> Iterator[tuple[Item, Pixels]]:

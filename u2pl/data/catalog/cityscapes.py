@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from u2pl.data.description import Color, Description, Progress
-from u2pl.data.fetch import extract
+from u2pl.data.fetch import unpack_once, was_unpacked
 from u2pl.data.layout import BuiltIn, Layout, check_count, folders
 from u2pl.data.pictures import BadFile, read_indices
 from u2pl.errors import UserError
-from u2pl.files import write_text
 
 CLASSES: Mapping[str, tuple[int, Color]] = {
     "road": (7, (128, 64, 128)),
@@ -110,7 +109,10 @@ def locate(root: Path, own: Path, progress: Progress) -> Layout:
         masks=mask,
         read_mask=read_mask,
         ending=IMAGE.removesuffix(".png"),
-        found=(f"Found {len(every):,} images in {pictures}, masks in {masks}.",),
+        found=(
+            f"Found {len(every):,} images in {pictures}.",
+            f"Found {sum(map(bool, map(mask, every))):,} masks in {masks}.",
+        ),
     )
 
 
@@ -120,13 +122,10 @@ def _part(part: str, root: Path, own: Path, progress: Progress) -> Path | None:
         if folder.name == part and (folder / "train").is_dir():
             return folder
     for folder in folders(root, 1, ARCHIVES):
-        archive, marker = folder / ARCHIVES[part], own / f".{ARCHIVES[part]}.unpacked"
-        if archive.is_file():
-            if not marker.is_file():
-                extract(archive, own, _is_wanted, progress)
-                write_text(marker, "")
+        if (folder / ARCHIVES[part]).is_file():
+            unpack_once(folder / ARCHIVES[part], own, _is_wanted, part, progress)
             return own / part
-    return None
+    return own / part if was_unpacked(own, ARCHIVES[part], part) else None
 
 
 def _is_wanted(member: str) -> bool:

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from u2pl.data.description import Description, Progress, default_color, read_mask, read_names
-from u2pl.data.fetch import Remote, download, extract
+from u2pl.data.fetch import Remote, download, unpack_once, was_unpacked
 from u2pl.data.layout import BuiltIn, Layout, check_count, folders, only
 from u2pl.data.pictures import BadFile
 from u2pl.errors import UserError
-from u2pl.files import write_text
 
 CLASSES = [
     "background",
@@ -76,6 +75,8 @@ WANTED = {
     SBD.name: ("/cls/", "/dataset/train.txt", "/dataset/val.txt"),
 }
 """What is unpacked of each archive: a member whose path has one of these in it."""
+TOP = {VOC.name: "VOCdevkit", SBD.name: "benchmark_RELEASE"}
+"""The folder that each archive holds."""
 
 INSTEAD = (
     "Where the data lies already, name its folder with --root: VOCdevkit/VOC2012, and beside or in it "
@@ -89,23 +90,18 @@ BULK = {"JPEGImages", "Annotations", "SegmentationClass", "SegmentationObject", 
 def fetch(own: Path, progress: Progress) -> None:
     """Download both archives (2.0 and 1.4 GB) and unpack what is needed of them; what is there already is kept."""
     for remote in (VOC, SBD):
-        if not _marker(own, remote).is_file():
+        if not was_unpacked(own, remote.name, TOP[remote.name]):
             archive = own.parent / "downloads" / remote.name
             download(remote, archive, progress, INSTEAD)
             _unpack(remote, archive, own, progress)
             archive.unlink()  # unpacked and complete; the space is wanted
 
 
-def _marker(own: Path, remote: Remote) -> Path:
-    return own / f".{remote.name}.unpacked"
-
-
 def _unpack(remote: Remote, archive: Path, own: Path, progress: Progress) -> None:
     def wanted(member: str) -> bool:
         return any(part in f"/{member}" for part in WANTED[remote.name])
 
-    extract(archive, own, wanted, progress)
-    write_text(_marker(own, remote), "")
+    unpack_once(archive, own, wanted, TOP[remote.name], progress)
 
 
 def locate(root: Path, own: Path, progress: Progress) -> Layout:
@@ -148,6 +144,12 @@ def locate(root: Path, own: Path, progress: Progress) -> Layout:
             return only(own_masks / f"{name}.png")
         return only(extra / f"{name}{'.png' if augmented else '.mat'}")
 
+    missing = [name for name in (*pool, *val) if not mask(name)]
+    if missing:
+        raise UserError(
+            f"{len(missing):,} of the {len(pool) + len(val):,} masks of PASCAL VOC are not in {extra} and {own_masks}, "
+            f"{missing[0]} among them. Copy or unpack them again, or name another folder with --root."
+        )
     return Layout(
         train=pool,
         val=val,
@@ -168,7 +170,7 @@ def _search(root: Path, own: Path, progress: Progress) -> tuple[Path | None, Pat
     pascal, augmented, sbd = _find(root)
     for remote, missing in ((VOC, pascal is None), (SBD, augmented is None and sbd is None)):
         archive = next((f / remote.name for f in folders(root, 1, BULK) if (f / remote.name).is_file()), None)
-        if missing and archive and not _marker(own, remote).is_file():
+        if missing and archive and not was_unpacked(own, archive.name, TOP[remote.name]):
             if not remote.is_right(archive):
                 raise UserError(
                     f"{archive} is not the archive it should be ({remote.checksum}); it may be cut off. Download it "
