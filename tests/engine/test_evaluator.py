@@ -166,7 +166,7 @@ def test_the_flavours_give_the_same_network_different_scores(tiny_project: Proje
     params = Params.read(tiny_project)
     scores = {}
     for flavor in ("paper", "released"):
-        overrides = {"flavor": flavor, "replicas": 1, "resize": 0.25}
+        overrides = {"flavor": flavor, "replicas": 1, "resize": 0.25, "evaluation": "center"}
         recipe = params.resolve(params.spec("tiny", "1/4", "suponly", 0, overrides)).recipe
         scores[flavor] = evaluator.evaluate(Constant(0), split, recipe).miou
         assert ("class 0" in evaluator.protocol(recipe)) == (flavor == "released")
@@ -174,7 +174,13 @@ def test_the_flavours_give_the_same_network_different_scores(tiny_project: Proje
 
 
 @pytest.mark.parametrize(
-    ("values", "size"), [({}, (64, 64)), ({"resize": 0.5}, (64, 64)), ({"evaluation": "center"}, (32, 32))]
+    ("values", "size"),
+    [
+        ({}, (64, 64)),
+        ({"resize": 0.5}, (64, 64)),
+        ({"evaluation": "sliding"}, (64, 64)),
+        ({"evaluation": "center"}, (32, 32)),
+    ],
 )
 def test_sample_pictures_show_what_was_scored(
     split: Split, recipe: Recipe, tmp_path: Path, values: dict, size: tuple[int, int]
@@ -204,6 +210,16 @@ def test_by_windows_every_pixel_is_scored_once_and_a_large_window_is_the_whole_i
     counting = Constant()
     evaluator.evaluate(counting, split, recipe.model_copy(update={"evaluation": "sliding", "crop": 32}))
     assert counting.seen == 9 * len(split.val)
+
+
+def test_windows_of_a_resized_image_are_scored_at_the_resolution_of_the_mask(split: Split, recipe: Recipe):
+    network = Constant()
+    half = changed(recipe, evaluation="sliding", resize=0.5)
+    assert torch.equal(
+        evaluator.evaluate(network, split, half).confusion,
+        evaluator.evaluate(Constant(), split, recipe).confusion,
+    )
+    assert network.seen == len(split.val), "half of 64 pixels are one window of 32"
 
 
 def test_windows_are_said_beside_the_number(recipe: Recipe):

@@ -378,7 +378,7 @@ def test_an_evaluation_corrects_the_reported_number_and_the_last_where_they_are_
 
 
 def test_a_flavour_is_told_of_a_run_and_decides_nothing_beside_its_presets(project: Project):
-    released = spec(project, "suponly", flavor="released", replicas=1, epochs=1)
+    released = spec(project, "suponly", flavor="released", replicas=1, epochs=1, evaluation="center")
     path = trainer.train(project, released)
     run, metrics = read_json(path / "run.json"), read_json(path / "metrics.json")
     assert run["flavor"] == metrics["flavor"] == "released"
@@ -388,6 +388,7 @@ def test_a_flavour_is_told_of_a_run_and_decides_nothing_beside_its_presets(proje
     assert "flavor" not in run["facts"] and "flavor" not in run["recipe"]
     presets = Params.read(project).values["flavors"]["released"]
     by_hand = {k: presets[k] for k in run["recipe"] if k in presets} | {"replicas": 1, "epochs": 1}
+    by_hand |= {"evaluation": "center"}
     assert (
         trainer.describe(project, spec(project, "suponly", **by_hand))[2]["fingerprint"] == run["fingerprint"]
     )
