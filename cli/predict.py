@@ -36,8 +36,14 @@ def predict(
     if json:
         from json import dumps
 
-        skipped = [{"file": str(path), "reason": reason} for path, reason in summary.skipped]
-        facts = {"out": str(out), "images": summary.images, "pixels": summary.pixels, "skipped": skipped}
+        skipped = [{"file": _printable(path), "reason": reason} for path, reason in summary.skipped]
+        facts = {
+            "out": _printable(out),
+            "images": summary.images,
+            "pixels": summary.pixels,
+            "shares": summary.shares,
+            "skipped": skipped,
+        }
         print(dumps(facts, indent=2, ensure_ascii=False))
     elif summary.images:
         _show(summary)
@@ -47,8 +53,10 @@ def predict(
         raise UserError(
             report(
                 f"{len(summary.skipped)} of {summary.images + len(summary.skipped)} files could not be read:",
-                [(reason, str(path)) for path, reason in summary.skipped],
-                f"The other {summary.images} are in {out}." if summary.images else "Nothing was written.",
+                [(reason, _printable(path)) for path, reason in summary.skipped],
+                f"The other {summary.images} are in {_printable(out)}."
+                if summary.images
+                else "Nothing was written.",
             )
         )
 
@@ -60,11 +68,14 @@ def _show(summary: "Summary") -> None:
 
     table = Table("class")
     table.add_column("% of pixels", justify="right")
-    total = sum(summary.pixels.values())
-    for name, count in summary.pixels.items():
-        table.add_row(escape(name), f"{100 * count / total:.1f}")
+    for name, share in summary.shares.items():
+        table.add_row(escape(name), f"{100 * share:.1f}")
     Console().print(table)
-    print(
-        f"{summary.images} images: class indices in {summary.folder / 'masks'}, in colour in "
-        f"{summary.folder / 'colors'}, over the pictures in {summary.folder / 'overlays'}."
-    )
+    masks, colors, overlays = (_printable(summary.folder / kind) for kind in ("masks", "colors", "overlays"))
+    images = "1 image" if summary.images == 1 else f"{summary.images:,} images"
+    print(f"{images}: class indices in {masks}, in colour in {colors}, over the pictures in {overlays}.")
+
+
+def _printable(path: Path) -> str:
+    """The path as text; of a name that is not UTF-8, as old archives have, the strange bytes are replaced."""
+    return str(path).encode(errors="surrogateescape").decode(errors="replace")

@@ -99,3 +99,22 @@ def test_a_few_windows_go_through_the_network_at_once(images: int, seen: list[in
     network = Positions()
     sliding_logits(network, torch.rand(images, 3, 40, 80), 30)  # type: ignore[arg-type]
     assert network.seen == seen
+
+
+@settings(deadline=None, max_examples=40)
+@given(height=st.integers(1, 60), width=st.integers(1, 60), window=st.integers(1, 40))
+def test_a_network_that_always_says_the_same_says_it_of_the_whole_image(
+    height: int, width: int, window: int
+) -> None:
+    """Also where three or four windows overlap: 0.1 is no binary fraction, its sums are rounded."""
+
+    class Constant(torch.nn.Module):
+        def forward(self, image: Tensor, *, represent: bool = True) -> Output:
+            small = [-(-n // 4) for n in image.shape[2:]]
+            return Output(
+                image.new_tensor([0.1, -3.0])[None, :, None, None].expand(len(image), 2, *small), None
+            )
+
+    logits = sliding_logits(Constant(), torch.rand(2, 3, height, width), window)  # type: ignore[arg-type]
+    expected = torch.tensor([0.1, -3.0])[None, :, None, None].expand(2, 2, height, width)
+    torch.testing.assert_close(logits, expected)

@@ -1,5 +1,7 @@
+import errno
 import shutil
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +10,10 @@ import torch
 from PIL import Image
 
 from u2pl.data.description import Description
+from u2pl.data.prepared import open_split
 from u2pl.engine import predictor
-from u2pl.engine.predictor import find_images, overlay, predict
+from u2pl.engine.evaluator import evaluate
+from u2pl.engine.predictor import Item, find_images, overlay, predict
 from u2pl.engine.results import load_network
 from u2pl.engine.trainer import train
 from u2pl.errors import UserError
@@ -73,6 +77,21 @@ def test_a_prediction_is_what_the_network_says_at_the_images_own_size(
     assert list(summary.pixels.values()) == np.bincount(expected.reshape(-1), minlength=4).tolist()
 
 
+@pytest.mark.parametrize("window", [None, 32])
+def test_a_validation_image_is_predicted_as_it_is_scored(
+    project: Project, tmp_path: Path, window: int | None
+) -> None:
+    network, recipe = load_network(project.runs / RUN, 4)
+    split = open_split(project, "tiny", "1/4")
+    recipe = recipe.model_copy(update={"evaluation": "whole" if window is None else "sliding"})
+    assert recipe.crop == 32
+    scored = evaluate(network, split, recipe, keep_samples=True).samples
+    predict(project, RUN, [split.images[name] for name in scored], tmp_path / "out", window=window)
+    assert scored
+    for name, classes in scored.items():
+        assert np.array_equal(np.array(opened(tmp_path / f"out/masks/{name}.png")), classes.numpy())
+
+
 def test_colours_are_the_data_sets_and_the_overlay_shows_them_over_the_picture(
     project: Project, tmp_path: Path
 ) -> None:
@@ -113,10 +132,16 @@ def test_pictures_of_any_kind_and_size_keep_their_size(project: Project, tmp_pat
 
 def test_a_picture_is_segmented_the_way_it_is_shown(project: Project, tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter
-    save(tmp_path / "in/turned.jpg", (40, 72), exif=exif)
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    pixels = opened(project.root / "pictures/images/17.png").crop((0, 0, 40, 64))
+    (tmp_path / "in").mkdir()
+    pixels.save(tmp_path / "in/turned.png", exif=exif)
+    pixels.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "in/upright.png")
     predict(project, RUN, [tmp_path / "in"], tmp_path / "out")
-    assert opened(tmp_path / "out/masks/turned.png").size == (72, 40)
+    assert opened(tmp_path / "out/masks/turned.png").size == (64, 40)
+    for kind in predictor.KINDS:
+        turned, upright = (tmp_path / f"out/{kind}/{name}.png" for name in ("turned", "upright"))
+        assert turned.read_bytes() == upright.read_bytes()
 
 
 def test_batches_change_nothing(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,12 +176,38 @@ def test_large_images_are_looked_at_by_windows(
     assert windows == [50, 40, 40]
 
 
+def test_a_run_that_is_evaluated_by_windows_always_predicts_by_them(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by_windows(path: Path, classes: int) -> object:
+        network, recipe = load_network(path, classes)
+        return network, recipe.model_copy(update={"evaluation": "sliding", "resize": 0.75})
+
+    seen: list[tuple[tuple[int, ...], int]] = []
+    original = predictor.sliding_logits
+
+    def sliding(network: object, image: torch.Tensor, window: int) -> torch.Tensor:
+        seen.append((tuple(image.shape), window))
+        return original(network, image, window)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(predictor, "load_network", by_windows)
+    monkeypatch.setattr(predictor, "sliding_logits", sliding)
+    predict(project, RUN, [save(tmp_path / "a.png", (80, 64))], tmp_path / "out")
+    assert seen == [((1, 3, 48, 60), 32)]
+    assert opened(tmp_path / "out/masks/a.png").size == (80, 64)
+
+
 def test_files_that_cannot_be_read_are_left_out_and_the_others_done(project: Project, tmp_path: Path) -> None:
     for k in range(4):
         save(tmp_path / f"in/{k}.png", seed=k)
     cut = tmp_path / "in/1.png"
     cut.write_bytes(cut.read_bytes()[:500])
     (tmp_path / "in/empty.jpg").touch()
+    exif = save(tmp_path / "in/exif.webp", exif=Image.Exif())
+    whole = exif.read_bytes()
+    assert b"MM\x00*" in whole
+    exif.write_bytes(whole.replace(b"MM\x00*", b"MMu*"))
+    (tmp_path / "in/loop.png").symlink_to("loop.png")
     (tmp_path / "in/notes.txt").write_text("no picture")
     told: list[tuple[int, int]] = []
     summary = predict(
@@ -166,9 +217,109 @@ def test_files_that_cannot_be_read_are_left_out_and_the_others_done(project: Pro
         tmp_path / "out",
         progress=lambda _, done, total: told.append((done, total)),
     )
-    assert summary.images == 3 and {path.name for path, _ in summary.skipped} == {"1.png", "empty.jpg"}
+    assert summary.images == 3 and {path.name for path, _ in summary.skipped} == {
+        "1.png",
+        "empty.jpg",
+        "exif.webp",
+    }
     assert {Path(name).stem for name in results(tmp_path / "out")} == {"0", "2", "3"}
-    assert told[-1] == (5, 5)
+    assert told[-1] == (6, 6)
+    assert list(summary.shares.values()) == [n / (3 * 64 * 64) for n in summary.pixels.values()]
+
+
+def test_where_nothing_can_be_read_there_are_no_shares(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    summary = predict(project, RUN, [tmp_path / "a.png"], tmp_path / "out")
+    assert summary.images == 0 and summary.shares == dict.fromkeys(("ground", "square", "disc", "bar"), 0)
+
+
+@pytest.mark.parametrize(("budget", "ahead"), [(2**28, 6), (2 * 3 * 64 * 64, 3)])
+def test_pictures_are_decoded_ahead_as_far_as_number_and_memory_allow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int, ahead: int
+) -> None:
+    read: list[Path] = []
+    original = predictor.read_image
+
+    def reading(path: Path) -> np.ndarray:
+        read.append(path)
+        return original(path)
+
+    class AtOnce:
+        """Instead of threads, whose order nobody knows."""
+
+        def __init__(self, workers: int) -> None:
+            self.is_open = True
+
+        def submit(self, function: Callable[[Path], object], path: Path) -> "Future[object]":
+            future: Future[object] = Future()
+            future.set_result(function(path))
+            return future
+
+        def shutdown(self, **options: bool) -> None:
+            assert options == {"cancel_futures": True}
+
+    monkeypatch.setattr(predictor, "AHEAD", 6)
+    monkeypatch.setattr(predictor, "AHEAD_BYTES", budget + 1)
+    monkeypatch.setattr(predictor, "ThreadPoolExecutor", AtOnce)
+    monkeypatch.setattr(predictor, "read_image", reading)
+    items = [Item(save(tmp_path / f"{k:02}.png"), str(k)) for k in range(20)]
+    pictures = predictor._readable(items, [])
+    for done, (item, picture) in enumerate(pictures):
+        assert item is items[done] and picture.shape == (64, 64, 3)
+        assert len(read) == min(done + ahead, 20)
+    assert len(read) == 20
+
+
+def test_a_full_disk_is_not_taken_for_a_file_that_cannot_be_read(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+    original = predictor.write_png
+
+    def filling(path: Path, *rest: object) -> None:
+        if len(written) == 7:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        written.append(path)
+        original(path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(predictor, "write_png", filling)
+    with pytest.raises(OSError, match="No space left"):
+        predict(project, RUN, [project.root / "pictures/images"], tmp_path / "out")
+    assert len(results(tmp_path / "out")) == 7
+
+
+def test_no_half_picture_is_left_under_the_name_of_a_result(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = save(tmp_path / "a.png")
+    predict(project, RUN, [image], tmp_path / "out")
+    before = (tmp_path / "out/overlays/a.png").read_bytes()
+
+    def cut_off(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(bytes(data)[:20])
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", cut_off)
+    with pytest.raises(OSError, match="No space left"):
+        predict(project, RUN, [image], tmp_path / "out")
+    assert (tmp_path / "out/overlays/a.png").read_bytes() == before
+    assert len(results(tmp_path / "out")) == 3
+
+
+def test_the_masks_of_a_data_set_are_not_replaced_by_predictions(project: Project, tmp_path: Path) -> None:
+    shutil.copytree(project.root / "pictures", tmp_path / "mine")
+    before = {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*.png")}
+    with pytest.raises(UserError, match="did not write, perhaps the masks of a data set"):
+        predict(project, RUN, [tmp_path / "mine/images"], tmp_path / "mine")
+    assert {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*.png")} == before
+
+
+def test_a_result_is_no_image_to_be_replaced_by_its_own(project: Project, tmp_path: Path) -> None:
+    predict(project, RUN, [save(tmp_path / "a.png")], tmp_path / "out")
+    with pytest.raises(UserError, match="lies where results are written"):
+        predict(project, RUN, [tmp_path / "out/overlays/a.png"], tmp_path / "out")
+    assert predict(project, RUN, [tmp_path / "out/overlays"], tmp_path / "other").images == 1
 
 
 def test_folders_names_and_clashes(tmp_path: Path) -> None:
@@ -191,6 +342,22 @@ def test_folders_names_and_clashes(tmp_path: Path) -> None:
         "CASE.png": "CASE.png",
         "case.webp": "case.webp",
     }
+
+
+def test_names_are_different_on_every_file_system() -> None:
+    """An accent written in two ways, and a name that is taken by one that has kept its suffix."""
+    files = ["e\u0301.png", "\u00e9.jpg", "x.png", "x.jpg", "x.png.png"]
+    assert predictor._names(files) == ["e\u0301.png", "\u00e9.jpg", "x.png", "x.jpg", "x.png-2"]
+
+
+def test_a_folder_that_is_called_like_a_result_does_not_take_its_place(
+    project: Project, tmp_path: Path
+) -> None:
+    for name in ("a.png/b.jpg", "a.jpg"):
+        save(tmp_path / "in" / name)
+    predict(project, RUN, [tmp_path / "in"], tmp_path / "out")
+    masks = {name for name in results(tmp_path / "out") if name.startswith("masks/")}
+    assert masks == {"masks/a-2.png", "masks/a.png/b.png"}
 
 
 def test_results_may_be_written_into_the_folder_of_the_images(project: Project, tmp_path: Path) -> None:
@@ -223,6 +390,14 @@ def test_two_folders_keep_their_names_and_the_same_file_is_done_once(tmp_path: P
         (lambda folder: (folder / "in").mkdir(), "no image in"),
         (lambda folder: None, "no file or folder"),
         (lambda folder: (save(folder / "in/a.png"), (folder / "out").touch()), "is a file"),
+        (
+            lambda folder: (
+                save(folder / "in/a.png"),
+                (folder / "out").mkdir(),
+                (folder / "out/colors").touch(),
+            ),
+            "cannot be made",
+        ),
     ],
 )
 def test_without_images_or_a_place_to_write_it_is_a_sentence(

@@ -1,19 +1,20 @@
 """Segments anybody's images with a trained network, and writes what it sees as pictures."""
 
-from collections import Counter
+import errno
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from u2pl.data.description import Description, describe
-from u2pl.data.pictures import SUFFIXES, BadFile, read_image, write_png
+from u2pl.data.pictures import SUFFIXES, BadFile, plain, read_image, write_png
 from u2pl.data.transforms import normalise, resize_image
 from u2pl.engine.inference import sliding_logits
 from u2pl.engine.results import load_network, run_path
@@ -27,17 +28,20 @@ WHOLE = 2**21
 WINDOW = 769
 """Least side of the windows of larger ones."""
 BATCH = 8
-AHEAD = 2 * BATCH
-"""Images that are decoded while others are computed."""
+AHEAD, AHEAD_BYTES = 2 * BATCH, 2**28
+"""Images that are decoded while others are computed: how many at most, and until they take how much memory."""
 OVERLAY = 0.5
 """Share of the class's colour in an overlay."""
+
+KINDS = ("overlays", "colors", "masks")
+"""Folders of results, in the order in which they are made: where there are masks of ours, there are overlays."""
 
 Pixels = NDArray[np.uint8]
 Progress = Callable[[str, int, int], None]
 
 
 class Item(NamedTuple):
-    """An image, and what its results are called: a relative path without suffix."""
+    """An image, as it was named, and what its results are called: a relative path without suffix."""
 
     path: Path
     name: str
@@ -54,6 +58,12 @@ class Summary:
     skipped: list[tuple[Path, str]] = field(default_factory=list)
     """Files that could not be read, and why."""
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """Class -> share of the predicted pixels, 0 to 1; of none at all, 0."""
+        total = sum(self.pixels.values()) or 1
+        return {name: count / total for name, count in self.pixels.items()}
+
 
 def find_images(inputs: Sequence[Path], out: Path) -> list[Item]:
     """The images that paths mean: files, and all that folders hold but what is written to `out`.
@@ -62,43 +72,59 @@ def find_images(inputs: Sequence[Path], out: Path) -> list[Item]:
     not help, the later ones get a number.
 
     Raises:
-        UserError: a path does not exist, or there is no image at all.
+        UserError: a path does not exist, there is no image at all, or one lies where results are written.
     """
-    written = [(out / kind).resolve() for kind in ("masks", "colors", "overlays")]
-    found: dict[Path, str] = {}
+    written = [(out / kind).resolve() for kind in KINDS]
+
+    def is_result(file: Path) -> bool:
+        return any(file.is_relative_to(folder) for folder in written)
+
+    found: dict[Path, tuple[Path, str]] = {}
     for path in inputs:
         if path.is_dir():
             top = [path.resolve().name] if len(inputs) > 1 else []
             for file in sorted(path.rglob("*")):
-                ours = any(file.resolve().is_relative_to(folder) for folder in written)
-                if file.is_file() and file.suffix.lower() in SUFFIXES and not ours:
+                # In this order: a link to itself is no file, and cannot be resolved.
+                if file.suffix.lower() in SUFFIXES and file.is_file() and not is_result(file.resolve()):
                     name = Path(*top, file.relative_to(path)).as_posix()
-                    found.setdefault(file.resolve(), name)
+                    found.setdefault(file.resolve(), (file, name))
         elif path.is_file():
-            found.setdefault(path.resolve(), path.name)
+            if is_result(path.resolve()):
+                raise UsageError(f"{path} lies where results are written. Name another folder with --out.")
+            found.setdefault(path.resolve(), (path, path.name))
         else:
             raise UserError(f"There is no file or folder {path}. Name images, or folders with images.")
     if not found:
         raise UserError(
             f"There is no image in {', '.join(map(str, inputs))}. Images end in {', '.join(SUFFIXES)}."
         )
-    return list(map(Item, found, _names(found.values())))
+    paths, names = zip(*found.values(), strict=True)
+    return list(map(Item, paths, _names(names)))
 
 
 def _names(files: Iterable[str]) -> list[str]:
-    """Names without suffix where that leaves them different, also where upper and lower case count alike."""
+    """Names without suffix where that leaves them different, on every file system.
+
+    Some take upper and lower case, or the two ways to write an accented letter, for the same.
+    """
     files = list(files)
-    stems = [file[: -len(Path(file).suffix)] if Path(file).suffix else file for file in files]
-    common = Counter(map(str.lower, stems))
+
+    def key(name: str) -> str:
+        return plain(name).lower()
+
+    stems = [file.removesuffix(Path(file).suffix) for file in files]
+    common = Counter(map(key, stems))
+    folders = {key(str(folder)) for file in files for folder in PurePosixPath(file).parents}
     names: list[str] = []
     taken: set[str] = set()
     for file, stem in zip(files, stems, strict=True):
-        base = name = stem if common[stem.lower()] == 1 else file
+        base = name = stem if common[key(stem)] == 1 else file
         number = 1
-        while name.lower() in taken:
+        # A folder may be called like a result: a.png/ beside a.jpg.
+        while key(name) in taken or key(f"{name}.png") in folders:
             number += 1
             name = f"{base}-{number}"
-        taken.add(name.lower())
+        taken.add(key(name))
         names.append(name)
     return names
 
@@ -124,11 +150,13 @@ def predict(
         progress: told how many images are done.
 
     Raises:
-        UserError: there is no such run or image, or `out` is no folder. A file that cannot be read is none of these:
-            it is left out, and the summary has it.
+        UserError: there is no such run or image, or `out` is no folder, cannot be written to, or has masks that
+            `predict` did not write. A file that cannot be read is none of these: it is left out, and the summary
+            has it.
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file. Name a folder with --out.")
+    _refuse_masks_of_others(out)
     path = run_path(project, run)
     description = _description(project, path)
     items = find_images(inputs, out)
@@ -136,6 +164,7 @@ def predict(
     if recipe.evaluation == "sliding" and window is None:
         window = recipe.crop
     segment = _Segmenter(network, recipe.resize, window, max(recipe.crop, WINDOW))
+    _make_folders(out)
     summary = Summary(out)
     counts = np.zeros(len(description.classes), dtype=np.int64)
     readable = _readable(items, summary.skipped)
@@ -148,6 +177,28 @@ def predict(
     progress("segmenting images", len(items), len(items))
     summary.pixels = dict(zip(description.classes, counts.tolist(), strict=True))
     return summary
+
+
+def _refuse_masks_of_others(out: Path) -> None:
+    """Data sets too keep their masks in masks/, and a result is called like the image it belongs to."""
+    masks = out / "masks"
+    if masks.is_dir() and any(masks.iterdir()) and not (out / "overlays").is_dir():
+        raise UsageError(
+            f"{masks} holds files that u2pl predict did not write, perhaps the masks of a data set, and results of the "
+            "same names would replace them. Name another folder with --out."
+        )
+
+
+def _make_folders(out: Path) -> None:
+    try:
+        for kind in KINDS:
+            (out / kind).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UsageError(
+            f"The folder {error.filename} cannot be made ({error.strerror}). Name another one with --out."
+        ) from None
 
 
 def _description(project: Project, run: Path) -> Description:
@@ -173,23 +224,45 @@ def _description(project: Project, run: Path) -> Description:
 def _readable(items: Sequence[Item], skipped: list[tuple[Path, str]]) -> Iterator[tuple[Item, Pixels]]:
     """Every image that can be decoded, some of them ahead; the others go to `skipped`."""
 
-    def read(item: Item) -> Pixels | BadFile:
+    def read(path: Path) -> Pixels | BadFile:
         try:
-            return read_image(item.path)
+            return read_image(path)
         except BadFile as error:
             return error
+        except Exception as error:
+            # Pillow fails in many ways on what cameras and programs write beside the pixels.
+            return BadFile("truncated or damaged image", path, str(error))
 
-    with ThreadPoolExecutor(2) as pool:
-        waiting = iter(items)
-        ahead = [(item, pool.submit(read, item)) for item in islice(waiting, AHEAD)]
-        while ahead:
-            item, future = ahead.pop(0)
+    waiting = deque(items)
+    ahead: deque[tuple[Item, int, Future[Pixels | BadFile]]] = deque()
+    held = 0
+    pool = ThreadPoolExecutor(2)
+    try:
+        while waiting or ahead:
+            while waiting and (not ahead or (len(ahead) < AHEAD and held < AHEAD_BYTES)):
+                item = waiting.popleft()
+                size = _decoded_bytes(item.path)
+                ahead.append((item, size, pool.submit(read, item.path)))
+                held += size
+            item, size, future = ahead.popleft()
             picture = future.result()
-            ahead += [(following, pool.submit(read, following)) for following in islice(waiting, 1)]
+            held -= size
             if isinstance(picture, BadFile):
                 skipped.append((item.path, picture.kind))
             else:
                 yield item, picture
+    finally:
+        # Where the disk is full, nobody wants to wait for pictures that have no place.
+        pool.shutdown(cancel_futures=True)
+
+
+def _decoded_bytes(path: Path) -> int:
+    """Memory that the picture will take; 0 where its header cannot be read."""
+    try:
+        with Image.open(path) as picture:
+            return 3 * picture.width * picture.height
+    except Exception:
+        return 0
 
 
 def _batches(
@@ -239,9 +312,9 @@ class _Segmenter:
 
 
 def _write(out: Path, name: str, picture: Pixels, classes: Pixels, description: Description) -> None:
-    write_png(out / "masks" / f"{name}.png", classes)
-    write_png(out / "colors" / f"{name}.png", classes, description.colors)
     write_png(out / "overlays" / f"{name}.png", overlay(picture, classes, description))
+    write_png(out / "colors" / f"{name}.png", classes, description.colors)
+    write_png(out / "masks" / f"{name}.png", classes)
 
 
 def overlay(picture: Pixels, classes: Pixels, description: Description) -> Pixels:
