@@ -27,10 +27,16 @@ def predict(
 
     project = Project.find()
 
+    import warnings
+
+    from PIL import Image
+
     from u2pl.engine import predictor
 
     from .progress import counting
 
+    # Pillow warns of photographs of 90 million pixels and more; those of twice as many it refuses, and they are listed.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     with counting() as progress:
         summary = predictor.predict(project, run, images, out, window=window, progress=progress)
     if json:
@@ -54,9 +60,8 @@ def predict(
             report(
                 f"{len(summary.skipped)} of {summary.images + len(summary.skipped)} files could not be read:",
                 [(reason, _printable(path)) for path, reason in summary.skipped],
-                f"The other {summary.images} are in {_printable(out)}."
-                if summary.images
-                else "Nothing was written.",
+                "Mend or replace them and start the same command again; "
+                + (f"the rest is in {_printable(out)}." if summary.images else "nothing was written."),
             )
         )
 

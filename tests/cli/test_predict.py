@@ -51,12 +51,13 @@ def test_a_folder_is_segmented_and_what_could_not_be_read_is_told_with_status_1(
     done = u2pl("predict", RUN, "photos", "--out", "seen", cwd=project)
     assert done.returncode == 0, done.stderr
     assert "20 images" in done.stdout and "square" in done.stdout
-    assert "segmenting images: 20 of 20" in done.stderr
+    assert done.stderr.splitlines().count("segmenting images: 20 of 20") == 1
     with Image.open(project / "seen/colors/07.png") as picture:
         assert picture.mode == "P"
     (project / "photos/03.png").write_bytes(b"no picture")
     again = u2pl("predict", RUN, "photos", "--out", "seen", "--json", cwd=project)
     assert again.returncode == 1 and "1 of 20 files could not be read" in again.stderr
+    assert "the rest is in seen." in again.stderr
     assert "truncated or damaged image: 1 (" in again.stderr and "Traceback" not in again.stderr
     facts = json.loads(again.stdout)
     assert facts["images"] == 19 and sum(facts["pixels"].values()) == 19 * 64 * 64

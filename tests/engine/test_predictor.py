@@ -223,7 +223,7 @@ def test_files_that_cannot_be_read_are_left_out_and_the_others_done(project: Pro
         "exif.webp",
     }
     assert {Path(name).stem for name in results(tmp_path / "out")} == {"0", "2", "3"}
-    assert told[-1] == (6, 6)
+    assert told[-1] == (6, 6) and told.count((6, 6)) == 1
     assert list(summary.shares.values()) == [n / (3 * 64 * 64) for n in summary.pixels.values()]
 
 

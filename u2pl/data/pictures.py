@@ -86,7 +86,12 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     if picture.mode.startswith(("I", "F")):
         raise BadFile("image with more than 8 bits a channel", path, f"mode {picture.mode}")
     # Viewers and annotation tools show a photograph the way its EXIF orientation says.
-    ImageOps.exif_transpose(picture, in_place=True)
+    try:
+        ImageOps.exif_transpose(picture, in_place=True)
+    except (
+        Exception
+    ) as error:  # Pillow fails in many ways on what cameras and programs write beside the pixels
+        raise BadFile("truncated or damaged image", path, f"EXIF: {error}") from None
     # Where nothing is to be changed, both would copy the picture.
     return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
 

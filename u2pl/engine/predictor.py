@@ -168,13 +168,16 @@ def predict(
     summary = Summary(out)
     counts = np.zeros(len(description.classes), dtype=np.int64)
     readable = _readable(items, summary.skipped)
+    done = 0
     for batch in _batches(readable, segment.at_once):
         for (item, picture), classes in zip(batch, segment([picture for _, picture in batch]), strict=True):
             _write(out, item.name, picture, classes, description)
             counts += np.bincount(classes.reshape(-1), minlength=len(counts))
         summary.images += len(batch)
-        progress("segmenting images", summary.images + len(summary.skipped), len(items))
-    progress("segmenting images", len(items), len(items))
+        done = summary.images + len(summary.skipped)
+        progress("segmenting images", done, len(items))
+    if done < len(items):  # the last ones could not be read
+        progress("segmenting images", len(items), len(items))
     summary.pixels = dict(zip(description.classes, counts.tolist(), strict=True))
     return summary
 
@@ -229,9 +232,6 @@ def _readable(items: Sequence[Item], skipped: list[tuple[Path, str]]) -> Iterato
             return read_image(path)
         except BadFile as error:
             return error
-        except Exception as error:
-            # Pillow fails in many ways on what cameras and programs write beside the pixels.
-            return BadFile("truncated or damaged image", path, str(error))
 
     waiting = deque(items)
     ahead: deque[tuple[Item, int, Future[Pixels | BadFile]]] = deque()
