@@ -1,12 +1,12 @@
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from data import miniature
-from data.serving import Server, serving
+from data.serving import Server
 from PIL import Image
 
 from u2pl.data.catalog import cityscapes
@@ -24,18 +24,6 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
     miniature.zip_cityscapes(folder / "unpacked", folder / "zipped")
     miniature.serve_lists(folder / "served" / "lists")
     return folder
-
-
-@pytest.fixture
-def server(everything: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with serving(everything / "served") as server:
-        miniature.patch(monkeypatch, everything / "served", server.address)
-        yield server
-
-
-@pytest.fixture
-def root(everything: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(everything / "unpacked", tmp_path / "mine"))
 
 
 def test_label_ids_become_train_ids_and_every_other_id_is_void(

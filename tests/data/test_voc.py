@@ -2,13 +2,13 @@ import importlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from data import miniature
-from data.serving import Server, serving
+from data.serving import Server
 from PIL import Image
 
 from u2pl.data.catalog import voc
@@ -30,19 +30,6 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
     miniature.serve_voc(folder / "unpacked", folder / "served" / "archives")
     miniature.serve_lists(folder / "served" / "lists")
     return folder
-
-
-@pytest.fixture
-def server(everything: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with serving(everything / "served") as server:
-        miniature.patch(monkeypatch, everything / "served", server.address)
-        yield server
-
-
-@pytest.fixture
-def root(everything: Path, tmp_path: Path) -> Path:
-    """A copy of the unpacked data, the test's own."""
-    return Path(shutil.copytree(everything / "unpacked", tmp_path / "mine"))
 
 
 def test_on_a_machine_with_nothing_everything_is_downloaded_and_a_second_time_nothing(
