@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from u2pl import __version__
-from u2pl.errors import Interrupted, UserError
+from u2pl.errors import EndedElsewhere, Interrupted, UserError
 
 from . import ablate, evaluate, plan, predict, prepare, report, splits, table, track, train
 
@@ -60,7 +60,8 @@ def run(arguments: list[str]) -> int:
     except UserError as error:
         if debug:
             raise
-        print(error if isinstance(error, Interrupted) else f"Error: {error}", file=sys.stderr)
+        if not isinstance(error, EndedElsewhere):
+            print(error if isinstance(error, Interrupted) else f"Error: {error}", file=sys.stderr)
         return error.exit_code
     except Exception as error:
         if debug:

@@ -32,7 +32,9 @@ def training(name: str) -> "Iterator[Observer]":
         notes: dict[str, str] = {}
 
         def observe(event: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
-            if event == "step":
+            if event == "memory":
+                progress.console.print(_memory(metrics))
+            elif event == "step":
                 notes[event] = f"loss {metrics['loss']:.3f}"
             elif "val/miou" in metrics:
                 notes[event] = f"mIoU {metrics['val/miou']:.1f}"
@@ -47,18 +49,30 @@ def _plain(name: str) -> "Observer":
 
     def observe(event: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
         nonlocal last
+        if event == "memory":
+            print(_memory(metrics), file=sys.stderr, flush=True)
         if event != "epoch" or (time.monotonic() - last < 10 and step < steps):
             return
         last = time.monotonic()
         miou = f"mIoU {metrics['val/miou']:.1f} %, " if "val/miou" in metrics else ""
         print(
             f"{name}: step {step}/{steps}, loss {metrics['train/loss']:.3f}, {miou}"
-            f"{metrics['images_per_second']:.0f} images/s",
+            f"{metrics['images_per_second']:.0f} images/s, {metrics['memory/peak_gib']:.1f} GiB",
             file=sys.stderr,
             flush=True,
         )
 
     return observe
+
+
+def _memory(metrics: Mapping[str, float]) -> str:
+    step, available, at_once, largest = (
+        metrics[f"memory/{name}"] for name in ("step_gib", "available_gib", "at_once", "largest")
+    )
+    return (
+        f"A step takes {step:.1f} of {available:.1f} GiB with {at_once:.0f} + {at_once:.0f} images at once; "
+        f"about {largest:.0f} + {largest:.0f} would fit."
+    )
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """`u2pl train`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,36 @@ def train(
     set_: Annotated[
         list[str], typer.Option("--set", help="Override a setting: alpha0=0.3, lr=0.01, flavor=released.")
     ] = [],  # noqa: B006
+    batch: Annotated[
+        int | None, typer.Option(help="Labelled images a step, and as many unlabelled ones: --set batch=.")
+    ] = None,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            help="How many of them go through the networks at once, for a small GPU: --set micro_batch=."
+        ),
+    ] = None,
+    nproc: Annotated[
+        int, typer.Option(min=1, help="Processes that share each batch, one a GPU; torchrun starts them.")
+    ] = 1,
+    recompute: Annotated[
+        bool,
+        typer.Option(
+            "--recompute", help="Keep no activations: far less memory, a third more time, the same numbers."
+        ),
+    ] = False,
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="Let torch.compile fuse operations; the first steps take minutes."),
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Processes that read images; default: 4 beside a GPU, else none."),
+    ] = None,
+    save_every: Annotated[
+        float | None,
+        typer.Option(min=0, help="Seconds between checkpoints; default: 60, more where they take long."),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Move a run of other settings aside.")] = False,
     model: Annotated[Path | None, typer.Option(help="Copy the weights the run is reported by here.")] = None,
 ) -> None:
@@ -26,22 +57,42 @@ def train(
     Example: u2pl train --dataset shapes --split 1/8 --method u2pl --set u2pl.alpha0=0.3
     """
     import shutil
+    from contextlib import nullcontext
 
     from u2pl.project import Project
     from u2pl.settings import Params, parse_overrides
 
     project = Project.find()
     params = Params.read(project)
-    spec = params.spec(dataset, split, method, seed, parse_overrides(set_))
-    name = params.resolve(spec).name
+    given = {"batch": batch, "micro_batch": micro_batch}
+    overrides = {key: value for key, value in given.items() if value is not None}
+    spec = params.spec(dataset, split, method, seed, parse_overrides(set_) | overrides)
+    resolved = params.resolve(spec)
+    name = resolved.name
 
-    from u2pl.engine import trainer
+    from u2pl.engine import distributed, trainer
+    from u2pl.engine.machine import Machine
     from u2pl.files import read_json, write_atomically
+
+    if nproc > 1 and not distributed.started():
+        from u2pl.engine.launcher import launch
+
+        # What is wrong with the words is better said once than by every process.
+        trainer.describe(project, spec)
+        trainer.check_processes(resolved.recipe, nproc)
+        code = launch(sys.argv[1:], nproc)
+        if code:
+            raise typer.Exit(code)
+        return
 
     from .progress import training
 
-    with training(name) as observe:
-        path = trainer.train(project, spec, fresh=fresh, observe=observe)
+    machine = Machine(recompute, compiled, workers, save_every)
+    first = distributed.is_first()
+    with training(name) if first else nullcontext(lambda *_: None) as observe:
+        path = trainer.train(project, spec, fresh=fresh, machine=machine, observe=observe)
+    if not first:
+        return
     if model is not None:
 
         def copy(target: Path) -> None:

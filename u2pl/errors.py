@@ -22,6 +22,12 @@ class Interrupted(UserError):
     exit_code = 130
 
 
+class EndedElsewhere(UserError):
+    """Another process of the same run has ended, and tells why; there is nothing to say here."""
+
+    exit_code = 3
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not among `known`, with the nearest one suggested."""
     names = sorted(known)

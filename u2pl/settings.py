@@ -18,7 +18,7 @@ from u2pl.errors import UsageError, UserError, unknown
 from u2pl.files import sha256_json
 from u2pl.project import Project, slug
 
-RECIPE_VERSION = 3
+RECIPE_VERSION = 4
 """Part of every fingerprint. Raise it when a change of the code changes the numbers a run gives."""
 
 
@@ -86,6 +86,11 @@ class Recipe(Settings):
     unlabeled_truth: bool
     """Whether masks of unlabelled images, where there are any, are opened to measure the pseudo-labels by."""
     batch: int = Field(ge=2)
+    micro_batch: int = Field(ge=0)
+    """Labelled images, and as many unlabelled ones, that go through the networks at once; 0: all that a process has.
+    Thresholds, centres, negatives and losses are those of the whole batch all the same; batch norm's are not."""
+    batch_norm: Literal["batch", "fixed"]
+    """Statistics of the student's batch norm in training: the batch's, or those that its weights came with."""
     replicas: int = Field(ge=1)
     """Groups that a batch is cut into, each with thresholds, class centres and losses of its own, which are averaged:
     what several devices that each look at their own images alone compute."""
@@ -95,7 +100,7 @@ class Recipe(Settings):
     momentum: float = Field(ge=0, lt=1)
     weight_decay: float = Field(ge=0)
     poly_power: float = Field(ge=0)
-    precision: Literal["auto", "float32", "bfloat16"]
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
     validate_every: int = Field(ge=1)
     """Epochs between two validations; the last epoch always has one."""
     evaluation: Literal["whole", "sliding", "center"]
@@ -113,6 +118,12 @@ class Recipe(Settings):
         low, high = self.scale
         if not 0 < low <= high:
             raise ValueError("scale needs 0 < low <= high")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_fill_a_batch(self) -> Self:
+        if self.micro_batch and self.batch % self.micro_batch:
+            raise ValueError(f"a batch of {self.batch} is no multiple of micro_batch={self.micro_batch}")
         return self
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@ import sys
 import pytest
 from u2pl_cli.progress import training
 
-TRAINED = {"train/loss": 1.5, "images_per_second": 20.0}
+TRAINED = {"train/loss": 1.5, "images_per_second": 20.0, "memory/peak_gib": 0.5}
 
 
 def test_a_line_has_a_miou_where_the_epoch_was_validated(capsys: pytest.CaptureFixture[str]):

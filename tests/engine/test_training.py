@@ -23,15 +23,16 @@ from u2pl.data.prepare import prepare
 from u2pl.data.prepared import open_split
 from u2pl.engine import trainer
 from u2pl.engine.evaluator import evaluate
+from u2pl.engine.machine import Machine
 from u2pl.engine.results import colored, evaluate_run, load_network, train_command
 from u2pl.errors import Interrupted, UsageError, UserError
 from u2pl.files import read_json, write_json
-from u2pl.methods import suponly
+from u2pl.methods import base
 from u2pl.project import Project
 from u2pl.settings import Params, Recipe, RunSpec, parse_overrides
 
 STEPS, EPOCHS = 18, 3
-CLOCK = ("images_per_second", "train/images_per_second")
+MACHINE = ("images_per_second", "memory/peak_gib")
 
 
 class Killed(BaseException):
@@ -65,9 +66,9 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def history(path: Path) -> list[dict[str, str]]:
-    """Without what the clock decides."""
+    """Without what the machine decides."""
     with (path / "history.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if k not in CLOCK} for row in csv.DictReader(file)]
+        return [{k: v for k, v in row.items() if k not in MACHINE} for row in csv.DictReader(file)]
 
 
 def events(path: Path) -> list[dict]:
@@ -90,9 +91,8 @@ def unbroken(tiny_template: Path) -> Path:
         return trainer.train(project, spec(project))
 
 
-@pytest.fixture
-def checkpoint_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "_CHECKPOINT_SECONDS", -1)
+EACH_STEP = Machine(save_every=0)
+"""A checkpoint after each step."""
 
 
 @pytest.fixture
@@ -432,13 +432,12 @@ def test_a_run_may_be_stopped_again_and_again_also_between_two_epochs(project: P
     assert_same_run(trainer.train(project, spec(project)), unbroken)
 
 
-@pytest.mark.usefixtures("checkpoint_each_epoch")
 def test_a_killed_run_repeats_the_steps_since_its_checkpoint(project: Project, unbroken: Path):
     with pytest.raises(Killed):
-        trainer.train(project, spec(project), observe=at("step", 18, kill))
+        trainer.train(project, spec(project), machine=EACH_STEP, observe=at("step", 18, kill))
     path = trainer.train(project, spec(project))
     assert [e["step"] for e in events(path) if e["event"] == "step"] == [10, 18, 18]
-    assert next(e["step"] for e in events(path) if e["event"] == "resume") == 12
+    assert next(e["step"] for e in events(path) if e["event"] == "resume") == 17
     assert_same_run(path, unbroken)
 
 
@@ -448,14 +447,13 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(project: Project,
     assert_same_run(trainer.train(project, spec(project)), unbroken)
 
 
-@pytest.mark.usefixtures("checkpoint_each_epoch")
 def test_a_run_whose_checkpoint_is_damaged_goes_on_from_the_one_before(project: Project, unbroken: Path):
     with pytest.raises(Killed):
-        trainer.train(project, spec(project), observe=at("step", 18, kill))
+        trainer.train(project, spec(project), machine=EACH_STEP, observe=at("step", 18, kill))
     last = project.runs / unbroken.name / "last.pt"
     last.write_bytes(last.read_bytes()[:5000])
     path = trainer.train(project, spec(project))
-    assert next(e["step"] for e in events(path) if e["event"] == "resume") == 6
+    assert next(e["step"] for e in events(path) if e["event"] == "resume") == 16
     assert_same_run(path, unbroken)
 
 
@@ -529,14 +527,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step_and_the_term
         trainer.train(project, spec(project, "suponly"), observe=at("step", 10, terminate))
     path = project.runs / "tiny-1_4-suponly-s0"
     good, taken = (path / "last.pt").read_bytes(), 10
-    original = suponly.cross_entropy
+    original = base.cross_entropy
 
     def broken(*arguments, **options):
         nonlocal taken
         taken += 1
         return original(*arguments, **options) * (math.nan if taken >= 13 else 1)
 
-    monkeypatch.setattr(suponly, "cross_entropy", broken)
+    monkeypatch.setattr(base, "cross_entropy", broken)
     with pytest.raises(
         UserError, match=r"not finite at step 1[23] .*loss/supervised.*last\.pt.*smaller learning rate"
     ):
@@ -583,7 +581,7 @@ def other(value: object, field: FieldInfo) -> object:
     """Another value that the field takes."""
     words = get_args(field.annotation)
     if get_origin(field.annotation) is Literal:
-        return next(word for word in words if word != value)
+        return next(word for word in words if word not in (value, "auto"))
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):

@@ -232,9 +232,9 @@ class Toy(SupOnly):
 
     settings_class = ToySettings
 
-    def step(self, batch, step):
-        result = super().step(batch, step)
-        return StepResult(result.losses | {"bonus": self.settings.bonus * result.losses["supervised"]})
+    def parts(self, batch, step):
+        for part in super().parts(batch, step):
+            yield StepResult(part.losses | {"bonus": self.settings.bonus * part.losses["supervised"]})
 '''
 
 

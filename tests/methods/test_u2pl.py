@@ -106,7 +106,7 @@ def test_anchors_and_negatives_are_the_sets_of_the_paper(negatives: str, monkeyp
     pushed = spy(monkeypatch, MemoryBank, "push")
     centred = spy(monkeypatch, contrastive, "centers")
     method.step(make_batch(), expected.step)
-    (_, representation, negative_mask), (_, anchor_mask) = pushed[0], centred[0]
+    (_, representation, negative_mask), (_, anchor_mask, _) = pushed[0], centred[0]
     assert representation.tolist() == expected.z
     assert expected.agree(negative_mask, expected.negatives)
     assert expected.agree(anchor_mask, expected.anchors)
@@ -127,7 +127,7 @@ def test_the_contrastive_loss_is_equation_4_on_what_was_drawn(monkeypatch: pytes
 
     ((_, z_PD, negative_CP),) = pushed
     z_teacher, z_student = z_PD.tolist(), rows(students[0].output.representation).tolist()
-    ((anchor, positive, table, index, tau),) = drawn
+    ((anchor, positive, table, index, tau, _),) = drawn
     negative = table[index]
     ((_, use, divisor),) = averaged
     assert anchor.shape == (4, method.settings.M, 8)

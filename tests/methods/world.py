@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from u2pl.data.loader import Batch
 from u2pl.losses import contrastive
+from u2pl.methods.base import Part
 from u2pl.methods.mt import Pseudo, Scene
 from u2pl.methods.u2pl import U2PL
 from u2pl.models.deeplab import Output
@@ -102,9 +103,17 @@ class World:
             target=self.pseudo.where(self.entropy < gamma_B11, IGNORE),
             alpha=ALPHA,
             gamma_B11=gamma_B11,
-            student=Output(torch.zeros_like(self.teacher.logits), self.representation),
             teacher=self.teacher,
         )
+
+    def student(self) -> Output:
+        """What the student says, in one part."""
+        return Output(torch.zeros_like(self.teacher.logits), self.representation)
+
+    def whole(self) -> Part:
+        """All images in one part."""
+        images = len(self.labels)
+        return Part(0, images, slice(0, images), True, images)
 
     def points(
         self, pixel: Callable[[int], int] = lambda k: round(k * (SIZE - 1) / (POINTS - 1))
@@ -211,7 +220,8 @@ def contrast(method: U2PL, world: World, monkeypatch: pytest.MonkeyPatch, loss: 
     with monkeypatch.context() as patch:
         compared = spy(patch, contrastive, loss)
         averaged = spy(patch, contrastive, "mean_over_classes")
-        result = method.more(world.scene(), at(5)).losses["contrastive"]
+        more = method.more(world.scene(), at(5))
+        result = more.losses(world.student(), world.whole())["contrastive"]
     result.backward()
     assert world.representation.grad is not None
     gradient = world.representation.grad.abs().sum(1).flatten()
@@ -219,7 +229,7 @@ def contrast(method: U2PL, world: World, monkeypatch: pytest.MonkeyPatch, loss: 
     by_teacher = {point.teacher: point.number for point in world.points()}
 
     def drawn(call: tuple, use_C: Tensor) -> Drawn:
-        anchor_CMD, center_CD, table_KD, index_CMN, _ = call
+        anchor_CMD, center_CD, table_KD, index_CMN, *_ = call
         negative_CMND, used = table_KD[index_CMN].clone(), set(use_C.nonzero().flatten().tolist())
 
         def numbers(rows_KD: Tensor, by_row: dict[tuple[float, ...], int]) -> set[int]:

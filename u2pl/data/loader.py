@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from u2pl import processes
 from u2pl.data.prepared import Split
 from u2pl.data.transforms import View, augment, center_crop, normalise, resize_image, resize_mask
 from u2pl.errors import UserError
@@ -76,7 +77,8 @@ class Batches:
     """The batches of steps `start_step` to `end_step` - 1, each step's the same wherever one starts.
 
     Position p of a stream is image p mod n of an endless sequence of seeded permutations of its n images,
-    augmented with a generator seeded by (seed, stream, p). Step k takes positions k x batch onwards.
+    augmented with a generator seeded by (seed, stream, p). Step k takes positions k x batch onwards; of several
+    processes each reads its own part of them.
 
     Over-sampled (recipe.labeled_order), and beside unlabelled images, the n images of the labelled stream are a
     multiset: the list is repeated until it is at least as long as the unlabelled one, and as many entries as that
@@ -142,7 +144,7 @@ def check_counts(split: Split, batch: int, unlabeled: bool) -> None:
 
 @dataclass(frozen=True)
 class _Positions:
-    """What each step is made of: the next `batch` positions of each stream."""
+    """What each step is made of: the next `batch` positions of each stream, or this process's share of them."""
 
     steps: range
     batch: int
@@ -153,8 +155,10 @@ class _Positions:
 
     def __iter__(self) -> Iterator[list[Key]]:
         streams = (LABELED, UNLABELED) if self.unlabeled else (LABELED,)
+        each = self.batch // processes.size()
         for step in self.steps:
-            yield [(stream, step * self.batch + k) for stream in streams for k in range(self.batch)]
+            first = step * self.batch + processes.rank() * each
+            yield [(stream, first + k) for stream in streams for k in range(each)]
 
 
 class _Unreadable(NamedTuple):

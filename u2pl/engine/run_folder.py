@@ -27,10 +27,15 @@ _log = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """`runs/NAME/`, held by one process at a time."""
+    """`runs/NAME/`, held by one process at a time; of several that train one run together, the first.
 
-    def __init__(self, path: Path):
-        self.path = path
+    Args:
+        path: the folder.
+        writes: False for the others: what they would write is left out.
+    """
+
+    def __init__(self, path: Path, *, writes: bool = True):
+        self.path, self.writes = path, writes
         self._lock = filelock.FileLock(path / "lock")
 
     @classmethod
@@ -102,6 +107,8 @@ class RunFolder:
 
     def event(self, event: str, step: int, epoch: int, metrics: Mapping[str, float] | None = None) -> None:
         """Append a line to events.jsonl, the truth about the run; values that are not finite are left out."""
+        if not self.writes:
+            return
         line = {
             "time": time.time_ns() // 1_000_000,
             "event": event,
@@ -114,6 +121,8 @@ class RunFolder:
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """Write history.csv: one row an epoch."""
+        if not self.writes:
+            return
         names = list(dict.fromkeys(key for row in rows for key in row))
 
         def write(path: Path) -> None:
@@ -126,6 +135,8 @@ class RunFolder:
 
     def save(self, name: str, state: Mapping[str, Any]) -> None:
         """Write tensors and plain values to `name`; the file it replaces is kept as `name` + ".previous"."""
+        if not self.writes:
+            return
         path = self.path / name
         try:
             write_atomically(path.with_name(f"{name}.new"), lambda temporary: torch.save(state, temporary))

@@ -2,30 +2,32 @@
 
 import logging
 import math
-import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from u2pl import methods
+from u2pl import methods, processes
 from u2pl.data.loader import Batches, Views, check_counts
 from u2pl.data.prepared import Split, open_split
+from u2pl.engine import distributed, memory
 from u2pl.engine.evaluator import Evaluation, evaluate, protocol
+from u2pl.engine.learner import Learner
+from u2pl.engine.machine import Machine
 from u2pl.engine.results import write_samples
 from u2pl.engine.run_folder import RunFolder
-from u2pl.errors import Interrupted, UserError
+from u2pl.engine.stopping import stop_signals
+from u2pl.errors import EndedElsewhere, Interrupted, UsageError, UserError
 from u2pl.files import sha256_json, write_json, write_text
-from u2pl.methods import Classes, Method, Step
+from u2pl.methods import Classes, Step
 from u2pl.project import Project
-from u2pl.settings import RECIPE_VERSION, Params, ResolvedRun, RunSpec, fingerprint
+from u2pl.settings import RECIPE_VERSION, Params, Recipe, ResolvedRun, RunSpec, fingerprint
 from u2pl.tracking import Sidecar
 
 _log = logging.getLogger(__name__)
@@ -33,7 +35,11 @@ _log = logging.getLogger(__name__)
 _LOG_EVERY = 10
 """Steps between two lines of events.jsonl, and between two looks at whether the loss is finite."""
 _CHECKPOINT_SECONDS = 60
-"""Least time between two checkpoints; the end and an interruption always write one."""
+"""Least time between two checkpoints, unless the user says otherwise; an interruption always writes one."""
+_LONG = 500
+"""Steps from which on a run is long: what it takes is tried out before."""
+_CHECKPOINT_SHARE = 0.02
+"""Most of the time that may go into writing checkpoints."""
 
 _DESCRIPTION = {
     *("name", "dataset", "split", "method", "seed"),
@@ -44,7 +50,7 @@ _DESCRIPTION = {
 Observer = Callable[[str, int, int, Mapping[str, float]], None]
 """Called with (event, step, steps, metrics) where event is "step" or "epoch", for a progress bar.
 
-Not every epoch has the metrics of a validation.
+Not every epoch has the metrics of a validation. Before a long run "memory" comes, with `memory.Trial.metrics`.
 """
 
 
@@ -98,28 +104,71 @@ def train(
     *,
     fresh: bool = False,
     parent: str | None = None,
+    machine: Machine = Machine(),  # noqa: B008
     observe: Observer = lambda *_: None,
 ) -> Path:
     """Train a run to its end and return its folder; a finished one is returned at once.
 
+    Called by each of the processes that torchrun starts for one run; the first of them alone writes and tracks.
+
     Args:
         fresh: move a run of other settings that has the same name aside.
         parent: the ablation this run is trained for.
-        observe: told about steps and epochs.
+        machine: what changes how fast it goes and how much memory it takes, but not what comes out.
+        observe: told about steps and epochs, in the first process.
 
     Raises:
         UserError: bad settings or data, a folder held by another process, a loss that is not finite.
-        Interrupted: SIGTERM or Ctrl-C came; the state is saved.
+        Interrupted: SIGTERM or Ctrl-C came, or `dvc repro` died; the state is saved.
     """
     resolved, split, description = describe(project, spec)
-    folder = RunFolder.claim(project, resolved.name, {**description, "parent": parent}, fresh=fresh)
-    try:
-        if folder.read("metrics.json") is None or not (folder.path / "weights.pt").is_file():
-            with _tracked(project, folder), _stop_signals() as stopped:
-                _Run(resolved, split, folder).train(observe, stopped)
-    finally:
-        folder.release()
+    with stop_signals() as stopped, distributed.joined(stopped):
+        device = distributed.local_device()
+        check_processes(resolved.recipe, processes.size())
+        folder = distributed.first_alone(
+            lambda: RunFolder.claim(project, resolved.name, {**description, "parent": parent}, fresh=fresh)
+        ) or RunFolder(project.runs / resolved.name, writes=False)
+        try:
+            if folder.read("metrics.json") is None or not (folder.path / "weights.pt").is_file():
+                with _tracked(project, folder):
+                    _Run(resolved, split, folder, device, machine).train(
+                        observe if folder.writes else lambda *_: None, stopped
+                    )
+        finally:
+            folder.release()
     return folder.path
+
+
+def check_processes(recipe: Recipe, size: int) -> None:
+    """Check that so many processes can share a batch.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    batch, groups = recipe.batch, recipe.replicas
+    if size == 1:
+        return
+    if batch % size:
+        raise UsageError(
+            f"A batch of {batch} cannot be shared by {size} processes. Use a number of processes that divides it, "
+            f"or --set batch={size * max(batch // size, 1)}"
+        )
+    each = batch // size
+    if recipe.micro_batch and each % recipe.micro_batch:
+        raise UsageError(
+            f"Of a batch of {batch} each of {size} processes has {each} images, no multiple of "
+            f"micro_batch={recipe.micro_batch}. Use --micro-batch {math.gcd(each, recipe.micro_batch)}"
+        )
+    if groups % size and size % groups:
+        raise UsageError(
+            f"{groups} replicas and {size} processes: one must be a multiple of the other. Use --nproc {groups}, or "
+            "--set replicas=1"
+        )
+    if not torch.cuda.is_available() and recipe.batch_norm == "batch" and each < 2:
+        raise UsageError(
+            f"Of a batch of {batch} each of {size} processes has one image, too few for batch norm on a CPU, where it "
+            f"is not synchronised. Use at most --nproc {batch // 2}, or --set batch_norm=fixed"
+        )
 
 
 def classes_of(split: Split) -> Classes:
@@ -130,20 +179,32 @@ def classes_of(split: Split) -> Classes:
 class _Run:
     """The objects of one training run."""
 
-    def __init__(self, resolved: ResolvedRun, split: Split, folder: RunFolder):
+    def __init__(
+        self,
+        resolved: ResolvedRun,
+        split: Split,
+        folder: RunFolder,
+        device: torch.device,
+        machine: Machine,
+    ):
         self.spec, self.recipe, self.split, self.folder = resolved.spec, resolved.recipe, split, folder
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device, self.machine = device, machine
         torch.manual_seed(self.spec.seed)
-        method = methods.create(self.spec.method, classes_of(split), self.recipe, resolved.hyper)
-        self.method: Method = method.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.SGD(
-            method.parameter_groups(), momentum=self.recipe.momentum, weight_decay=self.recipe.weight_decay
-        )
-        self.base_lr = [group["lr"] for group in self.optimizer.param_groups]
+        self.method = methods.create(self.spec.method, classes_of(split), self.recipe, resolved.hyper)
         self.epoch_steps = self._epoch_steps()
         self.steps = self.recipe.epochs * self.epoch_steps
+        self.learner = Learner(
+            self.method,
+            self.recipe,
+            self.steps,
+            device,
+            recompute=machine.recompute,
+            compiled=machine.compiled,
+        )
+        self.method = self.learner.method
         self.progress = _Progress()
         self._log: dict[str, list[Tensor]] = defaultdict(list)
+        self._saving = 0.0  # seconds that the last checkpoint took
 
     def _epoch_steps(self) -> int:
         """Steps of an epoch: full batches in one pass over the list that the method's epochs follow."""
@@ -165,16 +226,10 @@ class _Run:
     def _train(self, observe: Observer, stopped: Callable[[], bool]) -> None:
         self._resume()
         progress = self.progress
-        batches = Batches(
-            self.split,
-            recipe=self.recipe,
-            seed=self.spec.seed,
-            start_step=progress.step,
-            end_step=self.steps,
-            unlabeled=self.method.uses_unlabeled,
-            workers=0 if self.device.type == "cpu" else 4,
-        )
         self.method.train()
+        if progress.step == 0 and self.steps >= _LONG:
+            self._try_memory(observe)
+        batches = self._batches(progress.step, self.steps)
         clock = saved = time.monotonic()
         for batch in batches:
             self._step(batch)
@@ -188,53 +243,69 @@ class _Run:
                 metrics = self._end_epoch()
                 observe("epoch", progress.step, self.steps, metrics)
                 clock = time.monotonic()
-                if clock - saved > _CHECKPOINT_SECONDS and progress.step < self.steps:
-                    self._save()
-                    saved = time.monotonic()
-            if stopped() and progress.step < self.steps:
+            if distributed.any_of(stopped()) and progress.step < self.steps:
                 self._check_finite()
                 self._save()
                 self.folder.event("interrupted", progress.step, self._epoch)
+                if processes.rank():
+                    raise EndedElsewhere
                 raise Interrupted(
                     f"Stopped at step {progress.step} of {self.steps}; the state is saved in {self.folder.path}. "
                     "Start the same command again to go on."
                 )
+            pause = self.machine.save_every
+            if pause is None:
+                pause = max(_CHECKPOINT_SECONDS, self._saving / _CHECKPOINT_SHARE)
+            if time.monotonic() - saved >= pause and progress.step < self.steps:
+                self._check_finite()
+                self._save()
+                clock = saved = time.monotonic()
         self._finish()
+
+    def _batches(self, start: int, end: int) -> Batches:
+        return Batches(
+            self.split,
+            recipe=self.recipe,
+            seed=self.spec.seed,
+            start_step=start,
+            end_step=end,
+            unlabeled=self.method.uses_unlabeled,
+            workers=self.machine.loaders(self.device.type),
+        )
+
+    def _try_memory(self, observe: Observer) -> None:
+        """Try a step with every loss before hours are spent, and say what it takes."""
+        (batch,) = self._batches(self.steps - 1, self.steps)
+        trial = memory.try_step(self.learner, batch.to(self.device), self._place(self.steps - 1))
+        self.folder.event("memory", 0, 0, trial.metrics())
+        observe("memory", 0, self.steps, trial.metrics())
 
     @property
     def _epoch(self) -> int:
         return min(self.progress.step // self.epoch_steps, self.recipe.epochs - 1)
 
     def _step(self, batch: Views) -> None:
-        index = self.progress.step
-        # All randomness of a step comes from (seed, step): nothing of it has to be saved or can be lost.
-        seed = int(sha256_json([self.spec.seed, index])[:15], 16)
-        torch.manual_seed(seed)
-        step = Step(
-            index, self._epoch, self.recipe.epochs, self.epoch_steps, torch.Generator().manual_seed(seed)
-        )
-        factor = (1 - index / self.steps) ** self.recipe.poly_power
-        for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
-            group["lr"] = lr * factor
-
-        result = self.method.step(batch.to(self.device), step)
-        loss = torch.stack(list(result.losses.values())).sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        self.method.after_update(step)
-
+        place = self._place(self.progress.step)
+        result = self.learner.step(batch.to(self.device), place)
         self.progress.step += 1
+        loss = torch.stack(list(result.losses.values())).sum()
         record = {"loss": loss, **{f"loss/{k}": v for k, v in result.losses.items()}, **result.health}
         for name, value in record.items():
             self._log[name].append(torch.as_tensor(value).detach())
+
+    def _place(self, index: int) -> Step:
+        # All randomness of a step comes from (seed, step): nothing of it has to be saved or can be lost.
+        seed = int(sha256_json([self.spec.seed, index])[:15], 16)
+        torch.manual_seed(seed)
+        epoch = min(index // self.epoch_steps, self.recipe.epochs - 1)
+        return Step(index, epoch, self.recipe.epochs, self.epoch_steps, torch.Generator().manual_seed(seed))
 
     def _log_step(self) -> dict[str, float]:
         """Write the newest values to events.jsonl. The only place in the loop that waits for the device."""
         self._check_finite()
         step = self.progress.step
         metrics = {name: float(values[-1]) for name, values in self._log.items()}
-        metrics["lr"] = self.optimizer.param_groups[0]["lr"]
+        metrics["lr"] = self.learner.optimizer.param_groups[0]["lr"]
         self.folder.event("step", step, (step - 1) // self.epoch_steps, metrics)
         return metrics
 
@@ -245,6 +316,8 @@ class _Run:
         bad = (~torch.isfinite(self._stack(losses))).nonzero()
         if len(bad) == 0:
             return
+        if processes.rank():
+            raise EndedElsewhere
         back = len(losses) - int(bad[0])
         terms = [
             k
@@ -267,7 +340,8 @@ class _Run:
         if progress.step == self.steps or (epoch + 1) % self.recipe.validate_every == 0:
             metrics |= self._validate(epoch)
         metrics |= {f"train/{k}": float(self._stack(v).float().nanmean()) for k, v in self._log.items()}
-        metrics["lr"] = self.optimizer.param_groups[0]["lr"]
+        metrics["lr"] = self.learner.optimizer.param_groups[0]["lr"]
+        metrics["memory/peak_gib"] = memory.peak(self.device) / 2**30
         metrics["images_per_second"] = self._images_seen() / max(progress.seconds, 1e-9)
         metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
         self._log.clear()
@@ -282,7 +356,7 @@ class _Run:
         name, network = self.method.evaluated(epoch)
         last = progress.step == self.steps
         result = evaluate(network, self.split, self.recipe, keep_samples=last)
-        if last:
+        if last and self.folder.writes:
             write_samples(self.folder.path / "samples", self.split, self.recipe, result)
         if result.miou > progress.best:
             progress.best, progress.best_epoch = result.miou, epoch
@@ -298,30 +372,30 @@ class _Run:
         return self.progress.step * self.recipe.batch * (2 if self.method.uses_unlabeled else 1)
 
     def _resume(self) -> None:
-        for name in ("labeled", "unlabeled", "val"):
+        for name in ("labeled", "unlabeled", "val") if self.folder.writes else ():
             lines = getattr(self.split, name)
             write_text(self.folder.path / f"{name}.txt", "".join(f"{line}\n" for line in lines))
         state = self.folder.load("last.pt")
         if state is None:
             self.folder.event("start", 0, 0)
             return
-        self.method.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.learner.load_state_dict(state["learner"])
         self.progress = _Progress(**state["progress"])
         for name, values in state["log"].items():
             self._log[name] = list(values)
         self.folder.event("resume", self.progress.step, self._epoch)
 
     def _save(self) -> None:
+        start = time.monotonic()
         self.folder.save(
             "last.pt",
             {
-                "method": self.method.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "learner": self.learner.state_dict(),
                 "progress": vars(self.progress),
                 "log": {name: self._stack(values) for name, values in self._log.items()},
             },
         )
+        self._saving = time.monotonic() - start
 
     def _finish(self) -> None:
         progress = self.progress
@@ -330,6 +404,8 @@ class _Run:
         if self.recipe.checkpoint == "best" and progress.best_epoch != epoch:
             result, epoch = self._return_to_best()
             miou, iou = result.miou, result.iou(self.split.classes)
+        if not self.folder.writes:
+            return
         name, network = self.method.evaluated(epoch)
         self.folder.save("weights.pt", {"network": name, "epoch": epoch, "state": network.state_dict()})
         metrics = {
@@ -375,7 +451,8 @@ class _Run:
         _, network = self.method.evaluated(best["epoch"])
         network.load_state_dict(best["state"])
         result = evaluate(network, self.split, self.recipe, keep_samples=True)
-        write_samples(self.folder.path / "samples", self.split, self.recipe, result)
+        if self.folder.writes:
+            write_samples(self.folder.path / "samples", self.split, self.recipe, result)
         self.progress.best, self.progress.best_epoch = result.miou, best["epoch"]
         return result, best["epoch"]
 
@@ -383,6 +460,9 @@ class _Run:
 @contextmanager
 def _tracked(project: Project, folder: RunFolder) -> Iterator[None]:
     """Mirror the run into the tracking store while it trains, from a process of its own."""
+    if not folder.writes:
+        yield
+        return
     sidecar = Sidecar.start(project, folder.path)
     try:
         yield
@@ -390,21 +470,3 @@ def _tracked(project: Project, folder: RunFolder) -> Iterator[None]:
         warning = sidecar.close()
         if warning:
             _log.warning(warning)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Turn SIGTERM and SIGINT into a question the loop asks after each step; a second signal ends at once."""
-    received: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        for signal_number, handler in before.items():
-            signal.signal(signal_number, handler)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for signal_number, handler in before.items():
-            signal.signal(signal_number, handler)

@@ -73,15 +73,22 @@ def unlabeled_negative_mask(chosen_P: Tensor, rank_CP: Tensor, r_l: int, r_h: in
     return chosen_P & (rank_CP >= min(r_l, _RANKS)) & (rank_CP < min(r_h, _RANKS))
 
 
-def centers(representation_PD: Tensor, mask_CP: Tensor) -> tuple[Tensor, Tensor]:
+def centers(
+    representation_PD: Tensor, mask_CP: Tensor, total: Callable[[Tensor], Tensor] = lambda part: part
+) -> tuple[Tensor, Tensor]:
     """Mean representation of every class's candidate anchors, z_c^+ (Eq. 12).
+
+    Args:
+        representation_PD: floats.
+        mask_CP: bool; the candidates.
+        total: the sum of a tensor over all parts of the batch, where these pixels are but one of them.
 
     Returns:
         (C, D) centres, zero for a class without candidates, and (C,) bool that says which have any.
     """
-    weights = mask_CP.to(representation_PD.dtype)
-    count_C = mask_CP.sum(dim=1)
-    return weights @ representation_PD / count_C.clamp(min=1)[:, None], count_C > 0
+    sum_CD = total(mask_CP.to(representation_PD.dtype) @ representation_PD)
+    count_C = total(mask_CP.sum(dim=1))
+    return sum_CD / count_C.clamp(min=1)[:, None], count_C > 0
 
 
 def sample(mask_CP: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
@@ -99,7 +106,12 @@ def sample(mask_CP: Tensor, count: int, generator: torch.Generator | None = None
 
 
 def info_nce(
-    anchor_CMD: Tensor, positive_CD: Tensor, negative_KD: Tensor, index_CMN: Tensor, tau: float
+    anchor_CMD: Tensor,
+    positive_CD: Tensor,
+    negative_KD: Tensor,
+    index_CMN: Tensor,
+    tau: float,
+    here_CM: Tensor | None = None,
 ) -> Tensor:
     """Each anchor is to be more similar to its class centre than to all its negatives; Eq. 4 before its sum over c.
 
@@ -112,25 +124,30 @@ def info_nce(
         negative_KD: a table of the teacher's representations, such as the memory bank's storage.
         index_CMN: int64 rows of that table, N negatives for each anchor.
         tau: temperature.
+        here_CM: bool; the anchors of this part of the batch, where the others count elsewhere: the parts' losses add
+            up to the batch's. None: all of them.
 
     Returns:
         (C,) the loss of each class. Of a class without anchors or negatives it is meaningless, see `mean_over_classes`.
     """
-    return _Contrast.apply(
-        functional.normalize(anchor_CMD, dim=-1), positive_CD, negative_KD, index_CMN, tau, _joint
-    )
+    anchor_CMD = functional.normalize(anchor_CMD, dim=-1)
+    return _Contrast.apply(anchor_CMD, positive_CD, negative_KD, index_CMN, tau, here_CM, _joint)
 
 
 def binary(
-    anchor_CMD: Tensor, positive_CD: Tensor, negative_KD: Tensor, index_CMN: Tensor, tau: float
+    anchor_CMD: Tensor,
+    positive_CD: Tensor,
+    negative_KD: Tensor,
+    index_CMN: Tensor,
+    tau: float,
+    here_CM: Tensor | None = None,
 ) -> Tensor:
     """Each negative competes with the class centre on its own: L_b (Eq. A1) before its sum over c.
 
     l_c = 1/(M N) sum_i sum_j log(1 + e^{(<z_ci, z_cij^-> - <z_ci, z_c^+>)/tau}); arguments and result as of `info_nce`.
     """
-    return _Contrast.apply(
-        functional.normalize(anchor_CMD, dim=-1), positive_CD, negative_KD, index_CMN, tau, _pairwise
-    )
+    anchor_CMD = functional.normalize(anchor_CMD, dim=-1)
+    return _Contrast.apply(anchor_CMD, positive_CD, negative_KD, index_CMN, tau, here_CM, _pairwise)
 
 
 def mean_over_classes(loss_C: Tensor, use_C: Tensor, classes: int | Tensor) -> Tensor:
@@ -178,32 +195,39 @@ class _Contrast(torch.autograd.Function):
         negative_KD: Tensor,
         index_CMN: Tensor,
         tau: float,
+        here_CM: Tensor | None,
         compare: Callable[[Tensor, Tensor], Similarities],
     ) -> Tensor:
         classes, count, negatives = index_CMN.shape
         anchor_AD = anchor_CMD.flatten(0, 1)
         positive_CD = functional.normalize(positive_CD, dim=-1)
         index_AN = index_CMN.flatten(0, 1)
-        loss_A = torch.empty_like(anchor_AD[:, 0])
-        gradient_AD = torch.empty_like(anchor_AD)
-        limit = _AT_ONCE if anchor_AD.device.type == "cpu" else _AT_ONCE_ON_GPU
-        step = max(1, limit // (negatives * anchor_AD.shape[1]))
-        room = negative_KD.new_empty(min(step, len(anchor_AD)) * negatives, anchor_AD.shape[1])
-        for first in range(0, len(anchor_AD), step):
-            part = slice(first, first + step)
-            anchor = anchor_AD[part]
-            number = torch.arange(first, first + len(anchor), device=anchor.device)
+        loss_A = torch.zeros_like(anchor_AD[:, 0])
+        gradient_AD = torch.zeros_like(anchor_AD)
+        cpu = anchor_AD.device.type == "cpu"
+        # Which anchors are here, only a CPU knows without waiting; elsewhere all are computed and the rest set to 0.
+        if cpu and here_CM is not None:
+            number_A = here_CM.flatten().nonzero()[:, 0]
+        else:
+            number_A = torch.arange(len(anchor_AD), device=anchor_AD.device)
+        step = max(1, (_AT_ONCE if cpu else _AT_ONCE_ON_GPU) // (negatives * anchor_AD.shape[1]))
+        room = negative_KD.new_empty(min(step, len(number_A)) * negatives, anchor_AD.shape[1])
+        for number in number_A.split(step):
+            anchor = anchor_AD[number]
             center = positive_CD[number // count]
             drawn = room[: len(anchor) * negatives]
-            torch.index_select(negative_KD, 0, index_AN[part].flatten(), out=drawn)
-            negative = drawn.view(len(anchor), negatives, -1)
+            torch.index_select(negative_KD, 0, index_AN[number].flatten(), out=drawn)
+            negative = drawn.view(len(anchor), negatives, anchor.shape[1])
             # Divided by the lengths afterwards: a normalised copy of the negatives would cost more.
             length = torch.linalg.vector_norm(negative, dim=2).clamp(min=1e-12)
             similarity = torch.bmm(anchor[:, None], negative.transpose(1, 2))[:, 0] / length
             loss, by_center, by_negative = compare((anchor * center).sum(dim=1) / tau, similarity / tau)
-            loss_A[part] = loss
+            loss_A[number] = loss
             pulled = torch.bmm((by_negative / length)[:, None], negative)[:, 0]
-            gradient_AD[part] = (pulled + by_center[:, None] * center) / (tau * count)
+            gradient_AD[number] = (pulled + by_center[:, None] * center) / (tau * count)
+        if here_CM is not None and not cpu:
+            loss_A = loss_A * here_CM.flatten()
+            gradient_AD = gradient_AD * here_CM.flatten()[:, None]
         ctx.save_for_backward(gradient_AD.view_as(anchor_CMD))
         return loss_A.view(classes, count).mean(dim=1)
 
@@ -211,4 +235,4 @@ class _Contrast(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, loss_gradient_C: Tensor) -> tuple[Tensor | None, ...]:
         (gradient_CMD,) = ctx.saved_tensors
-        return loss_gradient_C[:, None, None] * gradient_CMD, None, None, None, None, None
+        return loss_gradient_C[:, None, None] * gradient_CMD, None, None, None, None, None, None

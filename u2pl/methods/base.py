@@ -1,16 +1,20 @@
 """What the engine may ask of a method, and the register of methods."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from u2pl import processes
 from u2pl.data.loader import Batch
 from u2pl.errors import unknown
-from u2pl.models.deeplab import DeepLabV3Plus
+from u2pl.losses.cross_entropy import cross_entropy, labeled_pixels
+from u2pl.models import dropout
+from u2pl.models.deeplab import DeepLabV3Plus, Output, upsample
 from u2pl.settings import Recipe, Settings, load
 
 
@@ -38,16 +42,42 @@ class Step:
 
 @dataclass
 class StepResult:
-    """What one step gives: 0-d tensors, still on the device."""
+    """What one step gives, or a part of it: 0-d tensors, still on the device."""
 
     losses: dict[str, Tensor]
     """Name -> weighted loss; their sum is minimised."""
     health: dict[str, Tensor | float] = field(default_factory=dict)
-    """Name -> what tells a user whether training goes well (alpha_t, share of reliable pixels ...)."""
+    """Name -> what tells a user whether training goes well (alpha_t, share of reliable pixels ...); of the whole
+    step."""
+
+
+class Part(NamedTuple):
+    """Some images of a batch that go through the student together, counted over the batch of all processes."""
+
+    first: int
+    """Number of the first labelled image; the unlabelled ones have the same numbers."""
+    images: int
+    """Labelled images, and as many unlabelled ones where there are any."""
+    mine: slice
+    """The same images among those of this process."""
+    last: bool
+    """Whether it is the last part of this process."""
+    of: int
+    """Labelled images of the whole batch."""
+
+    def numbers(self, streams: int) -> Tensor:
+        """Numbers of the part's images among all labelled ones and, with two streams, all unlabelled ones behind."""
+        number = torch.arange(self.first, self.first + self.images)
+        return torch.cat([number + stream * self.of for stream in range(streams)])
 
 
 class Method(nn.Module, ABC):
-    """One training algorithm. It owns its networks; whatever it must remember is in its `state_dict`."""
+    """One training algorithm. It owns its networks; whatever it must remember is in its `state_dict`.
+
+    A step is computed in parts (recipe.micro_batch), and each process computes those of its own images. What Eqs. 2 to
+    16 define on the batch is found first, without gradient and from the images of all processes; then the losses of
+    each part of the images follow, and add up.
+    """
 
     settings_class: ClassVar[type[Settings]]
     uses_unlabeled: ClassVar[bool] = True
@@ -57,10 +87,87 @@ class Method(nn.Module, ABC):
         self.classes = classes
         self.recipe = recipe
         self.settings = settings
+        self.wrappers: dict[nn.Module, nn.parallel.DistributedDataParallel] = {}
+        """What adds the gradients of all processes up, of each network that is trained by several."""
 
     @abstractmethod
+    def parts(self, batch: Batch, step: Step) -> Iterator[StepResult]:
+        """The losses of one batch, part by part; called in training mode.
+
+        The gradient of a part is taken before the next part is asked for. Losses and gradients of all parts of all
+        processes add up to those of the step.
+
+        Args:
+            batch: the images of this process.
+            step: where training stands.
+        """
+
     def step(self, batch: Batch, step: Step) -> StepResult:
-        """The losses of one batch; called in training mode."""
+        """All losses of this process's images at once."""
+        whole = StepResult({})
+        for part in self.parts(batch, step):
+            for name, loss in part.losses.items():
+                whole.losses[name] = whole.losses[name] + loss if name in whole.losses else loss
+            whole.health |= part.health
+        return whole
+
+    def cut(self, images: int, at_once: int) -> Iterator[Part]:
+        """The parts of this process's labelled images, at most `at_once` (0: all) in each."""
+        offset, size, of = processes.rank() * images, at_once or images, processes.size() * images
+        for first in range(0, images, size):
+            count = min(size, images - first)
+            yield Part(offset + first, count, slice(first, first + count), first + count == images, of)
+
+    def run(self, network: nn.Module, image: Tensor, *, represent: bool, last: bool) -> Output:
+        """A pass of a network in training; `last`: no other follows before the optimiser's step."""
+        wrapper = self.wrappers.get(network)
+        if wrapper is None:
+            return network(image, represent=represent)
+        # What adds up over the passes is sent once.
+        quiet: AbstractContextManager[Any] = nullcontext() if last else wrapper.no_sync()
+        with quiet:
+            return wrapper(image, represent=represent)
+
+    def supervised_parts(self, network: nn.Module, batch: Batch, step: Step) -> Iterator[StepResult]:
+        """L_s of the labelled images alone (Eq. 2); as many go at once as otherwise with the unlabelled ones."""
+        mask, ignore = batch.labeled_mask, self.classes.ignore_index
+        count_G = self.count_labeled(mask)
+        kept = dropout.draw(network, processes.size() * len(mask), step.generator)
+        for part in self.cut(len(mask), 2 * self.recipe.micro_batch):
+            dropout.choose(network, kept, part.numbers(1))
+            image = batch.labeled_image[part.mine]
+            logits = self.run(network, image, represent=False, last=part.last).logits
+            label = mask[part.mine]
+            logits = upsample(logits, label.shape[1:])
+            yield StepResult({"supervised": self.mean_loss(logits, label, count_G, part, ignore)})
+
+    def count_labeled(self, label_BHW: Tensor) -> Tensor:
+        """How many pixels with a label each group of the batch has, (replicas,), at least 1.
+
+        Args:
+            label_BHW: of this process's images.
+        """
+        each = torch.stack([labeled_pixels(label, self.classes.ignore_index) for label in label_BHW])
+        return processes.gather(each).view(self.recipe.replicas, -1).sum(dim=1).clamp(min=1)
+
+    def mean_loss(
+        self,
+        logits: Tensor,
+        label: Tensor,
+        count_G: Tensor,
+        part: Part,
+        ignore: int,
+        weight_G: Tensor | None = None,
+    ) -> Tensor:
+        """A part's share of the mean over groups of their mean cross-entropy, each weighted where weights are given."""
+        groups = self.recipe.replicas
+        each = part.of // groups
+        losses = []
+        for group in range(part.first // each, (part.first + part.images - 1) // each + 1):
+            own = slice(max(group * each - part.first, 0), max((group + 1) * each - part.first, 0))
+            loss = cross_entropy(logits[own], label[own], ignore, count_G[group])
+            losses.append(loss if weight_G is None else weight_G[group] * loss)
+        return torch.stack(losses).sum() / groups
 
     @abstractmethod
     def evaluated(self, epoch: int) -> tuple[str, DeepLabV3Plus]:

@@ -7,7 +7,9 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
+from u2pl import processes
 from u2pl.data.mixing import half_area_boxes, paste_neighbor
 from u2pl.methods.base import Step, method
 from u2pl.methods.mt import MeanTeacher, MeanTeacherSettings, Pseudo
@@ -36,4 +38,23 @@ class CutMix(MeanTeacher):
         inside = half_area_boxes(count, height, width, step.generator)
         if pseudo.label.is_cuda:  # from other memory the copy would wait for the device
             inside = inside.pin_memory().to(pseudo.label.device, non_blocking=True)
-        return Pseudo(*(paste_neighbor(inside, tensor, self.recipe.replicas) for tensor in pseudo))
+        groups, first = self.recipe.replicas, processes.rank() * len(pseudo.image)
+        own = inside[first : first + len(pseudo.image), None]
+        image = torch.where(own, following(pseudo.image, groups), pseudo.image)
+        return Pseudo(image, *(paste_neighbor(inside, maps, groups) for maps in pseudo[1:]))
+
+
+def following(image: Tensor, groups: int) -> Tensor:
+    """Of each image of this process the next one of its group, of the last one the first; (b, 3, H, W) both ways.
+
+    Args:
+        image: this process's.
+        groups: of all images; a group is some of one process's images, or those of some processes.
+    """
+    size = processes.size()
+    if groups >= size:
+        return image.unflatten(0, (groups // size, -1)).roll(-1, dims=1).flatten(0, 1)
+    together = size // groups
+    start = processes.rank() // together * together
+    neighbor = start + (processes.rank() - start + 1) % together
+    return torch.cat([image[1:], processes.gather(image[:1])[neighbor : neighbor + 1]])

@@ -4,7 +4,8 @@ The mean teacher of the paper's tables: hard pseudo-labels filtered by entropy (
 strong augmentation and without the contrastive loss.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -12,12 +13,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from u2pl import processes
 from u2pl.data.loader import Batch
 from u2pl.errors import UsageError
 from u2pl.losses import partition
-from u2pl.losses.cross_entropy import cross_entropy, lambda_u
-from u2pl.methods.base import Classes, Method, Step, StepResult, method, over_groups
-from u2pl.models import ema
+from u2pl.losses.cross_entropy import lambda_u
+from u2pl.methods.base import Classes, Method, Part, Step, StepResult, method, over_groups
+from u2pl.models import dropout, ema
 from u2pl.models.deeplab import DeepLabV3Plus, Output, upsample
 from u2pl.settings import Recipe, Settings
 
@@ -48,10 +50,13 @@ class MeanTeacherSettings(Settings):
 
 
 class Pseudo(NamedTuple):
-    """Unlabelled images, before or after mixing, and what is known of their pixels."""
+    """Unlabelled images, before or after mixing, and what is known of their pixels.
+
+    The images are this process's. The rest is of the whole batch's B images, once `everywhere` has collected it.
+    """
 
     image: Tensor
-    """(B, 3, H, W)."""
+    """(b, 3, H, W)."""
     label: Tensor
     """(B, H, W) int64: the teacher's likeliest class; the ignore index in the padding."""
     entropy: Tensor
@@ -61,22 +66,34 @@ class Pseudo(NamedTuple):
     truth: Tensor
     """(B, H, W) int64, to measure with."""
 
+    def everywhere(self) -> "Pseudo":
+        """The same, with what is known of the images of all processes."""
+        return Pseudo(self.image, *map(processes.gather, self[1:]))
+
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a step has found out, for losses beyond the first two."""
+    """All that a step has found out before the student looks, for losses beyond the first two."""
 
     batch: Batch
+    """This process's."""
     pseudo: Pseudo
     target: Tensor
     """(B, H, W) int64: `pseudo.label` where reliable, else the ignore index (Eq. 6)."""
     alpha: float
     gamma_B11: Tensor
     """gamma_t of each unlabelled image's group."""
-    student: Output
-    """Of the labelled images, then the mixed unlabelled ones."""
     teacher: Output | None
-    """The same images; None where no setting asks for that pass."""
+    """Of the labelled images, then the mixed unlabelled ones, of this process; None where no setting asks for it."""
+
+
+@dataclass(frozen=True)
+class More:
+    """Further losses of a step."""
+
+    losses: Callable[[Output, Part], dict[str, Tensor]] = lambda student, part: {}
+    """Of a part, given what the student says of its labelled and then its mixed unlabelled images."""
+    health: dict[str, Tensor | float] = field(default_factory=dict)
 
 
 @method("mt")
@@ -117,52 +134,65 @@ class MeanTeacher(Method):
         """Whether the teacher looks at the images that the student sees, besides the plain unlabelled ones."""
         return self.settings.entropy_pass == "mixed" or self.settings.teacher_statistics == "passes"
 
-    def step(self, batch: Batch, step: Step) -> StepResult:
+    def parts(self, batch: Batch, step: Step) -> Iterator[StepResult]:
         """Supervised only during the warm start, then with the teacher's labels too."""
-        s, ignore, groups = self.settings, self.classes.ignore_index, self.recipe.replicas
-        supervised = partial(cross_entropy, ignore_index=ignore)
+        s = self.settings
         if step.epoch < s.warm_start_epochs:
             if s.teacher_statistics == "passes":
-                self.look(batch.labeled_image, represent=False)
-            logits = self.student(batch.labeled_image, represent=False).logits
-            logits = upsample(logits, batch.labeled_mask.shape[1:])
-            loss = over_groups(groups, supervised, logits, batch.labeled_mask).mean()
-            return StepResult({"supervised": loss})
-
+                self.look(batch.labeled_image, step=step, represent=False)
+            yield from self.supervised_parts(self.student, batch, step)
+            return
         if step.index == s.warm_start_epochs * step.epoch_steps and (
             s.warm_teacher == "own" or s.first_epoch == "share"
         ):
             self.follow(0)
-        alpha = self.alpha(step)
-        # Labels of the images as they are; then the same boxes mix the images and all that goes with them.
-        pseudo = self.augmented(self.pseudo_labels(batch), step)
-        images = torch.cat([batch.labeled_image, pseudo.image])
-        size = pseudo.label.shape[1:]
-        teacher = self.look(images) if self.sees_mixed else None
-        if s.entropy_pass == "mixed":
-            assert teacher is not None
-            on_mixed = upsample(teacher.logits[len(batch.labeled_image) :], size)
-            pseudo = pseudo._replace(entropy=partition.predict(on_mixed)[1])
-        gamma_B11 = self.threshold(pseudo, 1 - alpha)
-        target = partition.pseudo_label(pseudo.label, pseudo.entropy, gamma_B11, ignore)
-
-        student = self.student(images, represent=self.has_representation)
-        on_labeled, on_unlabeled = upsample(student.logits, size).chunk(2)
-        weight = over_groups(groups, partial(lambda_u, eta=s.eta, ignore_index=ignore), target, pseudo.valid)
-        losses = {
-            "supervised": over_groups(groups, supervised, on_labeled, batch.labeled_mask).mean(),
-            "unsupervised": (weight * over_groups(groups, supervised, on_unlabeled, target)).mean(),
-        }
+        scene = self.scene(batch, step)
+        more = self.more(scene, step)
+        ignore, target, pseudo = self.classes.ignore_index, scene.target, scene.pseudo
+        weight_G = over_groups(
+            self.recipe.replicas, partial(lambda_u, eta=s.eta, ignore_index=ignore), target, pseudo.valid
+        )
+        labeled_G = self.count_labeled(batch.labeled_mask)
+        reliable_G = (target != ignore).view(self.recipe.replicas, -1).sum(dim=1).clamp(min=1)
         share, accuracy = reliability(target, pseudo, ignore)
         health: dict[str, Tensor | float] = {
-            "alpha_t": alpha,
-            "gamma_t": gamma_B11.mean(),
-            "lambda_u": weight.mean(),
+            "alpha_t": scene.alpha,
+            "gamma_t": scene.gamma_B11.mean(),
+            "lambda_u": weight_G.mean(),
             "reliable/share": share,
             "reliable/accuracy": accuracy,
         }
-        more = self.more(Scene(batch, pseudo, target, alpha, gamma_B11, student, teacher), step)
-        return StepResult(losses | more.losses, health | more.health)
+        kept = dropout.draw(self.student, 2 * len(target), step.generator)
+        for part in self.cut(len(pseudo.image), self.recipe.micro_batch):
+            dropout.choose(self.student, kept, part.numbers(2))
+            images = torch.cat([batch.labeled_image[part.mine], pseudo.image[part.mine]])
+            student = self.run(self.student, images, represent=self.has_representation, last=part.last)
+            on_labeled, on_unlabeled = upsample(student.logits, target.shape[1:]).chunk(2)
+            mask = batch.labeled_mask[part.mine]
+            wanted = target[part.first : part.first + part.images]
+            losses = {
+                "supervised": self.mean_loss(on_labeled, mask, labeled_G, part, ignore),
+                "unsupervised": self.mean_loss(on_unlabeled, wanted, reliable_G, part, ignore, weight_G),
+            }
+            yield StepResult(losses | more.losses(student, part), health | more.health)
+
+    @torch.no_grad()
+    def scene(self, batch: Batch, step: Step) -> Scene:
+        """What the teacher says of the batch, and which of it is reliable."""
+        s, ignore = self.settings, self.classes.ignore_index
+        alpha = self.alpha(step)
+        # Labels of the images as they are; then the same boxes mix the images and all that goes with them.
+        pseudo = self.augmented(self.pseudo_labels(batch).everywhere(), step)
+        teacher = None
+        if self.sees_mixed:
+            teacher = self.look(batch.labeled_image, pseudo.image, step=step)
+        if s.entropy_pass == "mixed":
+            assert teacher is not None
+            on_mixed = upsample(teacher.logits[len(batch.labeled_image) :], pseudo.label.shape[1:])
+            pseudo = pseudo._replace(entropy=processes.gather(partition.predict(on_mixed)[1]))
+        gamma_B11 = self.threshold(pseudo, 1 - alpha)
+        target = partition.pseudo_label(pseudo.label, pseudo.entropy, gamma_B11, ignore)
+        return Scene(batch, pseudo, target, alpha, gamma_B11, teacher)
 
     def alpha(self, step: Step) -> float:
         """alpha_t (Eq. 7)."""
@@ -171,11 +201,16 @@ class MeanTeacher(Method):
 
     @torch.no_grad()
     def pseudo_labels(self, batch: Batch) -> Pseudo:
-        """The teacher's labels of the plain images, and their entropies (Eqs. 5 and 6)."""
+        """The teacher's labels of this process's plain images, and their entropies (Eqs. 5 and 6)."""
         image, truth, valid = batch.unlabeled_image, batch.unlabeled_truth, batch.unlabeled_valid
         assert image is not None and truth is not None and valid is not None
-        logits = upsample(self.teacher(image, represent=False).logits, image.shape[2:])
-        label, entropy = partition.predict(logits)
+        predicted = [
+            partition.predict(upsample(self.teacher(some, represent=False).logits, image.shape[2:]))
+            for some in image.split(2 * self.recipe.micro_batch or len(image))
+        ]
+        label, entropy = (
+            torch.cat(maps) if len(maps) > 1 else maps[0] for maps in zip(*predicted, strict=True)
+        )
         return Pseudo(image, label.where(valid, self.classes.ignore_index), entropy, valid, truth)
 
     def threshold(self, pseudo: Pseudo, share: float) -> Tensor:
@@ -184,23 +219,42 @@ class MeanTeacher(Method):
         entropies = over_groups(
             groups, partial(partition.percentile, share=share), pseudo.entropy, pseudo.valid
         )
-        return entropies.repeat_interleave(len(pseudo.image) // groups)[:, None, None]
+        return entropies.repeat_interleave(len(pseudo.label) // groups)[:, None, None]
 
     @torch.no_grad()
-    def look(self, image: Tensor, *, represent: bool = True) -> Output:
-        """The teacher's view of the images that the student sees."""
-        self.teacher.train(self.settings.teacher_mode == "train")
-        output: Output = self.teacher(image, represent=represent and self.has_representation)
+    def look(self, *streams: Tensor, step: Step, represent: bool = True) -> Output:
+        """The teacher's view of what the student sees, in the same parts.
+
+        Args:
+            streams: this process's labelled images, or those and the mixed unlabelled ones.
+            step: where training stands.
+            represent: whether representations are wanted.
+
+        Returns:
+            Of the first stream's images, then of the second's.
+        """
+        training, count = self.settings.teacher_mode == "train", len(streams)
+        self.teacher.train(training)
+        images = len(streams[0])
+        kept = (
+            dropout.draw(self.teacher, count * processes.size() * images, step.generator) if training else []
+        )
+        outputs: list[Output] = []
+        for part in self.cut(images, 2 // count * self.recipe.micro_batch):
+            if training:
+                dropout.choose(self.teacher, kept, part.numbers(count))
+            some = torch.cat([stream[part.mine] for stream in streams])
+            outputs.append(self.teacher(some, represent=represent and self.has_representation))
         self.teacher.eval()
-        return output
+        return outputs[0] if len(outputs) == 1 else joined(outputs, count)
 
     def augmented(self, pseudo: Pseudo, step: Step) -> Pseudo:
         """What the student sees: MT has no strong augmentation."""
         return pseudo
 
-    def more(self, scene: Scene, step: Step) -> StepResult:
+    def more(self, scene: Scene, step: Step) -> More:
         """Further losses, for methods built on this one."""
-        return StepResult({})
+        return More()
 
     def after_update(self, step: Step) -> None:
         """The teacher follows: min(1 - 1/(n+1), ema_decay) in step n after the warm start, in which it is a copy."""
@@ -236,6 +290,18 @@ class MeanTeacher(Method):
         super().train(mode)
         self.teacher.eval()
         return self
+
+
+def joined(outputs: list[Output], streams: int) -> Output:
+    """What a network said of the parts of some streams of images, stream by stream."""
+
+    def join(maps: list[Tensor]) -> Tensor:
+        return torch.cat(
+            [torch.cat(stream) for stream in zip(*(m.chunk(streams) for m in maps), strict=True)]
+        )
+
+    representations = [output.representation for output in outputs if output.representation is not None]
+    return Output(join([o.logits for o in outputs]), join(representations) if representations else None)
 
 
 def reliability(target: Tensor, pseudo: Pseudo, ignore_index: int) -> tuple[Tensor, Tensor]:

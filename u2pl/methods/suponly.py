@@ -1,12 +1,11 @@
 """SupOnly: the labelled images alone, the baseline of every table."""
 
-from functools import partial
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from u2pl.data.loader import Batch
-from u2pl.losses.cross_entropy import cross_entropy
-from u2pl.methods.base import Classes, Method, Step, StepResult, method, over_groups
-from u2pl.models.deeplab import DeepLabV3Plus, upsample
+from u2pl.methods.base import Classes, Method, Step, StepResult, method
+from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.settings import Recipe, Settings
 
 
@@ -29,13 +28,9 @@ class SupOnly(Method):
         super().__init__(classes, recipe, settings)
         self.student = DeepLabV3Plus(classes.count, recipe, representation=False)
 
-    def step(self, batch: Batch, step: Step) -> StepResult:
+    def parts(self, batch: Batch, step: Step) -> Iterator[StepResult]:
         """L_s (Eq. 2)."""
-        logits = upsample(self.student(batch.labeled_image).logits, batch.labeled_mask.shape[1:])
-        loss = partial(cross_entropy, ignore_index=self.classes.ignore_index)
-        return StepResult(
-            {"supervised": over_groups(self.recipe.replicas, loss, logits, batch.labeled_mask).mean()}
-        )
+        return self.supervised_parts(self.student, batch, step)
 
     def evaluated(self, epoch: int) -> tuple[str, DeepLabV3Plus]:
         """The student."""

@@ -1,18 +1,23 @@
 """U²PL: CutMix, and a contrastive loss with unreliable pixels as negatives (Sec. 3.3, Algorithm 1)."""
 
 import logging
+from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from u2pl import processes
 from u2pl.errors import UsageError
 from u2pl.losses import contrastive
 from u2pl.losses.memory_bank import MemoryBank
-from u2pl.methods.base import Classes, Step, StepResult, method
+from u2pl.methods.base import Classes, Part, Step, method
 from u2pl.methods.cutmix import CutMix, CutMixSettings
-from u2pl.methods.mt import MeanTeacherSettings, Scene
+from u2pl.methods.mt import MeanTeacherSettings, More, Scene
+from u2pl.methods.pixels import Pixels
+from u2pl.models.deeplab import Output
 from u2pl.settings import Recipe, Settings
 
 _log = logging.getLogger(__name__)
@@ -67,6 +72,34 @@ class U2PLSettings(CutMixSettings):
     """Which pixel's label and entropy a point of the heads takes: the one where it lies, or a neighbour up and left."""
 
 
+@dataclass(frozen=True)
+class Found:
+    """The sets of Eqs. 9 to 16 among the P pixels of this process, and what the teacher says of these."""
+
+    pixels: Pixels
+    teacher_PD: Tensor
+    region_CP: Tensor
+    """Anchors but for the condition on delta_p."""
+    anchor_CP: Tensor
+    negative_CP: Tensor
+    truth_P: Tensor
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What the loss of one group compares: drawn for all processes alike, before the student looks."""
+
+    anchor_CM: Tensor
+    """Pixels of the group."""
+    positive_CD: Tensor
+    table_KD: Tensor
+    index_CMN: Tensor
+    """Rows of the table."""
+    use_C: Tensor
+    """Classes that add to the loss."""
+    divisor: int | Tensor
+
+
 @method("u2pl")
 class U2PL(CutMix):
     """L_s + lambda_u L_u + lambda_c L_c (Eq. 1)."""
@@ -102,103 +135,125 @@ class U2PL(CutMix):
         """The contrastive loss needs the teacher's representations of what the student sees."""
         return super().sees_mixed or self.settings.lambda_c > 0
 
-    def more(self, scene: Scene, step: Step) -> StepResult:
+    @torch.no_grad()
+    def more(self, scene: Scene, step: Step) -> More:
         """lambda_c L_c: Algorithm 1 over the whole batch at once.
 
         Anchors are the student's representations and carry the gradient; centres and negatives are the teacher's.
         """
-        s, groups, ignore = self.settings, self.recipe.replicas, self.classes.ignore_index
+        s = self.settings
         if s.lambda_c == 0:
-            return StepResult({})
-        student, teacher = scene.student.representation, scene.teacher
-        assert student is not None and teacher is not None and teacher.representation is not None
-        generator = device_generator(step.generator, student.device)
-        size = student.shape[2:]
-        pick = aligned if s.label_points == "aligned" else floored
-
-        def pixels(on_labeled: Tensor, on_unlabeled: Tensor) -> Tensor:
-            maps = torch.cat([pick(on_labeled, size), pick(on_unlabeled, size)])
-            return by_group(maps, groups).flatten()
-
-        with torch.no_grad():
-            mask, pseudo = scene.batch.labeled_mask, scene.pseudo
-            nowhere = torch.zeros_like(mask, dtype=torch.bool)
-            labeled_P = pixels(~nowhere, nowhere)
-            region_CP = contrastive.label_mask(pixels(mask, self.anchor_labels(scene)), self.classes.count)
-            prob_CP = by_group(teacher.logits, groups).softmax(dim=1).transpose(0, 1).flatten(1)
-            anchor_CP = region_CP & (prob_CP > s.delta_p)
-
-            rank_CP = contrastive.ranks(prob_CP)
-            r_l, r_h = (s.r_l, s.r_h) if s.prt else (1, self.classes.count)
-            on_labeled_CP = contrastive.labeled_negative_mask(pixels(mask, mask), rank_CP, r_l)
-            chosen_P = pixels(nowhere, self.chosen(scene))
-            on_unlabeled_CP = contrastive.unlabeled_negative_mask(chosen_P, rank_CP, r_l, r_h)
-            if s.negative_label == "same":
-                on_unlabeled_CP &= contrastive.label_mask(pixels(mask, pseudo.label), self.classes.count)
-            if not s.labeled_negatives:
-                on_labeled_CP = torch.zeros_like(on_labeled_CP)
-            negative_CP = torch.where(labeled_P, on_labeled_CP, on_unlabeled_CP)  # Eq. 13
-
-            teacher_PD = rows(by_group(teacher.representation, groups))
+            return More()
+        found = self.find(scene)
+        pixels, teacher_PD = found.pixels, found.teacher_PD
+        generator = device_generator(step.generator, teacher_PD.device)
+        table_KD, negative_CK, place_K = pixels.all_rows(teacher_PD, found.negative_CP)
+        if self.bank is not None:
+            self.bank.push(table_KD, negative_CK)
+        centered_CP = found.anchor_CP if s.center == "anchors" else found.region_CP
+        draws = []
+        for group, anchor_CP in enumerate(pixels.all_masks(found.anchor_CP).chunk(pixels.groups, dim=1)):
+            positive_CD, _ = contrastive.centers(
+                pixels.own(group, teacher_PD, 0), pixels.own(group, centered_CP, 1), processes.total
+            )
+            present_C = processes.total(pixels.own(group, found.region_CP, 1).sum(dim=1)) > 0
             if self.bank is not None:
-                self.bank.push(teacher_PD, negative_CP)
-            truth_P = pixels(torch.full_like(mask, ignore), pseudo.truth)
-
-        student_PD = rows(by_group(student, groups))
-        parts = zip(
-            region_CP.chunk(groups, dim=1),
-            anchor_CP.chunk(groups, dim=1),
-            negative_CP.chunk(groups, dim=1),
-            teacher_PD.chunk(groups),
-            student_PD.chunk(groups),
-            strict=True,
-        )
-        losses, used = zip(*(self.contrast(*part, generator) for part in parts), strict=True)
+                negatives = self.bank.storage, self.bank.sample(s.M, s.N, generator), self.bank.filled_C > 0
+            else:
+                own = slice(None) if pixels.groups == 1 else pixels.of_group(group, place_K)
+                mask_CK = negative_CK[:, own]
+                drawn = contrastive.sample(mask_CK, s.M * s.N, generator).unflatten(1, (s.M, s.N))
+                negatives = table_KD[own], drawn, mask_CK.any(dim=1)
+            draws.append(self.draw(anchor_CP, present_C, positive_CD, negatives, generator))
+        false, known = false_negatives(found.negative_CP, found.truth_P, self.classes.ignore_index)
         health: dict[str, Tensor | float] = {
-            "contrast/classes": torch.stack(used).sum(dim=1).float().mean(),
-            "negatives/false": false_share(negative_CP, truth_P, ignore),
+            "contrast/classes": torch.stack([draw.use_C for draw in draws]).sum(dim=1).float().mean(),
+            "negatives/false": processes.total(false) / processes.total(known),
         }
         if self.bank is not None:
             health["bank/filled"] = self.bank.filled_C.sum() / self.bank.capacity_C.sum()
-        return StepResult({"contrastive": s.lambda_c * torch.stack(losses).mean()}, health)
+        return More(partial(self.contrast, draws, pixels), health)
 
-    def contrast(
+    def find(self, scene: Scene) -> "Found":
+        """The sets of Eqs. 9 to 16 among this process's pixels, at the heads' resolution."""
+        s, teacher, pseudo = self.settings, scene.teacher, scene.pseudo
+        assert teacher is not None and teacher.representation is not None
+        mask, size = scene.batch.labeled_mask, teacher.logits.shape[2:]
+        pick = aligned if s.label_points == "aligned" else floored
+        first = processes.rank() * len(mask)
+
+        def points(on_labeled: Tensor, of_all_unlabeled: Tensor) -> Tensor:
+            own = of_all_unlabeled[first : first + len(mask)]
+            return torch.cat([pick(on_labeled, size), pick(own, size)]).flatten()
+
+        nowhere = torch.zeros_like(pseudo.valid)
+        prob_CP = teacher.logits.softmax(dim=1).transpose(0, 1).flatten(1)
+        region_CP = contrastive.label_mask(points(mask, self.anchor_labels(scene)), self.classes.count)
+
+        rank_CP = contrastive.ranks(prob_CP)
+        r_l, r_h = (s.r_l, s.r_h) if s.prt else (1, self.classes.count)
+        on_labeled_CP = contrastive.labeled_negative_mask(points(mask, pseudo.label), rank_CP, r_l)
+        chosen_P = points(torch.zeros_like(mask, dtype=torch.bool), self.chosen(scene))
+        on_unlabeled_CP = contrastive.unlabeled_negative_mask(chosen_P, rank_CP, r_l, r_h)
+        if s.negative_label == "same":
+            on_unlabeled_CP &= contrastive.label_mask(points(mask, pseudo.label), self.classes.count)
+        if not s.labeled_negatives:
+            on_labeled_CP = torch.zeros_like(on_labeled_CP)
+        labeled_P = points(torch.ones_like(mask, dtype=torch.bool), nowhere)
+        return Found(
+            Pixels(len(mask), self.recipe.replicas, size.numel()),
+            rows(teacher.representation),
+            region_CP,
+            region_CP & (prob_CP > s.delta_p),
+            torch.where(labeled_P, on_labeled_CP, on_unlabeled_CP),  # Eq. 13
+            points(torch.full_like(mask, self.classes.ignore_index), pseudo.truth),
+        )
+
+    def draw(
         self,
-        region_CP: Tensor,
         anchor_CP: Tensor,
-        negative_CP: Tensor,
-        teacher_PD: Tensor,
-        student_PD: Tensor,
+        present_C: Tensor,
+        positive_CD: Tensor,
+        negatives: tuple[Tensor, Tensor, Tensor],
         generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor]:
-        """L_c or L_b of one group's pixels, and which classes took part, (C,) bool."""
+    ) -> "Draw":
+        """What the loss of one group compares.
+
+        Args:
+            anchor_CP: candidate anchors among the group's pixels.
+            present_C: bool; the classes in it.
+            positive_CD: their centres.
+            negatives: table (K, D), rows of it (C, M, N), and which classes have any (C,).
+            generator: of the anchors.
+        """
         s, classes = self.settings, self.classes.count
-        with torch.no_grad():
-            positive_CD, _ = contrastive.centers(
-                teacher_PD, anchor_CP if s.center == "anchors" else region_CP
-            )
-            if self.bank is not None:
-                table_KD, filled_C = self.bank.storage, self.bank.filled_C > 0
-                index_CMN = self.bank.sample(s.M, s.N, generator)
-            else:
-                table_KD, filled_C = teacher_PD, negative_CP.any(dim=1)
-                index_CMN = contrastive.sample(negative_CP, s.M * s.N, generator).unflatten(1, (s.M, s.N))
-            present_C = region_CP.any(dim=1)
-            use_C = anchor_CP.any(dim=1)
-            if s.pairing == "position":
-                met_C = present_C.int().argsort(descending=True, stable=True)
-                index_CMN, filled_C = index_CMN[met_C], filled_C[met_C]
-                use_C &= torch.arange(classes, device=use_C.device) < present_C.sum()
-            use_C &= filled_C
-            divisor: int | Tensor = classes
-            if s.normalizer == "present":
-                divisor = present_C.sum().clamp(min=1)
-                use_C &= divisor > 1
-            anchor_CM = contrastive.sample(anchor_CP, s.M, generator)
-        anchor_CMD = student_PD.index_select(0, anchor_CM.flatten()).unflatten(0, (classes, s.M))
+        table_KD, index_CMN, filled_C = negatives
+        use_C = anchor_CP.any(dim=1)
+        if s.pairing == "position":
+            met_C = present_C.int().argsort(descending=True, stable=True)
+            index_CMN, filled_C = index_CMN[met_C], filled_C[met_C]
+            use_C &= torch.arange(classes, device=use_C.device) < present_C.sum()
+        use_C &= filled_C
+        divisor: int | Tensor = classes
+        if s.normalizer == "present":
+            divisor = present_C.sum().clamp(min=1)
+            use_C &= divisor > 1
+        anchor_CM = contrastive.sample(anchor_CP, s.M, generator)
+        return Draw(anchor_CM, positive_CD, table_KD, index_CMN, use_C, divisor)
+
+    def contrast(self, draws: "list[Draw]", pixels: Pixels, student: Output, part: Part) -> dict[str, Tensor]:
+        """L_c or L_b, as far as its anchors lie in a part."""
+        s = self.settings
+        assert student.representation is not None
+        student_PD = rows(student.representation)
         compare = contrastive.info_nce if s.contrast == "L_c" else contrastive.binary
-        loss_C = compare(anchor_CMD, positive_CD, table_KD, index_CMN, s.tau)
-        return contrastive.mean_over_classes(loss_C, use_C, divisor), use_C
+        losses = []
+        for group, draw in enumerate(draws):
+            row_CM, here_CM = pixels.rows(group, draw.anchor_CM, part)
+            anchor_CMD = student_PD.index_select(0, row_CM.flatten()).unflatten(0, row_CM.shape)
+            loss_C = compare(anchor_CMD, draw.positive_CD, draw.table_KD, draw.index_CMN, s.tau, here_CM)
+            losses.append(contrastive.mean_over_classes(loss_C, draw.use_C, draw.divisor))
+        return {"contrastive": s.lambda_c * torch.stack(losses).mean()}
 
     def anchor_labels(self, scene: Scene) -> Tensor:
         """Pseudo-labels of the unlabelled pixels that may be anchors, (B, H, W) (Eq. 10)."""
@@ -239,13 +294,6 @@ def rows(map_BDHW: Tensor) -> Tensor:
     return map_BDHW.permute(0, 2, 3, 1).flatten(0, 2)
 
 
-def by_group(images: Tensor, groups: int) -> Tensor:
-    """Labelled images and after them as many unlabelled ones, put in order group by group."""
-    if groups == 1:
-        return images
-    return images.unflatten(0, (2, groups, -1)).transpose(0, 1).flatten(0, 2)
-
-
 def aligned(map_BHW: Tensor, size: torch.Size) -> Tensor:
     """A pixel map at the heads' resolution: the values at the points that features lie on when corners are aligned."""
     y, x = (
@@ -264,10 +312,10 @@ def floored(map_BHW: Tensor, size: torch.Size) -> Tensor:
     return map_BHW[:, y[:, None], x]
 
 
-def false_share(negative_CP: Tensor, truth_P: Tensor, ignore_index: int) -> Tensor:
-    """Share of the negatives with a known truth that are of the very class (NaN where there is none)."""
+def false_negatives(negative_CP: Tensor, truth_P: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """How many negatives are of the very class whose negatives they are, and of how many the class is known."""
     known = negative_CP & (truth_P != ignore_index)
-    return (known & contrastive.label_mask(truth_P, len(negative_CP))).sum() / known.sum()
+    return (known & contrastive.label_mask(truth_P, len(negative_CP))).sum(), known.sum()
 
 
 def device_generator(generator: torch.Generator, device: torch.device) -> torch.Generator:

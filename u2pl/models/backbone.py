@@ -1,10 +1,14 @@
 """torchvision's residual networks with the stride of the last stages turned into dilation."""
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from u2pl.errors import UserError
 
@@ -112,13 +116,46 @@ class Backbone(nn.Module):
             _dilate(net.layer4, 1, 2, grid)
         self.stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+        self.recompute = False
+        """Whether training computes the activations of residual blocks again in the backward pass, instead of keeping
+        them."""
         self.low_channels = _channels(net.layer1)
         self.channels = _channels(net.layer4)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Features of the first stage (stride 4) and of the last one (output stride)."""
-        low = self.layer1(self.stem(image))
-        return low, self.layer4(self.layer3(self.layer2(low)))
+        low = self._through(self.layer1, self.stem(image))
+        high = low
+        for stage in (self.layer2, self.layer3, self.layer4):
+            high = self._through(stage, high)
+        return low, high
+
+    def _through(self, stage: nn.Module, x: Tensor) -> Tensor:
+        if not (self.recompute and self.training and torch.is_grad_enabled()):
+            return stage(x)
+        for block in stage.children():
+            contexts = partial(_forward_and_again, block)
+            # Nothing is drawn at random in a block.
+            x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+        return x
+
+
+def _forward_and_again(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """What holds while a block is computed for the first time, and for the second."""
+    return nullcontext(), _statistics_untouched(block)
+
+
+@contextmanager
+def _statistics_untouched(block: nn.Module) -> Iterator[None]:
+    """Batch norm sees the batch a second time, and must not count it twice."""
+    norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def _channels(stage: nn.Sequential) -> int:

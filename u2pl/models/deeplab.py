@@ -1,15 +1,17 @@
 """DeepLabv3+ with the paper's segmentation and representation heads (Sec. 4.1)."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from u2pl.models.backbone import Backbone
+from u2pl.models.dropout import ChannelDropout
 from u2pl.settings import Recipe
 
 _RATES = (12, 24, 36)
+_AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Output(NamedTuple):
@@ -40,7 +42,7 @@ class ASPP(nn.Module):
         self.branches = nn.ModuleList(
             [_conv_bn_relu(inputs, width), *(_conv_bn_relu(inputs, width, 3, rate) for rate in _RATES)]
         )
-        self.project = nn.Sequential(_conv_bn_relu(5 * width, width, 3), nn.Dropout2d(dropout))
+        self.project = nn.Sequential(_conv_bn_relu(5 * width, width, 3), ChannelDropout(width, dropout))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, h, w) -> (B, width, h, w)."""
@@ -52,9 +54,9 @@ def _head(inputs: int, width: int, outputs: int, dropout: float) -> nn.Sequentia
     """Two Conv-BN-ReLU blocks, the first of which halves the channels, and a 1x1 classifier (Sec. 4.1)."""
     return nn.Sequential(
         _conv_bn_relu(inputs, width, 3),
-        nn.Dropout2d(dropout),
+        ChannelDropout(width, dropout),
         _conv_bn_relu(width, width, 3),
-        nn.Dropout2d(dropout),
+        ChannelDropout(width, dropout),
         nn.Conv2d(width, outputs, 1),
     )
 
@@ -70,7 +72,8 @@ class DeepLabV3Plus(nn.Module):
 
     def __init__(self, classes: int, recipe: Recipe, *, representation: bool):
         super().__init__()
-        self.autocast = recipe.precision == "bfloat16"
+        self.autocast = _AUTOCAST.get(recipe.precision)
+        self.fixed_statistics = recipe.batch_norm == "fixed"
         self.backbone = Backbone(
             recipe.backbone,
             weights=recipe.weights,
@@ -93,7 +96,8 @@ class DeepLabV3Plus(nn.Module):
         Args:
             image: (B, 3, H, W), normalised.
         """
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.autocast):
+        kind = self.autocast
+        with torch.autocast(image.device.type, kind or torch.bfloat16, enabled=kind is not None):
             low, high = self.backbone(image.contiguous(memory_format=torch.channels_last))
             low = self.low(low)
             high = interpolate(self.aspp(high), size=low.shape[2:], mode="bilinear", align_corners=True)
@@ -101,8 +105,17 @@ class DeepLabV3Plus(nn.Module):
             logits = self.classifier(features)
             head = self.representer if represent else None
             representation = None if head is None else head(features)
-        # Softmax, entropy and losses need float32 behind a network in bfloat16.
+        # Softmax, entropy and losses need float32 behind a network in half precision.
         return Output(logits.float(), None if representation is None else representation.float())
+
+    def train(self, mode: bool = True) -> Self:
+        """As usual, but that batch norm's statistics can be fixed."""
+        super().train(mode)
+        if self.fixed_statistics:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
 
     def parameter_groups(self, lr: float, head_lr_multiplier: float) -> list[dict[str, object]]:
         """The encoder's parameters at `lr`, all others at `lr` x `head_lr_multiplier` (Sec. 4.1)."""

@@ -1,0 +1,81 @@
+"""Steps of training by one process or by several, in one part or in many, to compare."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from methods.training import EPOCH_STEPS, EPOCHS, at, build, make_batch
+from torch import Tensor
+
+from u2pl import processes
+from u2pl.data.loader import Batch
+from u2pl.engine.learner import Learner
+
+IMAGES = 4
+"""Labelled ones of a batch, and unlabelled ones."""
+
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "suponly": ("suponly", {}),
+    "mt": ("mt", {"dropout": 0.3}),
+    "cutmix": ("cutmix", {"cutmix_probability": 1}),
+    "u2pl": ("u2pl", {"cutmix_probability": 1, "dropout": 0.3}),
+    "groups": ("u2pl", {"replicas": 2, "cutmix_probability": 1}),
+    "no bank": ("u2pl", {"memory_bank": False, "contrast": "L_b"}),
+    "no bank, groups": ("u2pl", {"memory_bank": False, "replicas": 2}),
+    "released": (
+        "u2pl",
+        {
+            "flavor": "released",
+            "replicas": 2,
+            "teacher_statistics": "average",
+            "M": 8,
+            "N": 9,
+            "dropout": 0.3,
+        },
+    ),
+}
+"""Method and settings; with fixed statistics of batch norm, which alone depend on how a batch is cut."""
+
+
+def labels_that_differ(batch: Batch) -> Batch:
+    """In every image another number of pixels has a label, and some of each unlabelled one are padding."""
+    mask, valid = batch.labeled_mask.clone(), batch.unlabeled_valid.clone()
+    for k in range(len(mask)):
+        mask[k, : 3 * k] = 255
+        valid[k, :, : 2 * k] = False
+    return batch._replace(labeled_mask=mask, unlabeled_valid=valid)
+
+
+def share(batch: Batch) -> Batch:
+    """This process's images."""
+    return Batch(*(part.chunk(processes.size())[processes.rank()] for part in batch))
+
+
+def train(kind: str, micro_batch: int = 0, steps: int = 3, **options: bool) -> dict[str, Tensor]:
+    """Everything that some steps say and leave behind, from the end of the warm start on."""
+    name, overrides = KINDS[kind]
+    method = build(name, batch=IMAGES, batch_norm="fixed", micro_batch=micro_batch, **overrides)
+    learner = Learner(method, method.recipe, EPOCHS * EPOCH_STEPS, torch.device("cpu"), **options)
+    method.train()
+    found: dict[str, Tensor] = {}
+    start = 2 * EPOCH_STEPS if name == "suponly" else method.settings.warm_start_epochs * EPOCH_STEPS - 1
+    for index in range(start, start + steps):
+        result = learner.step(share(labels_that_differ(make_batch(index, images=IMAGES))), at(index))
+        for key, value in (result.losses | result.health).items():
+            found[f"step {index} {key}"] = torch.as_tensor(value, dtype=torch.float64)
+    for group in learner.optimizer.param_groups:
+        group["lr"] = 0.0
+    return found | {f"state {key}": value.clone() for key, value in method.state_dict().items()}
+
+
+def work(rank: int, size: int, kinds: Sequence[tuple[str, int]], folder: Path) -> None:
+    """One of several processes."""
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet{size}", rank=rank, world_size=size)
+    torch.save({kind: train(*kind) for kind in kinds}, folder / f"{size}-{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()

@@ -1,0 +1,80 @@
+"""Starts the processes of one run with torchrun's agent, and tells how they ended."""
+
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from u2pl.errors import EndedElsewhere, Interrupted, UserError
+
+_SHOWN = 20
+"""Lines of a dead process's last words that are shown."""
+
+
+def launch(arguments: Sequence[str], processes: int) -> int:
+    """Run `u2pl` with these arguments in several processes of this machine; what they print is the first one's.
+
+    Returns:
+        0, or 130 where they were told to stop and have saved their state.
+
+    Raises:
+        UserError: one died; the message has its own last words.
+    """
+    # The agent's own notes would stand before the error that a user needs.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (psutil.cpu_count() or 1) // processes)))
+    # Of parameters that find_unused_parameters looks for in vain after the warm start.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    logs = Path(tempfile.mkdtemp(prefix="u2pl-"))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",  # any free port
+        max_restarts=0,
+        monitor_interval=0.2,
+        logs_specs=DefaultLogsSpecs(
+            log_dir=str(logs), redirects={rank: Std.ALL for rank in range(1, processes)}, tee=Std.NONE
+        ),
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "u2pl_cli", *arguments)
+    except SignalException as signalled:
+        return 130 if signalled.sigval in (signal.SIGTERM, signal.SIGINT) else 1
+    except ChildFailedError as failed:
+        dead = {rank: f for rank, f in failed.failures.items() if f.exitcode != EndedElsewhere.exit_code}
+        if not dead:
+            return 1
+        rank = min(dead, key=lambda rank: dead[rank].timestamp)
+        code = dead[rank].exitcode
+        said = "".join(path.read_text(errors="replace") for path in logs.glob(f"**/{rank}/stderr.log"))
+        if code == Interrupted.exit_code or (rank == 0 and code > 0):
+            return code  # it has said why itself
+        raise UserError(_obituary(rank, processes, code, said)) from None
+    finally:
+        shutil.rmtree(logs, ignore_errors=True)
+    return 0
+
+
+def _obituary(rank: int, processes: int, code: int, said: str) -> str:
+    who = f"Process {rank + 1} of {processes}"
+    if code < 0:
+        name = signal.Signals(-code).name
+        return (
+            f"{who} was ended by {name}, and the others with it. If it was for memory, use a smaller --micro-batch. "
+            "Start the same command again to go on from the last checkpoint."
+        )
+    last = "\n".join(said.strip().splitlines()[-_SHOWN:]).removeprefix("Error: ")
+    return f"{who} failed, and the others ended with it. It said:\n{last or '(nothing)'}"

@@ -1,0 +1,24 @@
+"""What a user may choose about the machine: it changes speed and memory, and decides no number."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How the work is done."""
+
+    recompute: bool = False
+    """Compute activations again in the backward pass instead of keeping them."""
+    compiled: bool = False
+    """Let torch.compile fuse operations; numbers change by rounding."""
+    workers: int | None = None
+    """Processes that read images; None: 4 beside a GPU, none on a CPU, which has its hands full."""
+
+    save_every: float | None = None
+    """Seconds between two checkpoints; None: a minute, or more where a checkpoint takes long."""
+
+    def loaders(self, device: str) -> int:
+        """How many processes read images."""
+        if self.workers is not None:
+            return self.workers
+        return 0 if device == "cpu" else 4
