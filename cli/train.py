@@ -18,6 +18,10 @@ def train(
     set_: Annotated[
         list[str], typer.Option("--set", help="Override a setting: alpha0=0.3, lr=0.01, flavor=released.")
     ] = [],  # noqa: B006
+    weights: Annotated[
+        str | None,
+        typer.Option(help="What to start from: none, imagenet, or a file; short for --set weights=."),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Move a run of other settings aside.")] = False,
     model: Annotated[Path | None, typer.Option(help="Copy the weights the run is reported by here.")] = None,
 ) -> None:
@@ -28,11 +32,15 @@ def train(
     import shutil
 
     from u2pl.project import Project
-    from u2pl.settings import Params, parse_overrides
+    from u2pl.settings import WORDS_FOR_WEIGHTS, Params, parse_overrides
 
     project = Project.find()
     params = Params.read(project)
-    spec = params.spec(dataset, split, method, seed, parse_overrides(set_))
+    overrides = parse_overrides(set_)
+    if weights is not None:
+        # On the command line a file lies below the current folder, in the settings below the project's.
+        overrides["weights"] = weights if weights in WORDS_FOR_WEIGHTS else project.relative(Path(weights))
+    spec = params.spec(dataset, split, method, seed, overrides)
     name = params.resolve(spec).name
 
     from u2pl.engine import trainer

@@ -24,6 +24,7 @@ from u2pl.engine.run_folder import RunFolder
 from u2pl.errors import Interrupted, UserError
 from u2pl.files import sha256_json, write_json, write_text
 from u2pl.methods import Classes, Method, Step
+from u2pl.models import weights
 from u2pl.project import Project
 from u2pl.settings import RECIPE_VERSION, Params, ResolvedRun, RunSpec, fingerprint
 from u2pl.tracking import Sidecar
@@ -76,7 +77,7 @@ def describe(project: Project, spec: RunSpec) -> tuple[ResolvedRun, Split, dict[
         "data": sha256_json(split.manifest),
         "method": spec.method,
         "seed": spec.seed,
-        "recipe": resolved.recipe.model_dump(mode="json"),
+        "recipe": weights.recorded(resolved.recipe),
         "hyper": checked.model_dump(mode="json"),
     }
     description = {
