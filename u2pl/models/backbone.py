@@ -1,4 +1,4 @@
-"""torchvision's residual networks with the stride of the last stages turned into dilation, and a deep stem on demand."""
+"""torchvision's residual networks with the stride of the last stages turned into dilation; on demand a deep stem."""
 
 import importlib.util
 from pathlib import Path

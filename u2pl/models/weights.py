@@ -48,8 +48,8 @@ def read(path: Path) -> dict[str, Any]:
     except Exception as error:  # whatever half a file does to the unpickler
         raise UserError(
             f"{path} cannot be read ({type(error).__name__}): it is damaged, or holds objects besides tensors and "
-            "plain values, which could run code. Copy or download it again; if it comes from somebody you trust, load it "
-            "yourself and save what is needed of it, a dictionary of tensors."
+            "plain values, which could run code. Copy or download it again; if it comes from somebody you trust, load "
+            "it yourself and save what is needed of it, a dictionary of tensors."
         ) from None
     if not isinstance(content, dict):
         raise UserError(
@@ -124,7 +124,7 @@ def listed(names: list[str]) -> str:
 
 
 def fit(state: Mapping[str, Any], network: nn.Module) -> Fit:
-    """Compare by name and shape; batch norm's count of batches may be missing: old files lack it and nothing reads it."""
+    """Compare by name and shape; batch norm's count of batches may be missing: old files lack it, nothing reads it."""
     own = network.state_dict()
     matched, misshaped = [], {}
     for name in filter(own.__contains__, state):
