@@ -103,6 +103,16 @@ def test_weights_that_cannot_be_downloaded_are_an_error_that_says_what_to_put_wh
     assert "--set weights=none" in str(caught.value)
 
 
+@pytest.mark.parametrize("content", [b"", b"half a file"])
+def test_a_damaged_copy_of_the_weights_is_the_same_error(tmp_path, monkeypatch, content: bytes):
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    copy = tmp_path / "checkpoints" / "resnet18-f37072fd.pth"
+    copy.parent.mkdir()
+    copy.write_bytes(content)
+    with pytest.raises(UserError, match=f"put it here as {copy}"):
+        Backbone("resnet18", weights="imagenet")
+
+
 def test_there_are_no_imagenet_weights_for_the_deep_stem_and_it_says_what_there_is():
     with pytest.raises(UserError, match=r"--set weights=FILE.*--set stem=plain"):
         Backbone("resnet101", weights="imagenet", stem="deep")

@@ -1,6 +1,7 @@
 """torchvision's residual networks with the stride of the last stages turned into dilation; on demand a deep stem."""
 
 import importlib.util
+import pickle
 from pathlib import Path
 
 import torch
@@ -70,12 +71,14 @@ def _resnet(name: str, weights: str, zero_init_residual: bool) -> ResNet:
         return _CONSTRUCTORS[name](
             weights="DEFAULT" if weights == "imagenet" else None, zero_init_residual=zero_init_residual
         )
-    except OSError as error:  # urllib's errors are OSErrors
+    # urllib's errors are OSErrors; the others are what a damaged file ends in.
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         url = zoo.get_model_weights(name).DEFAULT.url
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"The ImageNet weights of {name} could not be downloaded ({error}). Where there is network, download {url} "
-            f"and put it here as {Path(torch.hub.get_dir(), 'checkpoints', url.rpartition('/')[2])}, or train from "
-            "scratch with --set weights=none."
+            f"The ImageNet weights of {name} could not be downloaded or read ({reason}). Where there is network, "
+            f"download {url} and put it here as {Path(torch.hub.get_dir(), 'checkpoints', url.rpartition('/')[2])}, or "
+            "train from scratch with --set weights=none."
         ) from None
 
 
@@ -123,7 +126,7 @@ class Backbone(nn.Module):
             as the released code does; ImageNet weights replace it.
 
     Raises:
-        UserError: ImageNet weights are asked for and do not exist, or can neither be found nor downloaded.
+        UserError: ImageNet weights are asked for and do not exist, or can neither be read nor downloaded.
     """
 
     def __init__(
