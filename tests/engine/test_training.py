@@ -590,6 +590,8 @@ def other(value: object, field: FieldInfo) -> object:
         return value + 1
     if isinstance(value, float):
         return value / 2
+    if isinstance(value, str):
+        return "imagenet"  # of `weights`, the only free text
     return [0.5, 1.25]
 
 
