@@ -9,7 +9,7 @@ import typer
 from u2pl import __version__
 from u2pl.errors import EndedElsewhere, Interrupted, UserError
 
-from . import ablate, evaluate, plan, predict, prepare, report, splits, table, track, train
+from . import ablate, evaluate, import_, plan, predict, prepare, report, splits, table, track, train
 
 app = typer.Typer(
     name="u2pl",
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.command("prepare")(prepare.prepare)
 app.command("prepare-splits", hidden=True)(prepare.prepare)
 app.command("train")(train.train)
+app.command("import")(import_.import_)
 app.command("evaluate")(evaluate.evaluate)
 app.command("ablate")(ablate.ablate)
 app.command("plan")(plan.plan)

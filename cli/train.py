@@ -49,6 +49,10 @@ def train(
         float | None,
         typer.Option(min=0, help="Seconds between checkpoints; default: 60, more where they take long."),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="What to start from: none, imagenet, or a file; short for --set weights=."),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Move a run of other settings aside.")] = False,
     model: Annotated[Path | None, typer.Option(help="Copy the weights the run is reported by here.")] = None,
 ) -> None:
@@ -60,13 +64,16 @@ def train(
     from contextlib import nullcontext
 
     from u2pl.project import Project
-    from u2pl.settings import Params, parse_overrides
+    from u2pl.settings import WORDS_FOR_WEIGHTS, Params, parse_overrides
 
     project = Project.find()
     params = Params.read(project)
     given = {"batch": batch, "micro_batch": micro_batch}
-    overrides = {key: value for key, value in given.items() if value is not None}
-    spec = params.spec(dataset, split, method, seed, parse_overrides(set_) | overrides)
+    overrides = parse_overrides(set_) | {key: value for key, value in given.items() if value is not None}
+    if weights is not None:
+        # On the command line a file lies below the current folder, in the settings below the project's.
+        overrides["weights"] = weights if weights in WORDS_FOR_WEIGHTS else project.relative(Path(weights))
+    spec = params.spec(dataset, split, method, seed, overrides)
     resolved = params.resolve(spec)
     name = resolved.name
 

@@ -35,6 +35,11 @@ class Project:
             "Run the command inside a clone of the repository, or set U2PL_ROOT to it."
         )
 
+    def relative(self, path: Path) -> str:
+        """A path as settings write it: below the project from its root, elsewhere absolute."""
+        path = path.resolve()
+        return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
+
     @property
     def params(self) -> Path:
         """Every hyper-parameter."""

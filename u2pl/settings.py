@@ -58,12 +58,20 @@ def load(cls: type[S], values: Mapping[str, Any], where: str) -> S:
         raise UsageError(f"Bad setting: {problems}. Mend it in params.yaml or with --set.") from None
 
 
+WORDS_FOR_WEIGHTS = ("none", "imagenet")
+"""What the setting `weights` may say; anything else is a file."""
+
+
 class Recipe(Settings):
     """How a network is built and trained on one data set (Sec. 4.1), whatever the method."""
 
     backbone: Literal["resnet10", "resnet18", "resnet34", "resnet50", "resnet101"]
     """torchvision's residual networks; resnet10 has one basic block a stage, for demonstrations on a CPU."""
-    weights: Literal["none", "imagenet"]
+    stem: Literal["plain", "deep"]
+    """The backbone's first layers: torchvision's 7x7 convolution, or three of 3x3 as in the released code."""
+    weights: str = Field(min_length=1)
+    """What the network starts from: `none` (random weights), `imagenet` (torchvision's newest), or a file with the
+    weights of a ResNet or of a run."""
     output_stride: Literal[8, 16]
     multi_grid: bool
     zero_init_residual: bool
@@ -179,8 +187,10 @@ class ResolvedRun:
 class Params:
     """The contents of params.yaml, and how sections of it combine into the settings of a run."""
 
-    def __init__(self, values: Mapping[str, Any]):
+    def __init__(self, values: Mapping[str, Any], root: Path = Path()):
         self.values = values
+        self.root = root
+        """Folder that a relative file among the settings counts from."""
 
     @classmethod
     def read(cls, project: Project) -> "Params":
@@ -191,7 +201,7 @@ class Params:
             raise UserError(f"{project.params} is not valid YAML: {error}") from None
         if not isinstance(values, dict):
             raise UserError(f"{project.params} must hold sections such as `recipe:` and `u2pl:`.")
-        return cls(values)
+        return cls(values, project.root)
 
     @property
     def methods(self) -> list[str]:
@@ -284,6 +294,8 @@ class Params:
         if recipe.precision == "auto":
             chosen = "bfloat16" if has_native_bfloat16() else "float32"
             recipe = recipe.model_copy(update={"precision": chosen})
+        if recipe.weights not in WORDS_FOR_WEIGHTS:
+            recipe = recipe.model_copy(update={"weights": str(self.root / recipe.weights)})
         return ResolvedRun(spec, run_name(spec, changed), flavor, recipe, parts[spec.method])
 
     def _presets(self, flavor: str, base: Mapping[str, Any]) -> dict[str, Any]:

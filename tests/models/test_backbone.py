@@ -1,3 +1,6 @@
+import re
+import urllib.error
+
 import pytest
 import torch
 from torch import nn
@@ -81,15 +84,65 @@ def test_resnet10_has_no_imagenet_weights_and_says_what_to_do():
         Backbone("resnet10", weights="imagenet")
 
 
-def test_weights_that_cannot_be_downloaded_are_an_error_that_says_where_to_put_them(
-    tmp_path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "file"), [("resnet18", "resnet18-f37072fd.pth"), ("resnet101", "resnet101-cd907fc2.pth")]
+)
+def test_weights_that_cannot_be_downloaded_are_an_error_that_says_what_to_put_where(
+    tmp_path, monkeypatch: pytest.MonkeyPatch, name: str, file: str
 ):
     def offline(*_, **__):
-        raise OSError("no network")
+        raise urllib.error.URLError("no network")
 
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    with pytest.raises(UserError, match="no network") as caught:
-        Backbone("resnet18", weights="imagenet")
-    assert f"{tmp_path}/checkpoints" in str(caught.value)
+    monkeypatch.setattr(torch.hub, "urlopen", offline)
+    with pytest.raises(UserError, match="no network") as caught, torch.device("meta"):
+        Backbone(name, weights="imagenet")
+    assert re.search(
+        rf"download https://\S+/{file} and put it here as {tmp_path}/checkpoints/{file},", str(caught.value)
+    )
     assert "--set weights=none" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"half a file"])
+def test_a_damaged_copy_of_the_weights_is_the_same_error(tmp_path, monkeypatch, content: bytes):
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    copy = tmp_path / "checkpoints" / "resnet18-f37072fd.pth"
+    copy.parent.mkdir()
+    copy.write_bytes(content)
+    with pytest.raises(UserError, match=f"put it here as {copy}"):
+        Backbone("resnet18", weights="imagenet")
+
+
+def test_there_are_no_imagenet_weights_for_the_deep_stem_and_it_says_what_there_is():
+    with pytest.raises(UserError, match=r"--set weights=FILE.*--set stem=plain"):
+        Backbone("resnet101", weights="imagenet", stem="deep")
+
+
+@pytest.mark.parametrize("name", ["resnet10", "resnet50"])
+def test_the_deep_stem_has_three_small_convolutions_and_hands_128_channels_on(name: str):
+    with torch.device("meta"):
+        deep, plain = Backbone(name, stem="deep"), Backbone(name)
+    three, one = ((3, 3), (1, 1), (1, 1), (1, 1)), ((7, 7), (2, 2), (1, 1), (3, 3))
+    assert convolutions(deep.stem) == [((3, 3), (2, 2), (1, 1), (1, 1)), three, three]
+    assert convolutions(plain.stem) == [one]
+    assert deep.layer1[0].conv1.in_channels == deep.layer1[0].downsample[0].in_channels == 128
+    assert (deep.low_channels, deep.channels) == (plain.low_channels, plain.channels)
+    assert convolutions(deep.layer2, deep.layer3, deep.layer4) == convolutions(
+        plain.layer2, plain.layer3, plain.layer4
+    )
+
+
+def test_only_the_deep_stem_pools_a_last_window_over_the_edge():
+    image = torch.zeros(1, 3, 64, 96)
+    assert Backbone("resnet10", stem="plain").stem(image).shape == (1, 64, 16, 24)
+    assert Backbone("resnet10", stem="deep").stem(image).shape == (1, 128, 17, 25)
+
+
+@pytest.mark.parametrize("zero", [True, False])
+def test_the_layers_behind_a_deep_stem_start_like_torchvisions(zero: bool):
+    torch.manual_seed(0)
+    backbone = Backbone("resnet50", stem="deep", zero_init_residual=zero)
+    assert all(bool(block.bn3.weight.eq(0).all()) == zero for block in backbone.layer1)
+    for conv in (backbone.stem[0][3], backbone.layer1[0].conv2, backbone.layer1[0].downsample[0]):
+        fan_out = conv.out_channels * conv.kernel_size[0] ** 2
+        assert conv.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.05)

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from u2pl.data import splits
+from u2pl.data.catalog import built_in
 from u2pl.data.check import JOURNAL, is_half_done
-from u2pl.data.description import Color, describe
+from u2pl.data.description import Color, Description, describe
 from u2pl.data.pictures import read_image, read_indices
 from u2pl.errors import UserError
 from u2pl.files import read_json, sha256
@@ -55,6 +56,23 @@ class Split:
             UserError: the file is missing or damaged.
         """
         return read_indices(self.masks[name])
+
+
+def description_of(project: Project, dataset: str) -> Description:
+    """The classes and colours of a data set that was prepared, or comes with u2pl.
+
+    Raises:
+        UserError: it is neither.
+    """
+    path, known = project.data(dataset) / "dataset.json", built_in()
+    if path.is_file():
+        return describe(read_json(path), str(path))
+    if dataset in known:
+        return known[dataset].description
+    raise UserError(
+        f"The classes and colours of {dataset!r} are not known here: {path} is missing. Prepare the data set with "
+        "u2pl prepare, or copy that file from where the run was trained."
+    )
 
 
 def open_split(project: Project, dataset: str, split: str) -> Split:

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from u2pl.data.description import Description, describe
+from u2pl.data.description import Description
 from u2pl.data.pictures import SUFFIXES, BadFile, plain, read_image, write_png
+from u2pl.data.prepared import description_of
 from u2pl.data.transforms import normalise, resize_image
 from u2pl.engine.inference import sliding_logits
 from u2pl.engine.results import load_network, run_path
@@ -207,13 +208,7 @@ def _make_folders(out: Path) -> None:
 def _description(project: Project, run: Path) -> Description:
     """The classes and colours of the data set that a run was trained on."""
     dataset = read_json(run / "run.json")["dataset"]
-    path = project.data(dataset) / "dataset.json"
-    if not path.is_file():
-        raise UserError(
-            f"The classes and colours of {dataset!r} are not known here: {path} is missing. Prepare the data set with "
-            "u2pl prepare, or copy that file from where the run was trained."
-        )
-    description = describe(read_json(path), str(path))
+    description = description_of(project, dataset)
     # An unfinished run has no metrics; it is refused where its network is loaded.
     metrics = run / "metrics.json"
     if metrics.is_file() and list(read_json(metrics)["iou"]) != description.classes:

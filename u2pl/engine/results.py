@@ -43,21 +43,24 @@ def load_network(path: Path, classes: int) -> tuple[DeepLabV3Plus, Recipe]:
         UserError: the run is not finished, or its weights are damaged.
     """
     run = read_json(path / "run.json")
+    again = f"Delete {path} and train the run again: {train_command(run)}"
+    if "imported" in run:
+        again = f"Delete {path} and import the checkpoint again: {import_command(run)}"
     if not (path / "weights.pt").is_file():
-        raise UserError(f"{path.name} is not finished. Go on with: {train_command(run)}")
+        raise UserError(
+            f"{path.name} is not finished. "
+            + (again if "imported" in run else f"Go on with: {train_command(run)}")
+        )
     if run["facts"]["recipe_version"] != RECIPE_VERSION:
         raise UserError(
-            f"{path.name} was trained by an earlier version, whose settings are not today's. "
-            f"Train it again: {train_command(run)} --fresh"
+            f"{path.name} was made by an earlier version, whose settings are not today's. "
+            + (again if "imported" in run else f"Train it again: {train_command(run)} --fresh")
         )
     recipe = load(Recipe, run["recipe"], "recipe")
     try:
         state = torch.load(path / "weights.pt", map_location="cpu", weights_only=True)["state"]
     except Exception as error:
-        raise UserError(
-            f"{path / 'weights.pt'} cannot be read ({type(error).__name__}). Delete {path} and train the run again: "
-            f"{train_command(run)}"
-        ) from None
+        raise UserError(f"{path / 'weights.pt'} cannot be read ({type(error).__name__}). {again}") from None
     representation = any(key.startswith("representer.") for key in state)
     network = DeepLabV3Plus(
         classes, recipe.model_copy(update={"weights": "none"}), representation=representation
@@ -73,6 +76,17 @@ def train_command(run: dict[str, Any]) -> str:
     words = ["u2pl", "train"]
     for key in ("dataset", "split", "method", "seed"):
         words += [f"--{key}", str(run[key])]
+    for key, value in run["overrides"].items():
+        words += ["--set", f"{key}={value}"]
+    return shlex.join(words)
+
+
+def import_command(run: dict[str, Any]) -> str:
+    """The command line that imports the run's checkpoint again."""
+    words = ["u2pl", "import", run["imported"]["file"], "--as", run["name"]]
+    for key in ("dataset", "split", "method"):
+        words += [f"--{key}", run[key]]
+    words += ["--network", run["imported"]["network"]]
     for key, value in run["overrides"].items():
         words += ["--set", f"{key}={value}"]
     return shlex.join(words)

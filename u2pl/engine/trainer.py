@@ -26,6 +26,7 @@ from u2pl.engine.stopping import stop_signals
 from u2pl.errors import EndedElsewhere, Interrupted, UsageError, UserError
 from u2pl.files import sha256_json, write_json, write_text
 from u2pl.methods import Classes, Step
+from u2pl.models import weights
 from u2pl.project import Project
 from u2pl.settings import RECIPE_VERSION, Params, Recipe, ResolvedRun, RunSpec, fingerprint
 from u2pl.tracking import Sidecar
@@ -82,7 +83,7 @@ def describe(project: Project, spec: RunSpec) -> tuple[ResolvedRun, Split, dict[
         "data": sha256_json(split.manifest),
         "method": spec.method,
         "seed": spec.seed,
-        "recipe": resolved.recipe.model_dump(mode="json"),
+        "recipe": weights.recorded(resolved.recipe),
         "hyper": checked.model_dump(mode="json"),
     }
     description = {

@@ -1,6 +1,7 @@
-"""torchvision's residual networks with the stride of the last stages turned into dilation."""
+"""torchvision's residual networks with the stride of the last stages turned into dilation; on demand a deep stem."""
 
 import importlib.util
+import pickle
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -74,12 +75,45 @@ def _resnet(name: str, weights: str, zero_init_residual: bool) -> ResNet:
         return _CONSTRUCTORS[name](
             weights="DEFAULT" if weights == "imagenet" else None, zero_init_residual=zero_init_residual
         )
-    except OSError as error:  # urllib's errors are OSErrors
+    # urllib's errors are OSErrors; the others are what a damaged file ends in.
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        url = zoo.get_model_weights(name).DEFAULT.url
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"The ImageNet weights of {name} could not be downloaded ({error}). Copy the file that a machine with "
-            f"network keeps in its torch hub folder to {torch.hub.get_dir()}/checkpoints, or train from scratch "
-            "with --set weights=none."
+            f"The ImageNet weights of {name} could not be downloaded or read ({reason}). Where there is network, "
+            f"download {url} and put it here as {Path(torch.hub.get_dir(), 'checkpoints', url.rpartition('/')[2])}, or "
+            "train from scratch with --set weights=none."
         ) from None
+
+
+def _deepen(net: ResNet, zero_init_residual: bool) -> None:
+    """Give a ResNet three 3x3 convolutions for the one of 7x7, and 128 channels instead of 64 behind them.
+
+    The new layers start as torchvision's own do.
+    """
+
+    def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+        return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+
+    net.conv1 = nn.Sequential(
+        convolution(3, 64, stride=2),
+        nn.BatchNorm2d(64),
+        nn.ReLU(inplace=True),
+        convolution(64, 64),
+        nn.BatchNorm2d(64),
+        nn.ReLU(inplace=True),
+        convolution(64, 128),
+    )
+    net.bn1 = nn.BatchNorm2d(128)
+    net.maxpool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True)
+    net.inplanes = 128
+    net.layer1 = net._make_layer(type(net.layer1[0]), 64, len(net.layer1))
+    for module in (*net.conv1.modules(), *net.layer1.modules()):
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    if zero_init_residual:
+        for block in net.layer1:
+            nn.init.zeros_((block.bn2 if isinstance(block, BasicBlock) else block.bn3).weight)
 
 
 class Backbone(nn.Module):
@@ -87,14 +121,16 @@ class Backbone(nn.Module):
 
     Args:
         name: resnet10, 18, 34, 50 or 101.
-        weights: "none" (He initialisation) or "imagenet" (torchvision's newest weights).
+        weights: "none" (He initialisation) or "imagenet" (torchvision's newest weights, for the plain stem).
+        stem: "plain" (a 7x7 convolution and 64 channels) or "deep" (three of 3x3, 128 channels, and a max-pool that
+            keeps a last window over the edge, as in the released code).
         output_stride: input pixels per feature of the last stage, 8 or 16.
         multi_grid: multiply the last stage's dilations by (2, 2, 4), as the released code does.
         zero_init_residual: start the last norm of every residual block at zero, so that the block is the identity,
             as the released code does; ImageNet weights replace it.
 
     Raises:
-        UserError: ImageNet weights are asked for and can neither be found nor downloaded.
+        UserError: ImageNet weights are asked for and do not exist, or can neither be read nor downloaded.
     """
 
     def __init__(
@@ -102,13 +138,21 @@ class Backbone(nn.Module):
         name: str,
         *,
         weights: str = "none",
+        stem: str = "plain",
         output_stride: int = 8,
         multi_grid: bool = True,
         zero_init_residual: bool = True,
     ):
         super().__init__()
         grid = _MULTI_GRID if multi_grid else (1,)
+        if stem == "deep" and weights == "imagenet":
+            raise UserError(
+                "torchvision has no ImageNet weights for the deep stem. Name a file with the authors' "
+                "(--set weights=FILE), or take torchvision's stem (--set stem=plain)."
+            )
         net = _resnet(name, weights, zero_init_residual)
+        if stem == "deep":
+            _deepen(net, zero_init_residual)
         if output_stride == 8:
             _dilate(net.layer3, 1, 2, (1,))
             _dilate(net.layer4, 2, 4, grid)

@@ -1,14 +1,16 @@
 """DeepLabv3+ with the paper's segmentation and representation heads (Sec. 4.1)."""
 
+from pathlib import Path
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from u2pl.models import weights
 from u2pl.models.backbone import Backbone
 from u2pl.models.dropout import ChannelDropout
-from u2pl.settings import Recipe
+from u2pl.settings import WORDS_FOR_WEIGHTS, Recipe
 
 _RATES = (12, 24, 36)
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -68,6 +70,9 @@ class DeepLabV3Plus(nn.Module):
         classes: number of classes C.
         recipe: backbone, width (256 in the paper: heads see 512 channels), representation size D and dropout.
         representation: False leaves head g out, for methods that have no use for it.
+
+    Raises:
+        UserError: the weights that the recipe names cannot be had, or do not fit.
     """
 
     def __init__(self, classes: int, recipe: Recipe, *, representation: bool):
@@ -76,7 +81,8 @@ class DeepLabV3Plus(nn.Module):
         self.fixed_statistics = recipe.batch_norm == "fixed"
         self.backbone = Backbone(
             recipe.backbone,
-            weights=recipe.weights,
+            weights=recipe.weights if recipe.weights in WORDS_FOR_WEIGHTS else "none",
+            stem=recipe.stem,
             output_stride=recipe.output_stride,
             multi_grid=recipe.multi_grid,
             zero_init_residual=recipe.zero_init_residual,
@@ -89,6 +95,8 @@ class DeepLabV3Plus(nn.Module):
         )
         self.classifier = _head(2 * width, width, classes, dropout)
         self.representer = _head(2 * width, width, recipe.representation, dropout) if representation else None
+        if recipe.weights not in WORDS_FOR_WEIGHTS:
+            weights.initialise(self, Path(recipe.weights))
 
     def forward(self, image: Tensor, *, represent: bool = True) -> Output:
         """Logits, and representations where `represent` and there is a head for them.

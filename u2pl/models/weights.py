@@ -1,0 +1,180 @@
+"""Starts a network from a file: the weights of a ResNet for its backbone, or those of a run for all of it."""
+
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from u2pl.errors import UserError
+from u2pl.settings import WORDS_FOR_WEIGHTS, Recipe
+
+if TYPE_CHECKING:
+    from u2pl.models.deeplab import DeepLabV3Plus
+
+_log = logging.getLogger(__name__)
+
+_LISTED = 20
+"""Tensors of a kind that an error names."""
+
+_HEADS = ("classifier.", "representer.")
+
+_HARMLESS: list[Any] = [
+    *((np.float64().__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")),
+    *(np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32))),
+]
+"""A numpy number among plain values, such as the best mIoU of a released checkpoint, is let in too."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The dictionary in a file that `torch.save` wrote, on the CPU; no code in it is run.
+
+    Raises:
+        UserError: there is no such file, it is damaged, it holds no dictionary, or more than tensors and plain values.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"There is no file {path} to take weights from. Name one that exists, or say --set weights=none or "
+            "weights=imagenet."
+        )
+    try:
+        with torch.serialization.safe_globals(_HARMLESS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever half a file does to the unpickler
+        raise UserError(
+            f"{path} cannot be read ({type(error).__name__}): it is damaged, or holds objects besides tensors and "
+            "plain values, which could run code. Copy or download it again; if it comes from somebody you trust, load "
+            "it yourself and save what is needed of it, a dictionary of tensors."
+        ) from None
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{path} holds a {type(content).__name__}, no dictionary of tensors. Save the network's state_dict()."
+        )
+    return content
+
+
+def recorded(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as a run records it: a file of weights by its content, wherever it lies.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    facts = recipe.model_dump(mode="json")
+    if recipe.weights in WORDS_FOR_WEIGHTS:
+        return facts
+    return facts | {"weights": f"sha256:{sha256_of(Path(recipe.weights))}"}
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"The weights {path} cannot be read ({error.strerror}). --set weights= takes none, imagenet, or a file; "
+            "a relative one counts from the project's folder."
+        ) from None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How the tensors of a file fit those of a network."""
+
+    matched: list[str]
+    missing: list[str]
+    """In the network only."""
+    misshaped: dict[str, str]
+    """Name -> both shapes, in words."""
+    unexpected: list[str]
+    """In the file only."""
+
+    def check(self, what: str, remedy: str, *, allowed: Iterable[str] = ()) -> None:
+        """Pass if everything fits, but for names that start with one of `allowed`.
+
+        Raises:
+            UserError: something does not; it lists what, and ends with `remedy`.
+        """
+        kinds = {
+            "missing in the file": self.missing,
+            "of another shape": [f"{name} ({shapes})" for name, shapes in self.misshaped.items()],
+            "not in the network": self.unexpected,
+        }
+        start = tuple(allowed)
+        kinds = {kind: [n for n in names if not n.startswith(start)] for kind, names in kinds.items()}
+        if any(kinds.values()):
+            lines = [f"  {len(names)} {kind}: {listed(names)}" for kind, names in kinds.items() if names]
+            head = f"{what} does not fit the network; {len(self.matched)} tensors do, these do not:"
+            raise UserError("\n".join([head, *lines, remedy]))
+
+
+def listed(names: list[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
+
+
+def fit(state: Mapping[str, Any], network: nn.Module) -> Fit:
+    """Compare by name and shape; batch norm's count of batches may be missing: old files lack it, nothing reads it."""
+    own = network.state_dict()
+    matched, misshaped = [], {}
+    for name in filter(own.__contains__, state):
+        found = tuple(state[name].shape) if isinstance(state[name], Tensor) else type(state[name]).__name__
+        if found == tuple(own[name].shape):
+            matched.append(name)
+        else:
+            misshaped[name] = f"{found} in the file, {tuple(own[name].shape)} in the network"
+    missing = [name for name in own if name not in state and not name.endswith(".num_batches_tracked")]
+    return Fit(matched, missing, misshaped, [name for name in state if name not in own])
+
+
+def backbone_name(name: str) -> str:
+    """What the backbone calls a tensor of a ResNet: `bn1.bias` -> `stem.1.bias`; later layers keep their names."""
+    first, dot, rest = name.partition(".")
+    return {"conv1": "stem.0", "bn1": "stem.1"}.get(first, first) + dot + rest
+
+
+def initialise(network: "DeepLabV3Plus", path: Path) -> None:
+    """Give a network the weights in a file.
+
+    The weights.pt of a run is for the whole network. Its heads alone may differ, as they do for other classes or
+    another method: a warning names what of them starts at random or is not used. Any other file is a ResNet's
+    state dict, torchvision's or (deep stem) the authors', and is for the backbone; its classifier `fc` is left out.
+
+    Raises:
+        UserError: the file cannot be read, or holds other tensors than the network needs; all are listed.
+    """
+    content = read(path)
+    if "model_state" in content:
+        raise UserError(
+            f"{path} is a checkpoint of the released code. Import it (u2pl import {path} --as NAME), then start from "
+            "the weights.pt of that run."
+        )
+    if isinstance(content.get("state"), Mapping):
+        _load(network, content["state"], path, "Take a run with the same backbone, stem and width.", _HEADS)
+        return
+    state = {backbone_name(name.removeprefix("module.")): tensor for name, tensor in content.items()}
+    remedy = "Take a file for this backbone and stem, or set them: --set stem=deep for the authors' file."
+    _load(network.backbone, {n: t for n, t in state.items() if not n.startswith("fc.")}, path, remedy)
+
+
+def _load(
+    module: nn.Module, state: Mapping[str, Any], path: Path, remedy: str, may_differ: tuple[str, ...] = ()
+) -> None:
+    found = fit(state, module)
+    found.check(str(path), remedy, allowed=may_differ)
+    anew, unused = [*found.missing, *found.misshaped], found.unexpected
+    if anew:
+        _log.warning("Not in %s, or of another shape, so they start at random: %s.", path, listed(anew))
+    if unused:
+        _log.warning("In %s, but this network has no such head: %s.", path, listed(unused))
+    module.load_state_dict({name: state[name] for name in found.matched}, strict=False)
