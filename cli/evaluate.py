@@ -54,4 +54,4 @@ def evaluate(
     Console().print(table)
     print(result_in_words(metrics))
     folder = evaluation_folder(run_path(project, run), evaluation, looks)
-    print(f"IoU and confusion matrix as tables are in {folder}. Next: u2pl report")
+    print(f"Confusion matrix, IoU and pictures are in {folder}. Next: u2pl report")

@@ -92,13 +92,13 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Score the network a finished run is reported by, and write what came out to `evaluation_folder`.
 
-    That is metrics.json, iou.csv, confusion.csv, and worst/ if it is asked for. By the run's own protocol the pictures
-    in the run's samples/ are made anew, by another one there is a samples/ of its own.
+    That is metrics.json, iou.csv, confusion.csv, samples/, and worst/ if it is asked for. By the run's own protocol its
+    samples/ are replaced too.
 
     Args:
         project: where the run is.
         name: of the run, or its folder.
-        into: folder that receives NAME/ with the same files, history.csv and samples/; by the run's own protocol alone.
+        into: folder that receives NAME/ with the same and history.csv; by the run's own protocol alone.
         evaluation: whole, sliding or center instead of the run's own.
         looks: scales and mirror images to average over.
         worst: how many of the images with the lowest own mIoU are to be shown.
@@ -113,6 +113,8 @@ def evaluate_run(
     """
     path = run_path(project, name)
     run = read_json(path / "run.json")
+    split = open_split(project, run["dataset"], run["split"])
+    network, recipe = load_network(path, len(split.classes))
     folder = evaluation_folder(path, evaluation, looks)
     own = folder == evaluation_folder(path)
     if into is not None and not own:
@@ -120,8 +122,6 @@ def evaluate_run(
             f"{into} holds what tables are made of, each run by its own protocol alone. "
             f"Leave --into out: the result goes to {folder}."
         )
-    split = open_split(project, run["dataset"], run["split"])
-    network, recipe = load_network(path, len(split.classes))
     if evaluation is not None:
         recipe = recipe.model_copy(update={"evaluation": evaluation})
     result = evaluate(network, split, recipe, looks=looks, keep_samples=True)
@@ -137,19 +137,17 @@ def evaluate_run(
     metrics["revision"] = revision(project)
     shutil.rmtree(folder, ignore_errors=True)
     _write_scores(folder, metrics, result.confusion)
-    samples = (path if own else folder) / "samples"
-    write_samples(samples, split, recipe, result)
+    write_samples(folder / "samples", split, recipe, result)
     if worst:
         names = result.worst(worst)
         _write_pictures(folder / "worst", split, recipe, predictions(network, split, recipe, names, looks))
         rows = [(name, result.images[name]) for name in names]
         write_csv(folder / "worst" / "worst.csv", [("image", "miou"), *rows])
+    if own:
+        _replace(path / "samples", folder / "samples")
     if into is not None:
-        target = into / run["name"]
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(samples, target / "samples")
-        shutil.copy(path / "history.csv", target / "history.csv")
-        _write_scores(target, metrics, result.confusion)
+        _replace(into / run["name"], folder)
+        shutil.copy(path / "history.csv", into / run["name"])
     return metrics
 
 
@@ -167,6 +165,11 @@ def evaluation_folder(path: Path, evaluation: str | None = None, looks: Looks = 
     return path / "evaluations" / slug(" ".join(words))
 
 
+def _replace(target: Path, source: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)
+
+
 def _write_scores(folder: Path, metrics: dict[str, Any], confusion_CC: Tensor) -> None:
     """Write metrics.json; iou.csv with each class's IoU and true pixels; confusion.csv, a row for each true class."""
     classes, counts = list(metrics["iou"]), confusion_CC.tolist()
@@ -179,16 +182,16 @@ def _write_scores(folder: Path, metrics: dict[str, Any], confusion_CC: Tensor) -
 
 def result_in_words(metrics: dict[str, Any]) -> str:
     """A run's mIoU, and what it is of: the last epoch or the best one, and which of them the paper's number is."""
-    miou = metrics["miou"]
+    miou, checkpoint = metrics["miou"], metrics["protocol"]["checkpoint"]
     if "best" not in miou:
         return (
-            f"mIoU {miou['reported']:.2f} % of the {metrics['protocol']['checkpoint']} epoch, by another protocol than "
-            "the run's own: no number of the tables."
+            f"mIoU {miou['reported']:.2f} % of the {checkpoint} epoch, by another protocol than the run's own: "
+            "no number of the tables."
         )
     return (
         f"mIoU {miou['reported']:.2f} % (last {miou['last']:.2f} %, best {miou['best']:.2f} % in epoch "
-        f"{miou['best_epoch']}). Reported is the {metrics['protocol']['checkpoint']} epoch; the paper's released numbers "
-        "on VOC are of the best epoch on val (D31 in docs/fidelity.md)."
+        f"{miou['best_epoch']}). Reported is the {checkpoint} epoch; the paper's released numbers on VOC are of the "
+        "best epoch on val (D31 in docs/fidelity.md)."
     )
 
 
