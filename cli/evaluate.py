@@ -11,17 +11,29 @@ def evaluate(
     into: Annotated[
         Path | None, typer.Option(help="Results folder that receives a folder of the run's name.")
     ] = None,
+    evaluation: Annotated[
+        str | None, typer.Option(help="whole, sliding or center instead of the run's own protocol.")
+    ] = None,
+    scales: Annotated[
+        str, typer.Option(help="Scales whose class probabilities are averaged, such as 0.5,0.75,1,1.25.")
+    ] = "1",
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirror image too.")] = False,
+    worst: Annotated[int, typer.Option(min=0, help="Write pictures of the images of lowest mIoU.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
     """Score the network a finished run is reported by on the validation images, class by class.
 
-    Example: u2pl evaluate shapes-1_8-u2pl-s0
+    By another protocol than the run's own, the result stays in a folder of its own, and no table shows it.
+
+    Example: u2pl evaluate shapes-1_8-u2pl-s0 --worst 10
     """
-    from u2pl.engine.results import evaluate_run, run_path
+    from u2pl.engine.inference import Looks
+    from u2pl.engine.results import evaluate_run, evaluation_folder, result_in_words, run_path
     from u2pl.project import Project
 
     project = Project.find()
-    metrics = evaluate_run(project, run, into)
+    looks = Looks.parse(scales, flip)
+    metrics = evaluate_run(project, run, into, evaluation=evaluation, looks=looks, worst=worst)
     if json:
         import json as json_module
 
@@ -40,4 +52,6 @@ def evaluate(
     table.add_section()
     table.add_row("mIoU", f"{metrics['miou']['reported']:.2f}")
     Console().print(table)
-    print(f"Pictures are in {run_path(project, run) / 'samples'}. Next: u2pl report")
+    print(result_in_words(metrics))
+    folder = evaluation_folder(run_path(project, run), evaluation, looks)
+    print(f"Confusion matrix, IoU and pictures are in {folder}. Next: u2pl report")

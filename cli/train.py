@@ -79,6 +79,7 @@ def train(
 
     from u2pl.engine import distributed, trainer
     from u2pl.engine.machine import Machine
+    from u2pl.engine.results import result_in_words
     from u2pl.files import read_json, write_atomically
 
     if nproc > 1 and not distributed.started():
@@ -106,9 +107,5 @@ def train(
             shutil.copyfile(path / "weights.pt", target)
 
         write_atomically(model, copy)
-    miou = read_json(path / "metrics.json")["miou"]
-    print(
-        f"{name}: mIoU {miou['reported']:.2f} % "
-        f"(last {miou['last']:.2f} %, best {miou['best']:.2f} % in epoch {miou['best_epoch']})."
-    )
+    print(f"{name}: {result_in_words(read_json(path / 'metrics.json'))}")
     print(f"Everything about it is in {path}. Next: u2pl evaluate {name}")

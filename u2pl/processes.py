@@ -4,9 +4,13 @@ Each process has the same number of images of a step's batch, in order of rank. 
 returns what it is given.
 """
 
+from typing import Any, TypeVar
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def size() -> int:
@@ -54,6 +58,15 @@ def gather_rows(tensor: Tensor) -> Tensor:
     padded[: len(tensor)] = tensor
     parts = gather(padded).split(max(counts)) if max(counts) else [padded] * len(counts)
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+
+def gather_objects(value: T) -> list[T]:
+    """The values of all processes, in order of rank; for what is small and seldom."""
+    if not _several():
+        return [value]
+    values: list[Any] = [None] * size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def mean_(tensors: list[Tensor]) -> None:

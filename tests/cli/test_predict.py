@@ -17,20 +17,6 @@ Command = Callable[..., CompletedProcess[str]]
 RUN = "tiny-1_4-suponly-s0"
 
 
-@pytest.fixture(scope="module")
-def trained(tiny_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with one finished run."""
-    from u2pl.engine.trainer import train
-    from u2pl.project import Project
-    from u2pl.settings import RunSpec
-
-    root = Path(shutil.copytree(tiny_template, tmp_path_factory.mktemp("trained") / "project"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("U2PL_TRACKING", "none")
-        train(Project(root), RunSpec("tiny", "1/4", "suponly"))
-    return root
-
-
 @pytest.fixture
 def project(trained: Path, tmp_path: Path) -> Path:
     """A copy of that project, and a folder of photos."""

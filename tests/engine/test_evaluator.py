@@ -8,8 +8,10 @@ from torch import Tensor
 from u2pl.data.pictures import read_image
 from u2pl.data.prepared import Split, open_split
 from u2pl.engine import evaluator
+from u2pl.engine.inference import Looks
 from u2pl.engine.results import write_samples
 from u2pl.engine.trainer import describe
+from u2pl.errors import UserError
 from u2pl.models.deeplab import DeepLabV3Plus, Output
 from u2pl.project import Project
 from u2pl.settings import Params, Recipe, RunSpec
@@ -73,6 +75,54 @@ def test_samples_are_the_images_that_show_the_most_classes(split: Split, recipe:
         n for k, n in shown.items() if k not in result.samples
     )
     assert all(prediction.shape == (64, 64) for prediction in result.samples.values())
+
+
+def test_images_are_scored_each_for_itself_too(split: Split, recipe: Recipe):
+    """Over the classes in the truth or the prediction, which is class 1 everywhere."""
+    result = evaluator.evaluate(Constant(), split, recipe)
+    expected = {}
+    for name in split.val:
+        mask = split.mask(name)
+        labels = mask[mask != 255]
+        present = len(set(labels.tolist()) | {1})
+        expected[name] = 100 * (labels == 1).mean() / present
+    assert list(result.images) == split.val
+    assert result.images == pytest.approx(expected)
+    assert result.worst(99) == sorted(split.val, key=lambda name: (result.images[name], name))
+
+
+def test_the_worst_images_are_those_of_the_lowest_miou_and_unlabelled_ones_are_not_among_them():
+    images = {"b": 50.0, "void": float("nan"), "a": 50.0, "good": 90.0, "bad": 0.0}
+    result = evaluator.Evaluation(torch.eye(2), images=images)
+    assert result.worst(0) == []
+    assert result.worst(2) == ["bad", "a"]
+    assert result.worst(9) == ["bad", "a", "b", "good"]
+
+
+@pytest.mark.parametrize("evaluation", ["whole", "sliding", "center"])
+def test_parts_of_the_validation_set_add_up_to_the_whole(split: Split, recipe: Recipe, evaluation: str):
+    recipe = changed(recipe, evaluation=evaluation)
+    network = DeepLabV3Plus(4, recipe, representation=False)
+    whole = evaluator.evaluate(network, split, recipe)
+    parts = [evaluator.evaluate(network, split, recipe, names=split.val[rank::3]) for rank in range(3)]
+    assert torch.equal(sum(part.confusion for part in parts), whole.confusion)
+    assert {name: value for part in parts for name, value in part.images.items()} == whole.images
+    assert [list(part.images) for part in parts] == [split.val[rank::3] for rank in range(3)]
+
+
+def test_a_part_may_be_empty_and_a_whole_without_labels_is_an_error(split: Split, recipe: Recipe):
+    nothing = evaluator.evaluate(Constant(), split, recipe, names=[])
+    assert nothing.images == {} and nothing.confusion.tolist() == [[0] * 4] * 4
+    with pytest.raises(UserError, match=r"No validation pixel of 'tiny' has a label\."):
+        evaluator.evaluate(Constant(), dataclasses.replace(split, val=[]), recipe)
+
+
+def test_predictions_are_those_that_were_scored(split: Split, recipe: Recipe):
+    network = DeepLabV3Plus(4, recipe, representation=False).train()
+    result = evaluator.evaluate(network, split, recipe, keep_samples=True)
+    again = evaluator.predictions(network, split, recipe, list(result.samples))
+    assert network.training and list(again) == list(result.samples)
+    assert all(torch.equal(again[name], sample) for name, sample in result.samples.items())
 
 
 def test_a_class_that_nowhere_occurs_has_no_iou(split: Split, recipe: Recipe):
@@ -226,3 +276,73 @@ def test_windows_are_said_beside_the_number(recipe: Recipe):
     sliding = recipe.model_copy(update={"evaluation": "sliding", "crop": 769})
     said = "sliding window of 769, stride 513, single scale, mask resolution"
     assert evaluator.protocol(sliding) == said
+
+
+# ---- scales and mirror images ----------------------------------------------------------------------------
+
+
+class Columns(Constant):
+    """A network that sees class 1 in the left quarter, for sure, and class 2 elsewhere, less so."""
+
+    def forward(self, image: Tensor, *, represent: bool = True) -> Output:
+        self.seen += len(image)
+        b, _, h, w = image.shape
+        logits = torch.zeros(b, 4, h, w)
+        logits[:, 2] = 1
+        logits[:, 1, :, : w // 4] = 9
+        return Output(logits, None)
+
+
+@pytest.mark.parametrize(("evaluation", "side"), [("whole", 64), ("center", 32)])
+def test_with_flip_an_image_is_looked_at_from_both_sides(
+    split: Split, recipe: Recipe, evaluation: str, side: int
+):
+    recipe, network = changed(recipe, evaluation=evaluation), Columns()
+    result = evaluator.evaluate(network, split, recipe, looks=Looks(flip=True), keep_samples=True)
+    assert network.seen == 2 * len(split.val)
+    expected = torch.full((side, side), 2)
+    expected[:, : side // 4] = expected[:, -side // 4 :] = 1
+    assert all(torch.equal(prediction, expected) for prediction in result.samples.values())
+    once = evaluator.evaluate(Columns(), split, recipe, keep_samples=True)
+    assert all((prediction[:, -side // 4 :] == 2).all() for prediction in once.samples.values())
+    shown = evaluator.predictions(Columns(), split, recipe, split.val, Looks(flip=True))
+    assert len(shown) == 4 and all(torch.equal(prediction, expected) for prediction in shown.values())
+
+
+def test_windows_lie_on_the_scaled_picture(split: Split, recipe: Recipe):
+    """Of 64 pixels 32 are one window of 32, 64 are three, and 128 are six (every 22), squared."""
+    network = Constant()
+    looks, sliding = Looks((0.5, 1.0, 2.0)), changed(recipe, evaluation="sliding")
+    result = evaluator.evaluate(network, split, sliding, looks=looks)
+    assert network.seen == (1 + 9 + 36) * len(split.val)
+    assert torch.equal(result.confusion, evaluator.evaluate(Constant(), split, recipe).confusion)
+
+
+def test_larger_pictures_are_looked_at_fewer_at_once(
+    split: Split, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(evaluator, "_PIXELS", 4 * 64 * 64)
+    sizes: list[tuple[int, int]] = []
+
+    class Watching(Constant):
+        def forward(self, image: Tensor, *, represent: bool = True) -> Output:
+            sizes.append((len(image), image.shape[3]))
+            return super().forward(image)
+
+    evaluator.evaluate(Watching(), split, recipe)
+    evaluator.evaluate(Watching(), split, recipe, looks=Looks((0.5, 2.0)))
+    assert sizes == [(4, 64)] + [(1, 32), (1, 128)] * 4
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "words"),
+    [
+        ("whole", "whole image, scales 0.5 1 with flip, mask resolution"),
+        ("sliding", "sliding window of 32, stride 22, scales 0.5 1 with flip, mask resolution"),
+        ("center", "centre crop of 32, scales 0.5 1 with flip, padding ignored"),
+    ],
+)
+def test_scales_and_flip_are_said_beside_the_number(recipe: Recipe, evaluation: str, words: str):
+    assert (
+        evaluator.protocol(changed(recipe, evaluation=evaluation), Looks.parse("1,0.5", flip=True)) == words
+    )

@@ -111,7 +111,7 @@ def test_a_killed_process_ends_the_others_and_is_named(tiny_project: Project):
     workers = [p for p in psutil.Process(training.pid).children(recursive=True) if "u2pl_cli" in p.cmdline()]
     (second,) = (p for p in workers if p.environ().get("RANK") == "1")
     second.kill()
-    out, err = training.communicate(timeout=60)
+    _, err = training.communicate(timeout=60)
     assert training.returncode == 1
     said = [line for line in err.splitlines() if line.startswith("Error")]
     assert said[0].startswith("Error: Process 2 of 2 was ended by SIGKILL")
@@ -125,7 +125,7 @@ def test_an_error_of_one_process_is_shown_and_nothing_before_it(tiny_project: Pr
     wait_for_events(tiny_project)
     for picture in (tiny_project.root / "pictures" / "images").iterdir():
         picture.write_bytes(b"no picture")
-    out, err = training.communicate(timeout=60)
+    _, err = training.communicate(timeout=60)
     assert training.returncode == 1
     first = next(line for line in err.splitlines() if "Error" in line)
     if "Process 2 of 2 failed" not in first:
@@ -140,7 +140,7 @@ def test_a_signal_to_the_launcher_saves_once_and_the_run_goes_on_with_one_proces
     training = start(tiny_project, "--nproc", "2", *LONG)
     wait_for_events(tiny_project)
     training.send_signal(signal.SIGTERM)
-    out, err = training.communicate(timeout=60)
+    _, err = training.communicate(timeout=60)
     assert training.returncode == 130
     assert err.count("the state is saved") == 1
     folder = run_of(tiny_project)

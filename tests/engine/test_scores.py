@@ -45,6 +45,35 @@ def test_iou_is_true_positives_over_union(seed: int, classes: int, void: float, 
     assert scores.miou(confusion) == pytest.approx(mean, abs=1e-9, nan_ok=True)
 
 
+@given(seed=st.integers(0, 10**6), classes=st.integers(2, 6), images=st.integers(1, 4))
+@settings(max_examples=40, deadline=None)
+def test_the_images_of_a_batch_are_counted_each_for_itself(seed: int, classes: int, images: int):
+    generator = torch.Generator().manual_seed(seed)
+    prediction, label = torch.randint(0, classes, (2, images, 5, 7), generator=generator)
+    label[torch.rand(label.shape, generator=generator) < 0.3] = IGNORE
+    label[0] = IGNORE
+    counts = scores.confusions(prediction, label, classes, IGNORE)
+    expected = torch.zeros(images, classes, classes, dtype=torch.int64)
+    for k, (p, y) in enumerate(zip(prediction, label, strict=True)):
+        for guess, truth in zip(p.flatten().tolist(), y.flatten().tolist(), strict=True):
+            if truth != IGNORE:
+                expected[k, truth, guess] += 1
+    assert counts.dtype == torch.int64 and torch.equal(counts, expected)
+    assert torch.equal(scores.confusion(prediction, label, classes, IGNORE), counts.sum(0))
+    assert torch.equal(scores.confusions(prediction, label.byte(), classes, IGNORE), counts)
+    ious = torch.stack([scores.iou(one) for one in counts])
+    torch.testing.assert_close(scores.iou(counts), ious, rtol=0, atol=0, equal_nan=True)
+    assert scores.iou(counts)[0].isnan().all(), "without labels there is no IoU"
+
+
+def test_an_ignored_index_that_is_no_class_number_is_ignored_as_well():
+    """0 to 3 are classes; 4, the next bin, is not special, and 0 can be the ignored one."""
+    for ignore_index in (4, 0):
+        label = torch.tensor([[1, 2, ignore_index]])
+        counts = scores.confusions(torch.tensor([[1, 3, 3]]), label, 4, ignore_index)[0]
+        assert counts.nonzero().tolist() == [[1, 1], [2, 3]]
+
+
 def test_rows_are_true_classes_and_columns_predictions():
     confusion = scores.confusion(torch.tensor([2, 2, 0]), torch.tensor([1, 1, 0]), 3, IGNORE)
     assert confusion.tolist() == [[1, 0, 0], [0, 0, 2], [0, 0, 0]]

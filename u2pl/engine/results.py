@@ -3,19 +3,22 @@
 import shlex
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from u2pl.data.loader import scored_mask
 from u2pl.data.prepared import Split, open_split
 from u2pl.data.transforms import center_crop, resize_image
-from u2pl.engine.evaluator import Evaluation, evaluate
-from u2pl.errors import UserError, unknown
-from u2pl.files import read_json, write_json
+from u2pl.engine.evaluator import Evaluation, evaluate, predictions, protocol
+from u2pl.engine.inference import ONCE, Looks
+from u2pl.errors import UsageError, UserError, unknown
+from u2pl.files import read_json, write_csv, write_json
 from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.project import Project, slug
 from u2pl.settings import RECIPE_VERSION, Recipe, load
@@ -92,36 +95,118 @@ def import_command(run: dict[str, Any]) -> str:
     return shlex.join(words)
 
 
-def evaluate_run(project: Project, name: str, into: Path | None = None) -> dict[str, Any]:
-    """Score the network a finished run is reported by, and write a results folder.
+def evaluate_run(
+    project: Project,
+    name: str,
+    into: Path | None = None,
+    *,
+    evaluation: str | None = None,
+    looks: Looks = ONCE,
+    worst: int = 0,
+) -> dict[str, Any]:
+    """Score the network a finished run is reported by, and write what came out to `evaluation_folder`.
+
+    That is metrics.json, iou.csv, confusion.csv, samples/, and worst/ if it is asked for. By the run's own protocol its
+    samples/ are replaced too.
 
     Args:
-        into: folder that receives NAME/ with metrics.json, history.csv and samples/; default: the run's own folder
-            receives the samples.
+        project: where the run is.
+        name: of the run, or its folder.
+        into: folder that receives NAME/ with the same and history.csv; by the run's own protocol alone.
+        evaluation: whole, sliding or center instead of the run's own.
+        looks: scales and mirror images to average over.
+        worst: how many of the images with the lowest own mIoU are to be shown.
 
     Returns:
-        The metrics, as in metrics.json.
+        The metrics, as in metrics.json. By another protocol they have no last and no best mIoU, which were measured by
+        the run's own.
+
+    Raises:
+        UserError: there is no such run or evaluation, or the run is not finished.
+        UsageError: results of another protocol are to go where tables read the run's own.
     """
     path = run_path(project, name)
     run = read_json(path / "run.json")
     split = open_split(project, run["dataset"], run["split"])
     network, recipe = load_network(path, len(split.classes))
-    result = evaluate(network, split, recipe, keep_samples=True)
+    folder = evaluation_folder(path, evaluation, looks)
+    own = folder == evaluation_folder(path)
+    if into is not None and not own:
+        raise UsageError(
+            f"{into} holds what tables are made of, each run by its own protocol alone. "
+            f"Leave --into out: the result goes to {folder}."
+        )
+    if evaluation is not None:
+        recipe = recipe.model_copy(update={"evaluation": evaluation})
+    result = evaluate(network, split, recipe, looks=looks, keep_samples=True)
     metrics: dict[str, Any] = read_json(path / "metrics.json")
     miou = metrics["miou"]
     miou["reported"] = result.miou
-    if metrics["protocol"]["checkpoint"] == "last" or miou["best_epoch"] == metrics["epochs"] - 1:
+    if not own:
+        metrics["miou"] = {"reported": result.miou}
+        metrics["protocol"]["evaluation"] = protocol(recipe, looks)
+    elif metrics["protocol"]["checkpoint"] == "last" or miou["best_epoch"] == metrics["epochs"] - 1:
         miou["last"] = result.miou
     metrics["iou"] = result.iou(split.classes)
     metrics["revision"] = revision(project)
-    write_samples(path / "samples", split, recipe, result)
+    shutil.rmtree(folder, ignore_errors=True)
+    _write_scores(folder, metrics, result.confusion)
+    write_samples(folder / "samples", split, recipe, result)
+    if worst:
+        names = result.worst(worst)
+        _write_pictures(folder / "worst", split, recipe, predictions(network, split, recipe, names, looks))
+        rows = [(name, result.images[name]) for name in names]
+        write_csv(folder / "worst" / "worst.csv", [("image", "miou"), *rows])
+    if own:
+        _replace(path / "samples", folder / "samples")
     if into is not None:
-        target = into / run["name"]
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(path / "samples", target / "samples")
-        shutil.copy(path / "history.csv", target / "history.csv")
-        write_json(target / "metrics.json", metrics)
+        _replace(into / run["name"], folder)
+        shutil.copy(path / "history.csv", into / run["name"])
     return metrics
+
+
+def evaluation_folder(path: Path, evaluation: str | None = None, looks: Looks = ONCE) -> Path:
+    """Where the run in `path` keeps what `evaluate_run` finds by a protocol: the run's own, if nothing else is said.
+
+    Raises:
+        UsageError: there is no such evaluation.
+    """
+    known = get_args(Recipe.model_fields["evaluation"].annotation)
+    if evaluation is not None and evaluation not in known:
+        raise unknown("evaluation", evaluation, known)
+    own = read_json(path / "run.json")["recipe"]["evaluation"]
+    words = [evaluation or own] if looks == ONCE else [evaluation or own, looks.words]
+    return path / "evaluations" / slug(" ".join(words))
+
+
+def _replace(target: Path, source: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)
+
+
+def _write_scores(folder: Path, metrics: dict[str, Any], confusion_CC: Tensor) -> None:
+    """Write metrics.json; iou.csv with each class's IoU and true pixels; confusion.csv, a row for each true class."""
+    classes, counts = list(metrics["iou"]), confusion_CC.tolist()
+    write_json(folder / "metrics.json", metrics)
+    iou = [(name, metrics["iou"][name], sum(row)) for name, row in zip(classes, counts, strict=True)]
+    write_csv(folder / "iou.csv", [("class", "iou", "pixels"), *iou])
+    rows = [(name, *row) for name, row in zip(classes, counts, strict=True)]
+    write_csv(folder / "confusion.csv", [("truth / prediction", *classes), *rows])
+
+
+def result_in_words(metrics: dict[str, Any]) -> str:
+    """A run's mIoU, and what it is of: the last epoch or the best one, and which of them the paper's number is."""
+    miou, checkpoint = metrics["miou"], metrics["protocol"]["checkpoint"]
+    if "best" not in miou:
+        return (
+            f"mIoU {miou['reported']:.2f} % of the {checkpoint} epoch, by another protocol than the run's own: "
+            "no number of the tables."
+        )
+    return (
+        f"mIoU {miou['reported']:.2f} % (last {miou['last']:.2f} %, best {miou['best']:.2f} % in epoch "
+        f"{miou['best_epoch']}). Reported is the {checkpoint} epoch; the paper's released numbers on VOC are of the "
+        "best epoch on val (D31 in docs/fidelity.md)."
+    )
 
 
 def revision(project: Project) -> str | None:
@@ -138,9 +223,13 @@ def write_samples(folder: Path, split: Split, recipe: Recipe, result: Evaluation
 
     They show what was scored: the whole image, or its centre crop.
     """
+    _write_pictures(folder, split, recipe, result.samples)
+
+
+def _write_pictures(folder: Path, split: Split, recipe: Recipe, predicted: Mapping[str, Tensor]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for name, prediction in result.samples.items():
+    for name, prediction in predicted.items():
         pictures = {
             "input": _scored_image(split, recipe, name),
             "truth": colored(scored_mask(split, recipe, name).numpy(), split.colors),

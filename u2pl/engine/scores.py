@@ -1,24 +1,36 @@
-"""Confusion matrix and intersection over union (the paper's metric)."""
+"""Confusion matrix and intersection over union (the paper's metric).
+
+Nothing here waits for the device that the tensors lie on.
+"""
 
 import torch
 from torch import Tensor
 
 
+def confusions(prediction_BHW: Tensor, label_BHW: Tensor, classes: int, ignore_index: int) -> Tensor:
+    """Counts of each image's pixels by true class (rows) and predicted class (columns), (B, C, C) int64."""
+    # One more bin takes the ignored pixels: a GPU that picks the others by a mask waits for their number. So it does in
+    # bincount, for the largest value.
+    images, bins = len(label_BHW), classes * classes + 1
+    pairs = (label_BHW.long() * classes + prediction_BHW).masked_fill(label_BHW == ignore_index, bins - 1)
+    places = (pairs.flatten(1) + bins * torch.arange(images, device=pairs.device)[:, None]).flatten()
+    counts = places.new_zeros(images * bins).scatter_add_(0, places, torch.ones_like(places))
+    return counts.reshape(images, bins)[:, :-1].reshape(images, classes, classes)
+
+
 def confusion(prediction: Tensor, label: Tensor, classes: int, ignore_index: int) -> Tensor:
     """Counts of pixels by true class (rows) and predicted class (columns), (C, C) int64; ignored ones left out."""
-    valid = label != ignore_index
-    pairs = label[valid].long() * classes + prediction[valid].long()
-    return torch.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+    return confusions(prediction[None], label[None], classes, ignore_index)[0]
 
 
 def iou(confusion_CC: Tensor) -> Tensor:
-    """Intersection over union of each class in percent, (C,) float64, over all pixels of a data set.
+    """Intersection over union of each class in percent, (..., C) float64, over all pixels that (..., C, C) counts.
 
     NaN for a class that is neither in the labels nor predicted.
     """
     matrix = confusion_CC.double()
-    intersection = matrix.diagonal()
-    union = matrix.sum(0) + matrix.sum(1) - intersection
+    intersection = matrix.diagonal(dim1=-2, dim2=-1)
+    union = matrix.sum(-2) + matrix.sum(-1) - intersection
     return 100 * intersection / union
 
 

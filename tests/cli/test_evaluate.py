@@ -1,0 +1,182 @@
+import csv
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from u2pl_cli.app import run
+
+from u2pl.data.pictures import read_image
+from u2pl.data.prepared import open_split
+from u2pl.engine import scores
+from u2pl.engine.evaluator import evaluate
+from u2pl.engine.results import load_network
+from u2pl.files import read_json
+from u2pl.project import Project
+
+RUN = "tiny-1_4-suponly-s0"
+
+Evaluate = Callable[..., str]
+
+
+@pytest.fixture
+def project(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A copy of the project with one finished run; commands run inside it."""
+    root = Path(shutil.copytree(trained, tmp_path / "project"))
+    monkeypatch.chdir(root)
+    monkeypatch.delenv("U2PL_ROOT", raising=False)
+    return Project(root)
+
+
+@pytest.fixture
+def evaluated(project: Project, capsys: pytest.CaptureFixture[str]) -> Evaluate:
+    """What `u2pl evaluate` prints for the run, without line breaks."""
+
+    def evaluated(*words: str) -> str:
+        assert run(["evaluate", RUN, *words]) == 0
+        return re.sub(r"\s+", " ", capsys.readouterr().out)
+
+    return evaluated
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def table(path: Path) -> list[list[str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+@pytest.mark.slow
+def test_an_evaluation_leaves_its_numbers_as_tables_beside_the_metrics(project: Project, evaluated: Evaluate):
+    metrics = json.loads(evaluated("--into", "results/table1", "--json"))
+    folder = project.runs / RUN / "evaluations" / "whole"
+    written, copied = contents(folder), contents(project.root / "results" / "table1" / RUN)
+    assert copied.keys() - written.keys() == {"history.csv"}
+    assert all(copied[name] == content for name, content in written.items())
+    assert {"metrics.json", "iou.csv", "confusion.csv"} < written.keys() and len(written) == 3 + 9
+    assert read_json(folder / "metrics.json") == metrics
+    assert contents(project.runs / RUN / "samples") == contents(folder / "samples")
+
+    network, recipe = load_network(project.runs / RUN, 4)
+    split = open_split(project, "tiny", "1/4")
+    expected = evaluate(network, split, recipe).confusion
+    header, *rows = table(folder / "confusion.csv")
+    assert header == ["truth / prediction", "ground", "square", "disc", "bar"] == [header[0], *split.classes]
+    assert [name for name, *_ in rows] == split.classes
+    assert [[int(value) for value in row] for _, *row in rows] == expected.tolist()
+    header, *rows = table(folder / "iou.csv")
+    assert header == ["class", "iou", "pixels"]
+    masks = np.stack([split.mask(name) for name in split.val])
+    assert [int(row[2]) for row in rows] == [(masks == c).sum() for c in range(4)]
+    assert [float(row[1]) for row in rows] == scores.iou(expected).tolist()
+    assert {name: float(value) for name, value, _ in rows} == metrics["iou"]
+
+
+@pytest.mark.slow
+def test_last_and_best_are_said_and_which_of_them_is_reported(project: Project, evaluated: Evaluate):
+    said = evaluated()
+    miou = read_json(project.runs / RUN / "metrics.json")["miou"]
+    assert (
+        f"mIoU {miou['reported']:.2f} % (last {miou['last']:.2f} %, best {miou['best']:.2f} % "
+        f"in epoch {miou['best_epoch']}). Reported is the last epoch; the paper's released numbers on VOC are of the "
+        "best epoch on val (D31 in docs/fidelity.md)." in said
+    )
+    assert said.endswith("/runs/tiny-1_4-suponly-s0/evaluations/whole. Next: u2pl report ")
+
+
+@pytest.mark.slow
+def test_another_protocol_replaces_nothing_of_the_runs_own(project: Project, evaluated: Evaluate):
+    evaluated("--into", "results/table1")
+    path = project.runs / RUN
+    before, results = contents(path), contents(project.root / "results")
+    for words, folder, protocol in (
+        (["--evaluation", "sliding"], "sliding", "sliding window of 32, stride 22, single scale, mask resolution"),
+        (["--evaluation", "center"], "center", "centre crop of 32, single scale, padding ignored"),
+        (["--flip"], "whole_single_scale_with_flip", "whole image, single scale with flip, mask resolution"),
+        (
+            ["--scales", "1,0.5", "--evaluation", "center", "--flip"],
+            "center_scales_0.5_1_with_flip",
+            "centre crop of 32, scales 0.5 1 with flip, padding ignored",
+        ),
+    ):  # fmt: skip
+        said = evaluated(*words)
+        assert "by another protocol than the run's own: no number of the tables." in said
+        assert f"/runs/{RUN}/evaluations/{folder}. Next" in said
+        metrics = read_json(path / "evaluations" / folder / "metrics.json")
+        assert metrics["protocol"]["evaluation"] == protocol
+        assert list(metrics["miou"]) == ["reported"] and f"mIoU {metrics['miou']['reported']:.2f} %" in said
+        assert {"iou.csv", "confusion.csv"} < contents(path / "evaluations" / folder).keys()
+    after = contents(path)
+    assert {name: after[name] for name in before} == before
+    assert contents(project.root / "results") == results
+    centre = read_json(path / "evaluations" / "center" / "metrics.json")
+    assert centre["miou"] != read_json(path / "metrics.json")["miou"]
+    sample = next((path / "evaluations" / "center" / "samples").iterdir())
+    assert read_image(sample).shape == (32, 32, 3)
+
+
+@pytest.mark.slow
+def test_naming_the_runs_own_protocol_is_saying_nothing(project: Project, evaluated: Evaluate):
+    plain = json.loads(evaluated("--json"))
+    same = ("--evaluation", "whole", "--scales", "1.0", "--into", "results/table1", "--json")
+    assert json.loads(evaluated(*same)) == plain
+    assert [item.name for item in (project.runs / RUN / "evaluations").iterdir()] == ["whole"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [[], ["--evaluation", "center", "--flip"]])
+def test_the_worst_images_are_shown_with_their_own_miou(
+    project: Project, evaluated: Evaluate, words: list[str]
+):
+    evaluated("--worst", "2", *words)
+    (folder,) = (project.runs / RUN / "evaluations").iterdir()
+    split = open_split(project, "tiny", "1/4")
+    header, *rows = table(folder / "worst" / "worst.csv")
+    assert header == ["image", "miou"]
+
+    colors = np.array([*split.colors, (255, 255, 255)])
+    own = {}
+    for name in split.val:
+        truth = split.mask(name)[16:48, 16:48] if words else split.mask(name)
+        if name in dict(rows):
+            shown = {k: read_image(folder / "worst" / f"{name}.{k}.png") for k in ("truth", "prediction")}
+            assert (shown["truth"] == colors[np.where(truth == 255, 4, truth)]).all()
+            guess = (shown["prediction"][..., None, :] == colors[:4]).all(-1).argmax(-1)
+            hits = [
+                ((truth == c) & (guess == c)).sum() / ((truth == c) | ((guess == c) & (truth != 255))).sum()
+                for c in range(4)
+                if ((truth == c) | ((guess == c) & (truth != 255))).any()
+            ]
+            own[name] = 100 * np.mean(hits)
+    assert {name: float(value) for name, value in rows} == pytest.approx(own)
+    assert len(rows) == 2 and float(rows[0][1]) <= float(rows[1][1])
+    assert len(contents(folder / "worst")) == 2 * 3 + 1
+    evaluated(*words)
+    assert not (folder / "worst").exists(), "they belong to the evaluation before"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (["--scales", "1,two"], 2, "A scale is a number from 0.1 to 4, not 'two'. Example: --scales"),
+        (["--scales", "1,1"], 2, "The scale 1 stands twice in '1,1'."),
+        (["--evaluation", "centre"], 2, "No evaluation called 'centre'. Did you mean 'center'?"),
+        (["--flip", "--into", "results/table1"], 2, "each run by its own protocol alone. Leave --into out"),
+        (["--evaluation", "center", "--into", "results/table1"], 2, "evaluations/center."),
+        (["--worst", "-1"], 2, "--worst"),
+    ],
+)
+def test_a_mistake_is_answered_in_words_and_leaves_no_trace(
+    project: Project, capsys: pytest.CaptureFixture[str], words: list[str], status: int, says: str
+):
+    before = contents(project.root)
+    assert run(["evaluate", RUN, *words]) == status
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert says in re.sub(r"\s+", " ", said.err.replace("│", " "))
+    assert contents(project.root) == before
