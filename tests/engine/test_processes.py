@@ -91,15 +91,16 @@ def start(project: Project, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for_events(project: Project) -> None:
-    """Until training has taken ten steps."""
+def wait_for(training: subprocess.Popen[str], project: Project, event: str) -> None:
+    """Until training has come so far."""
     deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
+    while training.poll() is None and time.monotonic() < deadline:
         logs = list(project.runs.glob("*/events.jsonl"))
-        if logs and '"step"' in logs[0].read_text():
+        if logs and f'"{event}"' in logs[0].read_text():
             return
         time.sleep(0.05)
-    pytest.fail("training did not begin")
+    training.kill()
+    pytest.fail(f"no {event}: {training.communicate()}")
 
 
 LONG = ("--set", "epochs=2000", "--set", "validate_every=2000")
@@ -107,7 +108,7 @@ LONG = ("--set", "epochs=2000", "--set", "validate_every=2000")
 
 def test_a_killed_process_ends_the_others_and_is_named(tiny_project: Project):
     training = start(tiny_project, "--nproc", "2", *LONG)
-    wait_for_events(tiny_project)
+    wait_for(training, tiny_project, "step")
     workers = [p for p in psutil.Process(training.pid).children(recursive=True) if "u2pl_cli" in p.cmdline()]
     (second,) = (p for p in workers if p.environ().get("RANK") == "1")
     second.kill()
@@ -122,7 +123,7 @@ def test_a_killed_process_ends_the_others_and_is_named(tiny_project: Project):
 def test_an_error_of_one_process_is_shown_and_nothing_before_it(tiny_project: Project):
     """Pictures are damaged in the middle of training; each process reads others."""
     training = start(tiny_project, "--nproc", "2", *LONG)
-    wait_for_events(tiny_project)
+    wait_for(training, tiny_project, "step")
     for picture in (tiny_project.root / "pictures" / "images").iterdir():
         picture.write_bytes(b"no picture")
     _, err = training.communicate(timeout=60)
@@ -138,7 +139,7 @@ def test_a_signal_to_the_launcher_saves_once_and_the_run_goes_on_with_one_proces
     tiny_project: Project, u2pl: Callable[..., Completed]
 ):
     training = start(tiny_project, "--nproc", "2", *LONG)
-    wait_for_events(tiny_project)
+    wait_for(training, tiny_project, "step")
     training.send_signal(signal.SIGTERM)
     _, err = training.communicate(timeout=60)
     assert training.returncode == 130
@@ -146,10 +147,7 @@ def test_a_signal_to_the_launcher_saves_once_and_the_run_goes_on_with_one_proces
     folder = run_of(tiny_project)
     saved = torch.load(folder / "last.pt", weights_only=True)["progress"]["step"]
     again = start(tiny_project, *LONG)
-    deadline = time.monotonic() + 60
-    while '"resume"' not in (folder / "events.jsonl").read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(again, tiny_project, "resume")
     again.send_signal(signal.SIGTERM)
     again.communicate(timeout=60)
     resumed = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]

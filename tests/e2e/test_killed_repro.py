@@ -1,0 +1,97 @@
+"""`dvc repro` that is killed leaves no trainer behind, and comes to the same end when it is started again."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from engine.tiny import REPOSITORY, edit_params
+
+from u2pl.engine import trainer
+from u2pl.planning import resolve
+from u2pl.project import Project
+from u2pl.settings import Params
+
+PLAN = """
+dataset: tiny
+seeds: [0]
+tables:
+  table1: {rows: [SupOnly], splits: {classic-1/4: 1/4}}
+"""
+RUN = "tiny-1_4-suponly-s0"
+
+pytestmark = pytest.mark.slow
+
+
+def events(project: Project) -> list[str]:
+    path = project.runs / RUN / "events.jsonl"
+    return [json.loads(line)["event"] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def trainers(project: Project) -> list[psutil.Process]:
+    """Processes that train in this project."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(project.root) and "train" in process.cmdline():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_trainer_ends_after_its_dvc_and_the_next_repro_goes_on(tiny_project: Project, how: signal.Signals):
+    root = tiny_project.root
+    for name in (".gitignore", ".dvcignore"):
+        shutil.copy(REPOSITORY / name, root)
+    (root / ".dvc").mkdir()
+    shutil.copy(REPOSITORY / ".dvc" / "config", root / ".dvc")
+    subprocess.run(["git", "init", "--quiet", str(root)], check=True)
+    (root / "pipelines/plans/tiny.yaml").write_text(PLAN, encoding="utf-8")
+    edit_params(tiny_project, lambda values: values["recipes"]["tiny"].update(epochs=90, validate_every=90))
+    resolve(tiny_project, "tiny").write(tiny_project)
+    shutil.copytree(root, root.parent / "undisturbed")
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_SITE_CACHE_DIR": str(root / ".site"),
+    }
+    command = [sys.executable, "-m", "dvc", "repro", f"train@{RUN}"]
+    with subprocess.Popen(
+        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as dvc:
+        deadline = time.monotonic() + 120
+        while "step" not in events(tiny_project):
+            assert dvc.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        left = trainers(tiny_project)
+        assert left
+        dvc.send_signal(how)
+    assert not psutil.wait_procs(left, timeout=30)[1]
+    assert events(tiny_project)[-1] == "interrupted"
+    assert (root / "runs" / RUN / "last.pt").exists()
+
+    done = subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [e for e in events(tiny_project) if e not in ("step", "epoch", "memory")] == [
+        "start",
+        "interrupted",
+        "resume",
+        "end",
+    ]
+    undisturbed = Project(root.parent / "undisturbed")
+    path = trainer.train(undisturbed, Params.read(undisturbed).spec("tiny", "1/4", "suponly", 0))
+    theirs, ours = (
+        torch.load(p / "weights.pt", weights_only=True)["state"] for p in (path, root / "runs" / RUN)
+    )
+    assert all(torch.equal(value, ours[key]) for key, value in theirs.items())
