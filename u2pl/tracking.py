@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,11 @@ ENVIRONMENT = {
 def enabled() -> bool:
     """Whether runs start a side process; the environment variable U2PL_TRACKING=none says no."""
     return os.environ.get("U2PL_TRACKING", "").lower() != "none"
+
+
+def installed() -> bool:
+    """Whether there is an MLflow to import; it is not imported."""
+    return find_spec("mlflow") is not None
 
 
 def default_uri(project: Project) -> str:
@@ -448,8 +454,13 @@ def sync(project: Project, uri: str | None = None, runs: list[str] | None = None
 
     Raises:
         UsageError: a run has no folder.
-        UserError: the store cannot be opened.
+        UserError: MLflow is not installed, or the store cannot be opened.
     """
+    if not installed():
+        raise UserError(
+            "MLflow is not installed, so there is no tracking store to bring up to date. "
+            "Install it, then do this again: pip install mlflow && u2pl track sync"
+        )
     known = {path.parent.name: path.parent for path in sorted(project.runs.glob("*/run.json"))}
     for name in runs or ():
         if name not in known:
@@ -504,6 +515,13 @@ class Sidecar:
         """
         if not enabled():
             return cls(folder, None)
+        if not installed():
+            return cls(
+                folder,
+                None,
+                f"{folder.name} is not tracked, since MLflow is not installed (U2PL_TRACKING=none says that this "
+                "is meant); to track it nevertheless: pip install mlflow && u2pl track sync",
+            )
         command = [sys.executable, "-m", "u2pl.tracking", str(folder), "--project", str(project.root)]
         try:
             with (folder / "tracking.log").open("ab") as log:
@@ -526,9 +544,11 @@ class Sidecar:
         process, self._process = self._process, None
         if process is None:
             return self._problem
+        late = ""
         try:
             process.communicate(b"end", timeout)
         except subprocess.TimeoutExpired:
+            late = f"the store did not answer within {timeout:g} seconds; "
             process.kill()
             process.wait()
         except OSError:
@@ -536,7 +556,7 @@ class Sidecar:
         if process.returncode == 0:
             return None
         log = self._folder / "tracking.log"
-        return f"Tracking is behind for {self._folder.name} (reason: {log}); run: u2pl track sync"
+        return f"Tracking is behind for {self._folder.name} ({late}see {log}); run: u2pl track sync"
 
 
 def sync_ablation(project: Project, name: str) -> str | None:
