@@ -275,9 +275,10 @@ class Store:
             run = self._run(facts["uid"], under, facts["name"], _milliseconds(facts["created"]))
             self._describe(run, params, tags)
             mirrored = json.loads(run.data.tags.get(MIRRORED, '{"step": -1, "epoch": -1, "files": {}}'))
-            self._send(run, log.measurements(), mirrored)
+            # Asked before the events are read: metrics.json is written after the last of them, whose time counts.
             metrics = folder / "metrics.json"
             finished = metrics.exists()
+            self._send(run, log.measurements(), mirrored)
             if finished:
                 self._send_result(run, read_json(metrics), log.time)
             names = ("settings.yaml", "labeled.txt", "unlabeled.txt", "val.txt", "metrics.json")

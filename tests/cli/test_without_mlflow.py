@@ -30,7 +30,9 @@ print(statuses, [name for name in sys.modules if name.partition(".")[0] == "mlfl
 """
 
 
-def run(python: Path | str, project: Project, *words: str, tracking: str) -> "subprocess.CompletedProcess[str]":
+def run(
+    python: Path | str, project: Project, *words: str, tracking: str
+) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | {"U2PL_TRACKING": tracking}
     return subprocess.run(
         [str(python), *words], cwd=project.root, env=environment, capture_output=True, text=True, timeout=120
@@ -77,13 +79,6 @@ def test_without_mlflow_every_command_works_and_training_says_once_what_is_missi
 
     done = run(bare_python, project, "-c", ALL, *others, tracking="")
     assert done.stdout.splitlines()[-1] == f"{[0] * len(others)} []", done.stderr
-
-
-@pytest.mark.slow
-def test_without_mlflow_and_switched_off_nobody_misses_it(bare_python: Path, project: Project):
-    done = run(bare_python, project, "-c", ALL, *COMMANDS, tracking="none")
-    assert done.stdout.splitlines()[-1] == f"{[0] * len(COMMANDS)} []", done.stderr
-    assert "racking" not in done.stderr and "MLflow" not in done.stderr
 
 
 def test_without_mlflow_track_sync_says_how_to_install_it(bare_python: Path, project: Project):

@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import os
 import re
 import shutil
 import socket
@@ -58,10 +57,10 @@ sys.exit(status)
 class HeldTraining:
     """`u2pl train` in a process of its own, which stops at the end of each epoch until it is let go on."""
 
-    def __init__(self, project: Project, seed: int = 0):
-        self.folder = project.runs / f"tiny-1_4-suponly-s{seed}"
+    def __init__(self, project: Project):
+        self.project, self.folder = project, project.runs / NAME
         self._process = subprocess.Popen(
-            [sys.executable, "-c", HELD, *TRAIN, "--seed", str(seed)],
+            [sys.executable, "-c", HELD, *TRAIN],
             cwd=project.root,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -92,11 +91,11 @@ class HeldTraining:
         """How often the side process has failed to reach the store."""
         return len((self.folder / "tracking.log").read_text().splitlines())
 
-    def is_validated_in(self, project: Project, uri: str | None = None) -> bool:
-        store = tracking.Store(project, uri)
-        name = self.folder.name
-        found = store.client.search_runs([store.experiment], f"tags.`u2pl.name` = '{name}'")
-        return any("val/miou" in run.data.metrics for run in found)
+    def validations(self) -> int:
+        """How many epochs' mIoU the server holds; 0 where it holds no run yet."""
+        store = tracking.Store(self.project)
+        found = store.client.search_runs([store.experiment], f"tags.`u2pl.name` = '{NAME}'")
+        return sum(len(store.client.get_metric_history(run.info.run_id, "val/miou")) for run in found)
 
     def stop(self) -> None:
         self._process.kill()
@@ -115,11 +114,11 @@ def project(tiny_project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 @pytest.fixture
-def training(project: Project) -> Iterator[Callable[..., HeldTraining]]:
+def training(project: Project) -> Iterator[Callable[[], HeldTraining]]:
     started: list[HeldTraining] = []
 
-    def start(seed: int = 0) -> HeldTraining:
-        started.append(HeldTraining(project, seed))
+    def start() -> HeldTraining:
+        started.append(HeldTraining(project))
         return started[-1]
 
     yield start
@@ -147,43 +146,28 @@ def warnings(error: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_server_may_be_missing_at_the_start_be_killed_and_come_back_while_a_run_goes_on(
-    project, training, server, monkeypatch
+def test_a_server_may_come_late_and_be_killed_and_come_back_and_be_killed_for_good(
+    project, training, server, u2pl, monkeypatch
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
     held = training()
     wait_until(held.failures, 60)
     server.start()
-    wait_until(lambda: held.is_validated_in(project), 60)
+    wait_until(lambda: held.validations() == 1, 90)
 
     server.kill()
     before = held.failures()
     held.go_on(to=12)
     wait_until(lambda: held.failures() > before, 60)
-    held.go_on(to=18)
-
     server.start()
-    assert warnings(held.finish()) == []
-    found = contents(project)
-    assert [run["status"] for run in found.values()] == ["FINISHED"]
-    assert found == as_rebuilt(project)
+    wait_until(lambda: held.validations() == 2, 90)
 
-
-@pytest.mark.slow
-def test_a_server_killed_for_good_costs_a_warning_and_sync_makes_it_whole(
-    project, training, server, u2pl, monkeypatch
-):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
-    server.start()
-    held = training()
-    wait_until(lambda: held.is_validated_in(project), 60)
     server.kill()
-    held.go_on(to=12)
     held.go_on(to=18)
     (warning,) = warnings(held.finish())
-    assert warning.startswith(f"Tracking is behind for {NAME} (see ")
-    assert warning.endswith("; run: u2pl track sync")
-
+    assert warning.startswith(f"Tracking is behind for {NAME} (") and warning.endswith(
+        "; run: u2pl track sync"
+    )
     refused = u2pl("track", "sync", cwd=project.root)
     assert refused.returncode == 1
     assert refused.stderr.startswith(f"Error: The tracking store {server.address} cannot be opened: ")
@@ -191,6 +175,7 @@ def test_a_server_killed_for_good_costs_a_warning_and_sync_makes_it_whole(
     server.start()
     assert u2pl("track", "sync", cwd=project.root).returncode == 0
     once = contents(project)
+    assert [run["status"] for run in once.values()] == ["FINISHED"]
     assert once == as_rebuilt(project)
     assert u2pl("track", "sync", cwd=project.root).returncode == 0
     assert contents(project) == once
@@ -219,27 +204,22 @@ def test_a_store_that_is_deleted_while_a_run_goes_on_is_built_again_by_that_run(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["no server", "no folder", "no database", "no such store"])
+@pytest.mark.parametrize("kind", ["no server", "no folder", "no database"])
 def test_a_store_that_cannot_be_opened_from_the_start_costs_one_line(project, u2pl, kind: str):
     (project.root / "file").write_text("This is no database, however long one looks at it.\n")
     address = {
         "no server": f"http://127.0.0.1:{free_port()}",
         "no folder": f"sqlite:///{project.root}/file/store.db",
         "no database": f"sqlite:///{project.root}/file",
-        "no such store": "nothing://anywhere",
     }[kind]
     done = u2pl(*TRAIN, cwd=project.root, U2PL_TRACKING="", MLFLOW_TRACKING_URI=address)
     assert done.returncode == 0
     (warning,) = warnings(done.stderr)
     assert warning.endswith("; run: u2pl track sync")
     assert f"Everything about it is in {project.runs / NAME}" in done.stdout
-    assert sync(project).runs == 1
-    assert contents(project) == as_rebuilt(project)
 
 
-def test_training_waits_for_a_hanging_store_when_it_is_over_and_not_before(
-    project, monkeypatch, caplog
-):
+def test_training_waits_for_a_hanging_store_when_it_is_over_and_not_before(project, monkeypatch, caplog):
     """What it does with the side process: it starts one, and closes it when all is written."""
     written = []
 
