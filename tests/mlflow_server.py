@@ -37,7 +37,7 @@ class Server:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, env=quick, start_new_session=True
             )
-        wait_until(lambda: answers(f"{self.address}/health"), 90)
+        wait_until(lambda: answers(f"{self.address}/health"), 180)
 
     def kill(self) -> None:
         """SIGKILL to it and its worker; nothing if it does not run."""

@@ -151,16 +151,16 @@ def test_a_server_may_come_late_and_be_killed_and_come_back_and_be_killed_for_go
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
     held = training()
-    wait_until(held.failures, 60)
+    wait_until(held.failures, 180)
     server.start()
-    wait_until(lambda: held.validations() == 1, 90)
+    wait_until(lambda: held.validations() == 1, 180)
 
     server.kill()
     before = held.failures()
     held.go_on(to=12)
-    wait_until(lambda: held.failures() > before, 60)
+    wait_until(lambda: held.failures() > before, 180)
     server.start()
-    wait_until(lambda: held.validations() == 2, 90)
+    wait_until(lambda: held.validations() == 2, 180)
 
     server.kill()
     held.go_on(to=18)
@@ -194,11 +194,11 @@ def validations_in(database: Path) -> int:
 def test_a_store_that_is_deleted_while_a_run_goes_on_is_built_again_by_that_run(project, training):
     database = project.root / "mlflow.db"
     held = training()
-    wait_until(lambda: validations_in(database) == 1, 60)
+    wait_until(lambda: validations_in(database) == 1, 180)
     for step in (12, 18):  # twice, since the second time finds what MLflow remembers of the first
         database.rename(database.with_suffix(f".{step}"))
         held.go_on(to=step)
-        wait_until(lambda expected=step // 6: validations_in(database) == expected, 60)
+        wait_until(lambda expected=step // 6: validations_in(database) == expected, 180)
     assert warnings(held.finish()) == []
     assert contents(project) == as_rebuilt(project)
 
