@@ -1,13 +1,11 @@
 """Run folders made by hand, mirrored into real MLflow stores: SQLite files and a server on loopback."""
 
 import json
-import os
 import socket
 import sqlite3
 import subprocess
 import sys
 import time
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlflow_server import Server, contents, free_port, wait_until
 
 from u2pl import tracking
 from u2pl.errors import UsageError, UserError
@@ -24,10 +23,11 @@ from u2pl.files import read_json, write_json
 from u2pl.project import Project
 from u2pl.tracking import Sidecar, Store, default_uri, metric_name, sync
 
-# MLflow asks SQLAlchemy for a loader that SQLAlchemy is about to retire.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"
-)
+pytestmark = [
+    pytest.mark.mlflow,
+    # MLflow asks SQLAlchemy for a loader that SQLAlchemy is about to retire.
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"),
+]
 
 T0 = 1_760_000_000_000
 
@@ -165,9 +165,10 @@ def test_syncing_again_leaves_the_store_as_it_was(project):
     make_run(project, "twice-open", *CURVE)
     make_ablation(project, "twice-by-alpha0", {"0.1": "twice", "0.3": "twice-open"})
     sync(project)
-    before = rows(project)
+    before, files = rows(project), contents(project)
     assert sync(project).problems == []
     assert rows(project) == before
+    assert contents(project) == files
 
 
 def test_a_later_sync_adds_what_has_happened_since(project):
@@ -259,6 +260,25 @@ def test_the_status_follows_the_folder(project, last, miou, held, status):
     store.mirror(folder)
     assert runs_named(store, name)[0].info.status == status
     lock.release()
+
+
+def test_a_run_that_ends_while_it_is_mirrored_ends_when_its_last_event_says(project, monkeypatch):
+    folder = make_run(project, "ends", *CURVE[:2])
+    store = Store(project)
+    send = Store._send
+
+    def end_meanwhile(*arguments: Any) -> None:
+        send(*arguments)
+        if not (folder / "metrics.json").exists():
+            write_events(folder, *CURVE[2:], event("end", 2, at=7000))
+            finish(folder, 50.0)
+
+    monkeypatch.setattr(Store, "_send", end_meanwhile)
+    store.mirror(folder, running=True)
+    store.mirror(folder, running=False)
+    (run,) = runs_named(store, "ends")
+    assert (run.info.status, run.info.end_time) == ("FINISHED", T0 + 7000)
+    assert [p.timestamp for p in store.client.get_metric_history(run.info.run_id, "miou_last")] == [T0 + 7000]
 
 
 def test_a_resumed_run_is_running_again_under_the_same_id(project):
@@ -413,58 +433,27 @@ def test_eight_processes_at_once_make_one_store_that_holds_all_their_runs(tmp_pa
     assert [len(runs_named(store, f"run{number}")) for number in range(8)] == [1] * 8
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+@pytest.mark.slow
+def test_eight_side_processes_that_start_at_once_make_one_store_that_is_whole(tmp_path):
+    project = Project(tmp_path)
+    folders = [make_run(project, f"run{number}", *CURVE) for number in range(8)]
+    sidecars = [Sidecar.start(project, folder) for folder in folders]
+    for folder in folders:
+        write_events(folder, event("end", 2))
+        finish(folder, 50.0)
+    assert [sidecar.close(timeout=120) for sidecar in sidecars] == [None] * 8
+    live = contents(project)
+    assert len(live) == 8
+    assert sync(project, f"sqlite:///{tmp_path}/rebuilt.db").runs == 8
+    assert live == contents(project, f"sqlite:///{tmp_path}/rebuilt.db")
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    address = f"http://127.0.0.1:{(port := free_port())}"
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
-    command += ["--artifacts-destination", str(tmp_path / "files")]
-    quick = os.environ | {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"
-    }  # a second process nobody here asks for work
-    with (tmp_path / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=quick)
-    try:
-        wait_until(lambda: answers(f"{address}/health"), 60)
-        yield address
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as response:
-            return bool(response.status == 200)
-    except OSError:
-        return False
-
-
-def wait_until(condition: Callable[[], object], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.2)
+    made = Server(tmp_path)
+    made.start()
+    yield made.address
+    made.kill()
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,11 @@ ENVIRONMENT = {
 def enabled() -> bool:
     """Whether runs start a side process; the environment variable U2PL_TRACKING=none says no."""
     return os.environ.get("U2PL_TRACKING", "").lower() != "none"
+
+
+def installed() -> bool:
+    """Whether there is an MLflow to import; it is not imported."""
+    return find_spec("mlflow") is not None
 
 
 def default_uri(project: Project) -> str:
@@ -95,7 +101,8 @@ def prepare_store(uri: str, artifacts: Path) -> str:
     if database:
         database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{database}.lock") if database else nullcontext():
-        if database and not database.exists():
+        # SQLite itself leaves an empty file where it is to open one that has been deleted.
+        if database and not (database.exists() and database.stat().st_size):
             write_atomically(database, create)
         return _experiment(uri, artifacts)
 
@@ -268,9 +275,10 @@ class Store:
             run = self._run(facts["uid"], under, facts["name"], _milliseconds(facts["created"]))
             self._describe(run, params, tags)
             mirrored = json.loads(run.data.tags.get(MIRRORED, '{"step": -1, "epoch": -1, "files": {}}'))
-            self._send(run, log.measurements(), mirrored)
+            # Asked before the events are read: metrics.json is written after the last of them, whose time counts.
             metrics = folder / "metrics.json"
             finished = metrics.exists()
+            self._send(run, log.measurements(), mirrored)
             if finished:
                 self._send_result(run, read_json(metrics), log.time)
             names = ("settings.yaml", "labeled.txt", "unlabeled.txt", "val.txt", "metrics.json")
@@ -448,8 +456,13 @@ def sync(project: Project, uri: str | None = None, runs: list[str] | None = None
 
     Raises:
         UsageError: a run has no folder.
-        UserError: the store cannot be opened.
+        UserError: MLflow is not installed, or the store cannot be opened.
     """
+    if not installed():
+        raise UserError(
+            "MLflow is not installed, so there is no tracking store to bring up to date. "
+            "Install it, then do this again: pip install mlflow && u2pl track sync"
+        )
     known = {path.parent.name: path.parent for path in sorted(project.runs.glob("*/run.json"))}
     for name in runs or ():
         if name not in known:
@@ -504,10 +517,18 @@ class Sidecar:
         """
         if not enabled():
             return cls(folder, None)
-        command = [sys.executable, "-m", "u2pl.tracking", str(folder), "--project", str(project.root)]
+        if not installed():
+            return cls(
+                folder,
+                None,
+                f"{folder.name} is not tracked, since MLflow is not installed (U2PL_TRACKING=none says that this "
+                "is meant); to track it nevertheless: pip install mlflow && u2pl track sync",
+            )
         try:
             with (folder / "tracking.log").open("ab") as log:
-                process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
+                process = subprocess.Popen(
+                    _command(project, folder, POLL_SECONDS, 0), stdin=subprocess.PIPE, stdout=log, stderr=log
+                )
         except OSError as error:
             return cls(folder, None, f"Tracking did not start ({error}); run: u2pl track sync")
         return cls(folder, process)
@@ -526,9 +547,11 @@ class Sidecar:
         process, self._process = self._process, None
         if process is None:
             return self._problem
+        late = ""
         try:
             process.communicate(b"end", timeout)
         except subprocess.TimeoutExpired:
+            late = f"the store did not answer within {timeout:g} seconds; "
             process.kill()
             process.wait()
         except OSError:
@@ -536,7 +559,7 @@ class Sidecar:
         if process.returncode == 0:
             return None
         log = self._folder / "tracking.log"
-        return f"Tracking is behind for {self._folder.name} (reason: {log}); run: u2pl track sync"
+        return f"Tracking is behind for {self._folder.name} ({late}see {log}); run: u2pl track sync"
 
 
 def sync_ablation(project: Project, name: str) -> str | None:
@@ -544,15 +567,26 @@ def sync_ablation(project: Project, name: str) -> str | None:
     return Sidecar.start(project, project.runs / ".ablations" / name).close()
 
 
-def follow(project: Project, folder: Path) -> int:
+def _command(project: Project, folder: Path, poll: float, pause: float) -> list[str]:
+    """The words that start a side process; see `follow`."""
+    words = [str(folder), "--project", str(project.root), "--poll", str(poll), "--pause", str(pause)]
+    return [sys.executable, "-m", "u2pl.tracking", *words]
+
+
+def follow(project: Project, folder: Path, poll: float, pause: float) -> int:
     """Mirror `folder` until standard input says that its owner has ended; 0 if the store is then up to date.
 
     An error of the store is printed, and tried again after a pause that grows.
+
+    Args:
+        project: in which the folder lies.
+        folder: a run's or an ablation's.
+        poll: seconds between two looks at the folder.
+        pause: seconds before the first one.
     """
     source = folder / ("ablation.json" if (folder / "ablation.json").exists() else "events.jsonl")
     store: Store | None = None
     seen: os.stat_result | None = None
-    pause = 0.0
     while True:
         # Readable means a word from the owner, or the end of the pipe because it died.
         over = bool(select.select([sys.stdin], [], [], pause)[0])
@@ -570,9 +604,13 @@ def follow(project: Project, folder: Path) -> int:
             except Exception as error:
                 print(f"{datetime.now().isoformat(timespec='seconds')} {_reason(error)}", flush=True)
                 store = None
-        pause = min(max(pause, POLL_SECONDS) * 2, LONGEST_PAUSE_SECONDS) if behind else POLL_SECONDS
+        pause = min(max(pause, poll) * 2, LONGEST_PAUSE_SECONDS) if behind else poll
         if over:
             return int(behind)
+        if behind and _database(default_uri(project)):
+            # MLflow holds a database that it has opened until its process ends. Where the file has been deleted
+            # or replaced, only a new process sees what lies there now.
+            os.execv(sys.executable, _command(project, folder, poll, pause))
 
 
 def _main() -> int:
@@ -581,13 +619,15 @@ def _main() -> int:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--project", type=Path, required=True)
+    parser.add_argument("--poll", type=float, required=True)
+    parser.add_argument("--pause", type=float, required=True)
     arguments = parser.parse_args()
-    os.nice(10)
+    os.setpriority(os.PRIO_PROCESS, 0, 10)
     # Ctrl-C and a supervisor's signal reach the whole process group; the owner saves its state, then calls
     # `close`, and only then is there something final to mirror.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    return follow(Project(arguments.project), arguments.folder)
+    return follow(Project(arguments.project), arguments.folder, arguments.poll, arguments.pause)
 
 
 if __name__ == "__main__":

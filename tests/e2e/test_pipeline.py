@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from engine.tiny import REPOSITORY, edit_params
-from mlflow import MlflowClient
 
 from u2pl.files import read_json
 from u2pl.planning import resolve
@@ -22,7 +21,7 @@ tables:
   table4: {splits: {blender-1/4: 1/4}}
 """
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.mlflow]
 
 
 def repro(project: Project) -> str:
@@ -65,6 +64,8 @@ def test_one_command_makes_tables_page_and_tracked_runs_and_a_second_does_nothin
     page = (root / "reports/index.html").read_text()
     assert "data:image/png;base64," in page
     assert "http://" not in page.replace("http://www.w3.org", "")
+
+    from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("u2pl")
