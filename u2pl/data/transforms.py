@@ -4,6 +4,7 @@ Pictures stay bytes, pixel after pixel, until they are on the device that trains
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ def normalise(image_BHW3: Tensor, rows_BH: Tensor | None = None, columns_BW: Ten
     width = image_BHW3.shape[2]
     # Whole rows at a time: an inner loop over three colours would take three times as long on a CPU.
     image = image_BHW3.to(torch.float32, copy=True).flatten(2)
-    mean, std = (torch.tensor(values, device=image.device).repeat(width) for values in (MEAN, STD))
+    mean, std = (values.repeat(width) for values in _colors(image.device))
     factor = 1 / std
     if columns_BW is not None:
         factor = factor * columns_BW.repeat_interleave(3, dim=1)[:, None]
@@ -38,6 +39,12 @@ def normalise(image_BHW3: Tensor, rows_BH: Tensor | None = None, columns_BW: Ten
     if rows_BH is not None:
         image.mul_(rows_BH[:, :, None].float())
     return image.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
+
+
+@cache
+def _colors(device: torch.device) -> tuple[Tensor, Tensor]:
+    """MEAN and STD, copied to a device once: each copy of a few numbers would wait for all its work."""
+    return torch.tensor(MEAN, device=device), torch.tensor(STD, device=device)
 
 
 def resize_image(image_HW3: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:

@@ -193,13 +193,15 @@ def _forward_and_again(block: nn.Module) -> tuple[AbstractContextManager[None], 
 def _statistics_untouched(block: nn.Module) -> Iterator[None]:
     """Batch norm sees the batch a second time, and must not count it twice."""
     norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
-    for norm in norms:
-        norm.track_running_stats = False
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm, (_, count) in zip(norms, before, strict=True):
+        norm.momentum = 0.0
+        norm.num_batches_tracked = None if count is None else count.clone()
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def _channels(stage: nn.Sequential) -> int:
