@@ -13,6 +13,7 @@ from torch import Tensor
 from u2pl import processes
 from u2pl.data.loader import Batch
 from u2pl.engine.learner import Learner
+from u2pl.losses import contrastive
 
 IMAGES = 4
 """Labelled ones of a batch, and unlabelled ones."""
@@ -61,13 +62,22 @@ def train(kind: str, micro_batch: int = 0, steps: int = 3, **options: bool) -> d
     learner = Learner(method, method.recipe, EPOCHS * EPOCH_STEPS, torch.device("cpu"), **options)
     method.train()
     found: dict[str, Tensor] = {}
+    centers: list[Tensor] = []
+    original = contrastive.centers
+
+    def noted(*arguments: Any) -> tuple[Tensor, Tensor]:
+        center_CD, present_C = original(*arguments)
+        centers.append(center_CD)
+        return center_CD, present_C
+
     start = 2 * EPOCH_STEPS if name == "suponly" else method.settings.warm_start_epochs * EPOCH_STEPS - 1
+    contrastive.centers = noted
     for index in range(start, start + steps):
         result = learner.step(share(labels_that_differ(make_batch(index, images=IMAGES))), at(index))
         for key, value in (result.losses | result.health).items():
             found[f"step {index} {key}"] = torch.as_tensor(value, dtype=torch.float64)
-    for group in learner.optimizer.param_groups:
-        group["lr"] = 0.0
+    contrastive.centers = original
+    found |= {f"centres {number}": center_CD for number, center_CD in enumerate(centers)}
     return found | {f"state {key}": value.clone() for key, value in method.state_dict().items()}
 
 

@@ -100,11 +100,10 @@ class Learner:
         """The optimiser's step."""
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.device.type == "cpu" and self.recipe.batch_norm == "batch":
-            # Synchronised batch norm is for GPUs. Here each process has its images' statistics, and all their mean.
-            processes.mean_(
-                [b for network in self.method.wrappers for b in network.buffers() if b.is_floating_point()]
-            )
+        if self.device.type == "cpu" and processes.size() > 1:
+            # Synchronised batch norm is for GPUs. Here each process has its images' statistics, and all keep their mean.
+            norms = [m for m in self.method.modules() if isinstance(m, nn.BatchNorm2d)]
+            processes.mean_([b for m in norms for b in m.buffers() if b.is_floating_point()])
 
     def state_dict(self) -> dict[str, Any]:
         """All that must be known to go on."""
