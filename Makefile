@@ -18,12 +18,12 @@ demo: install ## install the project, run the demonstration pipeline (about ten 
 	@echo "The report: $(CURDIR)/reports/index.html"
 
 test: lint ## install what the tests need, check format, lint and types, run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 	$(MAKE) test-without-mlflow
 
 test-without-mlflow: install-test ## run the tests of training and the command line where MLflow is not installed
 	$(BIN)/python tests/without_mlflow.py $(VENV)/without-mlflow
-	$(VENV)/without-mlflow/bin/python -m pytest -m "not mlflow" $(WITHOUT_MLFLOW)
+	$(VENV)/without-mlflow/bin/python -m pytest -n 2 -m "not mlflow" $(WITHOUT_MLFLOW)
 
 lint: install-test ## check format, lint and types
 	$(BIN)/ruff format --check .

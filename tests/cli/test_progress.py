@@ -11,8 +11,8 @@ def test_a_line_has_a_miou_where_the_epoch_was_validated(capsys: pytest.CaptureF
         observe("epoch", 6, 6, TRAINED | {"val/miou": 40.0})
         observe("epoch", 6, 6, TRAINED)
     validated, other = capsys.readouterr().err.splitlines()
-    assert validated == "mine: step 6/6, loss 1.500, mIoU 40.0 %, 20 images/s"
-    assert other == "mine: step 6/6, loss 1.500, 20 images/s"
+    assert validated == "mine: step 6/6, loss 1.500, mIoU 40.0 %, 20 images/s, 0.5 GiB"
+    assert other == "mine: step 6/6, loss 1.500, 20 images/s, 0.5 GiB"
 
 
 def test_the_bar_keeps_the_newest_miou_over_epochs_without_one(
@@ -27,3 +27,12 @@ def test_the_bar_keeps_the_newest_miou_over_epochs_without_one(
         observe("epoch", 6, 6, TRAINED)
     shown = capsys.readouterr().err
     assert "6/6" in shown and "mIoU 40.0  loss 1.250" in shown
+
+
+def test_before_a_long_run_a_sentence_says_what_a_step_takes(capsys: pytest.CaptureFixture[str]):
+    found = {"step_gib": 9.14, "available_gib": 10.45, "at_once": 8, "largest": 9}
+    with training("mine") as observe:
+        observe("memory", 0, 6, {f"memory/{name}": value for name, value in found.items()})
+    assert capsys.readouterr().err == (
+        "A step takes 9.1 of 10.4 GiB with 8 + 8 images at once; about 9 + 9 would fit.\n"
+    )

@@ -101,7 +101,7 @@ class Learner:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.device.type == "cpu" and processes.size() > 1:
-            # Synchronised batch norm is for GPUs. Here each process has its images' statistics, and all keep their mean.
+            # Synchronised batch norm is for GPUs. Here each process sees its own images, and all keep the mean.
             norms = [m for m in self.method.modules() if isinstance(m, nn.BatchNorm2d)]
             processes.mean_([b for m in norms for b in m.buffers() if b.is_floating_point()])
 

@@ -202,6 +202,8 @@ def result_in_words(metrics: dict[str, Any]) -> str:
             f"mIoU {miou['reported']:.2f} % of the {checkpoint} epoch, by another protocol than the run's own: "
             "no number of the tables."
         )
+    if miou["best"] is None:
+        return f"mIoU {miou['reported']:.2f} % of the {checkpoint} network; nothing is known of other epochs."
     return (
         f"mIoU {miou['reported']:.2f} % (last {miou['last']:.2f} %, best {miou['best']:.2f} % in epoch "
         f"{miou['best_epoch']}). Reported is the {checkpoint} epoch; the paper's released numbers on VOC are of the "
