@@ -56,7 +56,7 @@ def test_a_trainer_ends_after_its_dvc_and_the_next_repro_goes_on(tiny_project: P
     shutil.copy(REPOSITORY / ".dvc" / "config", root / ".dvc")
     subprocess.run(["git", "init", "--quiet", str(root)], check=True)
     (root / "pipelines/plans/tiny.yaml").write_text(PLAN, encoding="utf-8")
-    edit_params(tiny_project, lambda values: values["recipes"]["tiny"].update(epochs=90, validate_every=90))
+    edit_params(tiny_project, lambda values: values["recipes"]["tiny"].update(epochs=60, validate_every=60))
     resolve(tiny_project, "tiny").write(tiny_project)
     shutil.copytree(root, root.parent / "undisturbed")
     environment = os.environ | {
@@ -79,11 +79,13 @@ def test_a_trainer_ends_after_its_dvc_and_the_next_repro_goes_on(tiny_project: P
     assert events(tiny_project)[-1] == "interrupted"
     assert (root / "runs" / RUN / "last.pt").exists()
 
+    if how == signal.SIGTERM:
+        return  # the same from here on
     done = subprocess.run(
         command, cwd=root, env=environment, capture_output=True, text=True, timeout=200, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [e for e in events(tiny_project) if e not in ("step", "epoch", "memory")] == [
+    assert [e for e in events(tiny_project) if e not in ("step", "epoch")] == [
         "start",
         "interrupted",
         "resume",

@@ -432,6 +432,27 @@ def test_a_run_may_be_stopped_again_and_again_also_between_two_epochs(project: P
     assert_same_run(trainer.train(project, spec(project)), unbroken)
 
 
+def test_a_run_told_to_stop_in_an_evaluation_stops_there_and_makes_up_for_it(
+    project: Project, unbroken: Path, monkeypatch: pytest.MonkeyPatch
+):
+    original, calls = trainer.evaluate, 0
+
+    def told(*arguments, between, **options):
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            terminate()
+        return original(*arguments, between=between, **options)
+
+    monkeypatch.setattr(trainer, "evaluate", told)
+    with pytest.raises(Interrupted, match="step 12 of 18"):
+        trainer.train(project, spec(project))
+    path = project.runs / unbroken.name
+    assert [e["step"] for e in events(path) if e["event"] == "epoch"] == [6]
+    assert_same_run(trainer.train(project, spec(project)), unbroken)
+    assert [e["step"] for e in events(path) if e["event"] == "epoch"] == [6, 12, 18]
+
+
 def test_a_killed_run_repeats_the_steps_since_its_checkpoint(project: Project, unbroken: Path):
     with pytest.raises(Killed):
         trainer.train(project, spec(project), machine=EACH_STEP, observe=at("step", 18, kill))

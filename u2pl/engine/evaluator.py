@@ -1,6 +1,6 @@
 """Scores a network on a validation set: every image once, whole, by windows or its centre crop, as the recipe says."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
@@ -76,6 +76,7 @@ def evaluate(
     looks: Looks = ONCE,
     names: Sequence[str] | None = None,
     keep_samples: bool = False,
+    between: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Score `network` in evaluation mode on the split's validation images.
 
@@ -89,12 +90,13 @@ def evaluate(
         looks: scales and mirror images to average over.
         names: these validation images alone; what they count adds up to what all of them do.
         keep_samples: whether predictions are kept.
+        between: called between one batch of images and the next; what it raises breaks the evaluation off.
 
     Raises:
         UserError: no pixel of the whole validation set has a label.
     """
     mine = split.val[processes.rank() :: processes.size()] if names is None else list(names)
-    part = _count(network, split, recipe, looks, mine, keep_samples)
+    part = _count(network, split, recipe, looks, mine, keep_samples, between)
     parts = processes.gather_objects(part) if names is None else [part]
     confusion = torch.stack([each.confusion for each in parts]).sum(0)
     if names is None and not confusion.any():
@@ -124,7 +126,13 @@ class _Counts(NamedTuple):
 
 
 def _count(
-    network: DeepLabV3Plus, split: Split, recipe: Recipe, looks: Looks, names: list[str], keep_samples: bool
+    network: DeepLabV3Plus,
+    split: Split,
+    recipe: Recipe,
+    looks: Looks,
+    names: list[str],
+    keep_samples: bool,
+    between: Callable[[], None],
 ) -> _Counts:
     device = next(network.parameters()).device
     classes = len(split.classes)
@@ -137,6 +145,7 @@ def _count(
         total += counts.sum(0)
         mious.append(scores.iou(counts).nanmean(dim=1))
         scored += some
+        between()
         if keep_samples:
             new = [(len(m.unique()), n, p) for n, m, p in zip(some, masks, prediction, strict=True)]
             richest = _richest([*richest, *new])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -230,6 +230,8 @@ class _Run:
         self.method.train()
         if progress.step == 0 and self.steps >= _LONG:
             self._try_memory(observe)
+        if self._epoch_is_due():
+            self._end_epoch(observe, stopped)
         batches = self._batches(progress.step, self.steps)
         clock = saved = time.monotonic()
         for batch in batches:
@@ -240,28 +242,36 @@ class _Run:
             now = time.monotonic()
             progress.seconds += now - clock
             clock = now
-            if progress.step % self.epoch_steps == 0:
-                metrics = self._end_epoch()
-                observe("epoch", progress.step, self.steps, metrics)
-                clock = time.monotonic()
-            if distributed.any_of(stopped()) and progress.step < self.steps:
-                self._check_finite()
-                self._save()
-                self.folder.event("interrupted", progress.step, self._epoch)
-                if processes.rank():
-                    raise EndedElsewhere
-                raise Interrupted(
-                    f"Stopped at step {progress.step} of {self.steps}; the state is saved in {self.folder.path}. "
-                    "Start the same command again to go on."
-                )
             pause = self.machine.save_every
             if pause is None:
                 pause = max(_CHECKPOINT_SECONDS, self._saving / _CHECKPOINT_SHARE)
-            if time.monotonic() - saved >= pause and progress.step < self.steps:
+            if clock - saved >= pause and progress.step < self.steps:
                 self._check_finite()
                 self._save()
                 clock = saved = time.monotonic()
+            if self._epoch_is_due():
+                self._end_epoch(observe, stopped)
+                clock = time.monotonic()
+            if distributed.any_of(stopped()) and progress.step < self.steps:
+                self._stop()
         self._finish()
+
+    def _epoch_is_due(self) -> bool:
+        """Whether the last step was an epoch's last, and that has not been recorded."""
+        step, history = self.progress.step, self.progress.history
+        return step > 0 and step % self.epoch_steps == 0 and (not history or history[-1]["step"] != step)
+
+    def _stop(self) -> NoReturn:
+        """Save all there is, and end."""
+        self._check_finite()
+        self._save()
+        self.folder.event("interrupted", self.progress.step, self._epoch)
+        if processes.rank():
+            raise EndedElsewhere
+        raise Interrupted(
+            f"Stopped at step {self.progress.step} of {self.steps}; the state is saved in {self.folder.path}. "
+            "Start the same command again to go on."
+        )
 
     def _batches(self, start: int, end: int) -> Batches:
         return Batches(
@@ -333,13 +343,14 @@ class _Run:
             + f"Try a smaller learning rate: --set lr={self.recipe.lr / 10:g}"
         )
 
-    def _end_epoch(self) -> dict[str, float]:
+    def _end_epoch(self, observe: Observer, stopped: Callable[[], bool]) -> None:
+        """Validate and record; where that is broken off it is made up for when the run goes on."""
         self._check_finite()
         progress = self.progress
         epoch = progress.step // self.epoch_steps - 1
         metrics: dict[str, float] = {}
         if progress.step == self.steps or (epoch + 1) % self.recipe.validate_every == 0:
-            metrics |= self._validate(epoch)
+            metrics |= self._validate(epoch, stopped)
         metrics |= {f"train/{k}": float(self._stack(v).float().nanmean()) for k, v in self._log.items()}
         metrics["lr"] = self.learner.optimizer.param_groups[0]["lr"]
         metrics["memory/peak_gib"] = memory.peak(self.device) / 2**30
@@ -349,14 +360,20 @@ class _Run:
         progress.history.append({"epoch": epoch, "step": progress.step, **metrics})
         self.folder.event("epoch", progress.step, epoch, metrics)
         self.folder.write_history(progress.history)
-        return metrics
+        observe("epoch", progress.step, self.steps, metrics)
 
-    def _validate(self, epoch: int) -> dict[str, float]:
+    def _validate(self, epoch: int, stopped: Callable[[], bool]) -> dict[str, float]:
         """Score the network of an epoch that has ended; keep it where no validated one before was as good."""
+
+        def between() -> None:
+            # Several processes have different numbers of images: only together can they stop.
+            if processes.size() == 1 and stopped():
+                self._stop()
+
         progress = self.progress
         name, network = self.method.evaluated(epoch)
         last = progress.step == self.steps
-        result = evaluate(network, self.split, self.recipe, keep_samples=last)
+        result = evaluate(network, self.split, self.recipe, keep_samples=last, between=between)
         if last and self.folder.writes:
             write_samples(self.folder.path / "samples", self.split, self.recipe, result)
         if result.miou > progress.best:
