@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # What trains, and every command. All tests that need no MLflow: make test-without-mlflow WITHOUT_MLFLOW=tests
-WITHOUT_MLFLOW := tests/engine/test_ablation.py tests/engine/test_run_folder.py tests/cli/test_cli.py tests/cli/test_without_mlflow.py tests/methods/test_every_method.py
+WITHOUT_MLFLOW := tests/engine/test_ablation.py tests/engine/test_run_folder.py tests/cli/test_cli.py tests/methods/test_every_method.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-without-mlflow lint install install-test clean
@@ -18,12 +18,12 @@ demo: install ## install the project, run the demonstration pipeline (about ten 
 	@echo "The report: $(CURDIR)/reports/index.html"
 
 test: lint ## install what the tests need, check format, lint and types, run the tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 	$(MAKE) test-without-mlflow
 
 test-without-mlflow: install-test ## run the tests of training and the command line where MLflow is not installed
 	$(BIN)/python tests/without_mlflow.py $(VENV)/without-mlflow
-	$(VENV)/without-mlflow/bin/python -m pytest -n 2 -m "not mlflow" $(WITHOUT_MLFLOW)
+	$(VENV)/without-mlflow/bin/python -m pytest -n 2 --dist worksteal -m "not mlflow" $(WITHOUT_MLFLOW)
 
 lint: install-test ## check format, lint and types
 	$(BIN)/ruff format --check .

@@ -39,7 +39,9 @@ def test_the_parts_of_a_batch_add_up_to_it(kind: str, micro_batch: int, whole: d
 @pytest.mark.parametrize("size", [2, 4])
 def test_several_processes_take_the_steps_of_one(size: int, whole: dict[str, Found], tmp_path: Path):
     """Losses, threshold, centres, bank and weights, of every kind; and in parts too."""
-    kinds = [(kind, 0) for kind in parting.KINDS] + ([("u2pl", 1), ("released", 1)] if size == 2 else [])
+    kinds = [("u2pl", 0), ("groups", 0), ("no bank", 0), ("released", 0)]
+    if size == 2:
+        kinds = [(kind, 0) for kind in parting.KINDS] + [("u2pl", 1), ("released", 1)]
     torch.multiprocessing.spawn(parting.work, (size, kinds, tmp_path), nprocs=size)
     for rank in range(size):
         found = torch.load(tmp_path / f"{size}-{rank}.pt", weights_only=True)

@@ -26,6 +26,7 @@ from u2pl.losses.memory_bank import MemoryBank
 from u2pl.methods import Classes
 from u2pl.methods.u2pl import U2PL, aligned, rows
 from u2pl.models.deeplab import upsample
+from u2pl.models.dropout import ChannelDropout
 
 
 def u2pl(**overrides: object) -> U2PL:
@@ -33,7 +34,7 @@ def u2pl(**overrides: object) -> U2PL:
     method = build("u2pl", **{"cutmix_probability": 0, **overrides})
     assert isinstance(method, U2PL)
     for module in method.student.modules():
-        if isinstance(module, torch.nn.Dropout2d):
+        if isinstance(module, ChannelDropout):
             module.p = 0
     return method
 

@@ -7,6 +7,7 @@ from engine.tiny import REPOSITORY, TINY
 from torch import nn
 
 from u2pl.models.deeplab import ASPP, DeepLabV3Plus, upsample
+from u2pl.models.dropout import ChannelDropout
 from u2pl.settings import Recipe
 
 DEFAULTS = yaml.safe_load((REPOSITORY / "params.yaml").read_text())["recipe"]
@@ -85,7 +86,7 @@ def test_a_head_is_two_conv_bn_relu_blocks_that_halve_512_channels_and_a_classif
 
 
 def dropouts(network: nn.Module) -> list[float]:
-    return [module.p for module in network.modules() if isinstance(module, nn.Dropout2d)]
+    return [module.p for module in network.modules() if isinstance(module, ChannelDropout)]
 
 
 def test_channels_are_dropped_behind_the_pyramid_and_twice_in_each_head():

@@ -134,8 +134,8 @@ class Method(nn.Module, ABC):
         count_G = self.count_labeled(mask)
         kept = dropout.draw(network, processes.size() * len(mask), step.generator)
         for part in self.cut(len(mask), 2 * self.recipe.micro_batch):
-            dropout.choose(network, kept, part.numbers(1))
             image = batch.labeled_image[part.mine]
+            dropout.choose(network, kept, part.numbers(1), image.device)
             logits = self.run(network, image, represent=False, last=part.last).logits
             label = mask[part.mine]
             logits = upsample(logits, label.shape[1:])

@@ -164,8 +164,8 @@ class MeanTeacher(Method):
         }
         kept = dropout.draw(self.student, 2 * len(target), step.generator)
         for part in self.cut(len(pseudo.image), self.recipe.micro_batch):
-            dropout.choose(self.student, kept, part.numbers(2))
             images = torch.cat([batch.labeled_image[part.mine], pseudo.image[part.mine]])
+            dropout.choose(self.student, kept, part.numbers(2), images.device)
             student = self.run(self.student, images, represent=self.has_representation, last=part.last)
             on_labeled, on_unlabeled = upsample(student.logits, target.shape[1:]).chunk(2)
             mask = batch.labeled_mask[part.mine]
@@ -241,9 +241,9 @@ class MeanTeacher(Method):
         )
         outputs: list[Output] = []
         for part in self.cut(images, 2 // count * self.recipe.micro_batch):
-            if training:
-                dropout.choose(self.teacher, kept, part.numbers(count))
             some = torch.cat([stream[part.mine] for stream in streams])
+            if training:
+                dropout.choose(self.teacher, kept, part.numbers(count), some.device)
             outputs.append(self.teacher(some, represent=represent and self.has_representation))
         self.teacher.eval()
         return outputs[0] if len(outputs) == 1 else joined(outputs, count)

@@ -41,10 +41,16 @@ def draw(network: nn.Module, images: int, generator: torch.Generator) -> list[Te
     ]
 
 
-def choose(network: nn.Module, factors: list[Tensor], images: Tensor) -> None:
-    """Let the next passes be over these of the images, int64 (B,) on the CPU, for which `factors` were drawn."""
+def choose(network: nn.Module, factors: list[Tensor], images: Tensor, device: torch.device) -> None:
+    """Let the next passes be over these of the images for which `factors` were drawn.
+
+    Args:
+        network: whose dropouts they are.
+        factors: from `draw`.
+        images: int64 (B,), on the CPU.
+        device: the network's.
+    """
     for layer, of_all in zip(_layers(network), factors, strict=True):
-        device = next(network.parameters()).device
         kept = of_all[images]
         # From pinned memory, or the copy would wait for the device.
         layer.kept = kept.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else kept
