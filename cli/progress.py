@@ -70,8 +70,8 @@ def _memory(metrics: Mapping[str, float]) -> str:
         metrics[f"memory/{name}"] for name in ("step_gib", "available_gib", "at_once", "largest")
     )
     return (
-        f"A step takes {step:.1f} of {available:.1f} GiB with {at_once:.0f} + {at_once:.0f} images at once; "
-        f"about {largest:.0f} + {largest:.0f} would fit."
+        f"A step takes {step:.1f} of {available:.1f} GiB with {at_once:.0f} images at once; "
+        f"about {largest:.0f} would fit."
     )
 
 

@@ -25,7 +25,9 @@ class Interrupted(UserError):
 class EndedElsewhere(UserError):
     """Another process of the same run has ended, and tells why; there is nothing to say here."""
 
-    exit_code = 3
+    def __init__(self, exit_code: int = 3):
+        super().__init__()
+        self.exit_code = exit_code
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:

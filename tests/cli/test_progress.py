@@ -30,9 +30,9 @@ def test_the_bar_keeps_the_newest_miou_over_epochs_without_one(
 
 
 def test_before_a_long_run_a_sentence_says_what_a_step_takes(capsys: pytest.CaptureFixture[str]):
-    found = {"step_gib": 9.14, "available_gib": 10.45, "at_once": 8, "largest": 9}
+    found = {"step_gib": 9.14, "available_gib": 10.45, "at_once": 16, "largest": 18}
     with training("mine") as observe:
         observe("memory", 0, 6, {f"memory/{name}": value for name, value in found.items()})
     assert capsys.readouterr().err == (
-        "A step takes 9.1 of 10.4 GiB with 8 + 8 images at once; about 9 + 9 would fit.\n"
+        "A step takes 9.1 of 10.4 GiB with 16 images at once; about 18 would fit.\n"
     )

@@ -7,6 +7,7 @@ import torch
 from engine.test_learner import CPU, START, learner, take
 from methods.training import EPOCH_STEPS, EPOCHS, at, build, make_batch
 
+from u2pl.data.loader import Batch
 from u2pl.engine import memory
 from u2pl.engine.learner import Learner
 from u2pl.errors import UserError
@@ -54,8 +55,8 @@ def test_a_step_that_fits_is_taken_whole_and_the_largest_that_would_fit_is_named
     taken = peaks(monkeypatch, fixed=100, each=10, room=305)
     trial = memory.try_step(eight(), make_batch(images=8), LAST)
     assert taken == [1, 2, 8]
-    assert (trial.peak, trial.available, trial.at_once, trial.largest) == (180, 305, 8, 20)
-    assert trial.metrics()["memory/largest"] == 20
+    assert (trial.peak, trial.available, trial.at_once, trial.largest) == (180, 305, 16, 40)
+    assert trial.metrics()["memory/largest"] == 40
 
 
 def test_a_step_that_will_not_fit_is_not_tried_and_the_largest_part_that_does_is_named(
@@ -63,7 +64,7 @@ def test_a_step_that_will_not_fit_is_not_tried_and_the_largest_part_that_does_is
 ):
     """The line through one and two images at once says that 8 + 8 take 180 bytes, 4 + 4 take 140."""
     taken = peaks(monkeypatch, fixed=100, each=10, room=150)
-    with pytest.raises(UserError, match=r"8 \+ 8 images at once would take .* --micro-batch 4"):
+    with pytest.raises(UserError, match=r"16 images at once would take .* --micro-batch 4"):
         memory.try_step(eight(), make_batch(images=8), LAST)
     assert taken == [1, 2]
 
@@ -75,6 +76,23 @@ def test_where_not_even_one_image_fits_the_way_out_is_named(monkeypatch: pytest.
     monkeypatch.setattr(Learner, "step", full)
     with pytest.raises(UserError, match=r"--set crop=.*--recompute"):
         memory.try_step(eight(), make_batch(images=8), LAST)
+
+
+def test_without_unlabelled_images_twice_as_many_labelled_ones_go_at_once(monkeypatch: pytest.MonkeyPatch):
+    """The line must be one of images, or a run is refused for memory that it would not take."""
+    seen: list[int] = []
+    method = build("suponly", batch=7)
+    method.student.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    peaks(monkeypatch, fixed=100, each=10, room=145)
+    trial = memory.try_step(
+        Learner(method, method.recipe, EPOCHS * EPOCH_STEPS, CPU), labeled_only(make_batch(images=7)), LAST
+    )
+    assert seen == [2, 2, 3, 4, 3, 7]
+    assert (trial.peak, trial.at_once, trial.largest) == (140, 8, 8)
+
+
+def labeled_only(batch: Batch) -> Batch:
+    return Batch(batch.labeled_image, batch.labeled_mask, None, None, None)
 
 
 def test_a_larger_step_is_seen_to_take_more():

@@ -509,6 +509,34 @@ def test_a_run_of_other_settings_is_refused_with_what_differs_and_fresh_moves_it
     assert read_json(new / "run.json")["recipe"]["lr"] == 0.02
 
 
+def test_a_run_killed_while_an_old_one_is_moved_aside_goes_on_moving(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+):
+    old = trainer.train(project, spec(project, "suponly", epochs=1))
+    names = {item.name for item in old.iterdir()} - {"lock", "holder"}
+    edit_params(project, lambda values: values["recipes"]["tiny"].update(lr=0.02))
+    original, moved = Path.rename, 0
+
+    def rename(self: Path, target: Path) -> Path:
+        nonlocal moved
+        if self.parent == old:
+            moved += 1
+            if moved == 4:
+                raise Killed
+        return original(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(Killed):
+        trainer.train(project, spec(project, "suponly", epochs=1), fresh=True)
+    monkeypatch.undo()
+    monkeypatch.setenv("U2PL_TRACKING", "none")
+    with pytest.raises(UserError, match="--fresh"):  # still the old run's folder
+        trainer.train(project, spec(project, "suponly", epochs=1))
+    trainer.train(project, spec(project, "suponly", epochs=1), fresh=True)
+    (aside,) = (project.runs / ".old").iterdir()
+    assert {item.name for item in aside.iterdir()} == names
+
+
 def test_fresh_does_not_touch_a_run_of_the_same_settings(project: Project):
     path = trainer.train(project, spec(project, "suponly", epochs=1))
     before = (path / "weights.pt").stat().st_mtime_ns

@@ -26,6 +26,10 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "groups": ("u2pl", {"replicas": 2, "cutmix_probability": 1}),
     "no bank": ("u2pl", {"memory_bank": False, "contrast": "L_b"}),
     "no bank, groups": ("u2pl", {"memory_bank": False, "replicas": 2}),
+    "no negatives": (
+        "u2pl",
+        {"memory_bank": False, "labeled_negatives": False, "alpha0": 0, "replicas": 2},
+    ),
     "released": (
         "u2pl",
         {

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from methods import parting
+from methods.training import at, build, make_batch
 from torch import Tensor
 
 Found = dict[str, Tensor]
@@ -35,11 +36,33 @@ def test_the_parts_of_a_batch_add_up_to_it(kind: str, micro_batch: int, whole: d
     assert_same(whole[kind], parting.train(kind, micro_batch))
 
 
+@pytest.mark.parametrize("images", range(2, 10))
+@pytest.mark.parametrize("at_once", [0, 1, 2, 3, 4])
+def test_no_image_is_left_alone_where_batch_norm_needs_two(images: int, at_once: int):
+    method = build("suponly")
+    parts = list(method.cut(images, 2 * at_once, least=2))
+    assert all(part.images >= 2 for part in parts)
+    assert [part.first for part in parts] == [
+        0,
+        *torch.tensor([p.images for p in parts]).cumsum(0)[:-1].tolist(),
+    ]
+    assert sum(part.images for part in parts) == images
+    assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
+
+
+@pytest.mark.parametrize("name", ["suponly", "u2pl"])
+def test_an_odd_batch_can_be_taken_one_by_one(name: str):
+    """In the warm start too."""
+    method = build(name, batch=3, micro_batch=1)
+    result = method.step(make_batch(images=3), at(0))
+    assert result.losses["supervised"].isfinite()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 4])
 def test_several_processes_take_the_steps_of_one(size: int, whole: dict[str, Found], tmp_path: Path):
     """Losses, threshold, centres, bank and weights, of every kind; and in parts too."""
-    kinds = [("u2pl", 0), ("groups", 0), ("no bank", 0), ("released", 0)]
+    kinds = [("u2pl", 0), ("groups", 0), ("no bank", 0), ("no negatives", 0), ("released", 0)]
     if size == 2:
         kinds = [(kind, 0) for kind in parting.KINDS] + [("u2pl", 1), ("released", 1)]
     torch.multiprocessing.spawn(parting.work, (size, kinds, tmp_path), nprocs=size)

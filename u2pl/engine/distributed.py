@@ -58,8 +58,10 @@ def joined(stopped: Callable[[], bool]) -> Iterator[None]:
     # What is said on the host (who stops, who is done) goes another way than what is said on the device.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=_TIMEOUT)
+    # Parted from only in peace: after an error that would wait for processes that wait for this one.
     try:
         yield
+        dist.destroy_process_group()
     except UserError:
         raise
     except Exception:
@@ -70,8 +72,6 @@ def joined(stopped: Callable[[], bool]) -> Iterator[None]:
                 raise EndedElsewhere from None
             time.sleep(0.1)
         raise
-    finally:
-        dist.destroy_process_group()
 
 
 def first_alone(work: Callable[[], T]) -> T | None:
@@ -95,6 +95,6 @@ def first_alone(work: Callable[[], T]) -> T | None:
     return result
 
 
-def any_of(value: bool) -> bool:
-    """Whether it is true in any process."""
-    return bool(processes.total(torch.tensor([value], dtype=torch.int64)))
+def any_of(*values: bool) -> list[bool]:
+    """Which of them are true in any process."""
+    return [bool(count) for count in processes.total(torch.tensor(values, dtype=torch.int64)).tolist()]

@@ -14,13 +14,15 @@ from u2pl.data.loader import validation
 from u2pl.data.prepared import Split
 from u2pl.engine import scores
 from u2pl.engine.inference import ONCE, Looks, mean_probabilities, sliding_logits, stride_of
-from u2pl.errors import UserError
+from u2pl.errors import EndedElsewhere, UserError
 from u2pl.models.deeplab import DeepLabV3Plus, upsample
 from u2pl.settings import Recipe
 
 _BATCH, _PIXELS = 8, 2**22
 """Most images, and most pixels, that are scored at once."""
 _SAMPLES = 3
+_ROUND = 32
+"""Images that a process scores before it is asked whether to go on."""
 
 
 def protocol(recipe: Recipe, looks: Looks = ONCE) -> str:
@@ -90,16 +92,26 @@ def evaluate(
         looks: scales and mirror images to average over.
         names: these validation images alone; what they count adds up to what all of them do.
         keep_samples: whether predictions are kept.
-        between: called between one batch of images and the next; what it raises breaks the evaluation off.
+        between: called after some images, by all processes equally often; what it raises breaks the evaluation off.
 
     Raises:
         UserError: no pixel of the whole validation set has a label.
     """
-    mine = split.val[processes.rank() :: processes.size()] if names is None else list(names)
-    part = _count(network, split, recipe, looks, mine, keep_samples, between)
-    parts = processes.gather_objects(part) if names is None else [part]
-    confusion = torch.stack([each.confusion for each in parts]).sum(0)
+    parts = []
+    # All processes have equally many rounds, the last perhaps without an image, so that they can agree in `between`.
+    everything = split.val if names is None else list(names)
+    size, rank = (processes.size(), processes.rank()) if names is None else (1, 0)
+    for first in range(0, len(everything), size * _ROUND):
+        mine = everything[first : first + size * _ROUND][rank::size]
+        parts.append(_count(network, split, recipe, looks, mine, keep_samples))
+        between()
+    if names is None:
+        parts = [part for of_one in processes.gather_objects(parts) for part in of_one]
+    classes = len(split.classes)
+    confusion = sum((each.confusion for each in parts), torch.zeros(classes, classes, dtype=torch.int64))
     if names is None and not confusion.any():
+        if processes.rank():
+            raise EndedElsewhere
         raise UserError(
             f"No validation pixel of {split.dataset!r} has a label. Give masks to its validation images."
         )
@@ -132,7 +144,6 @@ def _count(
     looks: Looks,
     names: list[str],
     keep_samples: bool,
-    between: Callable[[], None],
 ) -> _Counts:
     device = next(network.parameters()).device
     classes = len(split.classes)
@@ -145,7 +156,6 @@ def _count(
         total += counts.sum(0)
         mious.append(scores.iou(counts).nanmean(dim=1))
         scored += some
-        between()
         if keep_samples:
             new = [(len(m.unique()), n, p) for n, m, p in zip(some, masks, prediction, strict=True)]
             richest = _richest([*richest, *new])

@@ -9,6 +9,7 @@ import tempfile
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
@@ -17,6 +18,8 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from u2pl.errors import EndedElsewhere, Interrupted, UserError
 
+_SHUTDOWN_SECONDS = 60
+"""Longest wait for processes that were told to stop, before they are killed."""
 _SHOWN = 20
 """Lines of a dead process's last words that are shown."""
 
@@ -36,6 +39,9 @@ def launch(arguments: Sequence[str], processes: int) -> int:
     # Of parameters that find_unused_parameters looks for in vain after the warm start.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     logs = Path(tempfile.mkdtemp(prefix="u2pl-"))
+    # Time for a checkpoint; and who logs out wants a run to go on. Older versions of torch have neither.
+    wishes: dict[str, Any] = {"shutdown_timeout": _SHUTDOWN_SECONDS, "signals_to_handle": "SIGTERM,SIGINT"}
+    known = {name: value for name, value in wishes.items() if name in LaunchConfig.__dataclass_fields__}
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -45,6 +51,7 @@ def launch(arguments: Sequence[str], processes: int) -> int:
         rdzv_endpoint="localhost:0",  # any free port
         max_restarts=0,
         monitor_interval=0.2,
+        **known,
         logs_specs=DefaultLogsSpecs(
             log_dir=str(logs), redirects={rank: Std.ALL for rank in range(1, processes)}, tee=Std.NONE
         ),
@@ -54,9 +61,10 @@ def launch(arguments: Sequence[str], processes: int) -> int:
     except SignalException as signalled:
         return 130 if signalled.sigval in (signal.SIGTERM, signal.SIGINT) else 1
     except ChildFailedError as failed:
-        dead = {rank: f for rank, f in failed.failures.items() if f.exitcode != EndedElsewhere.exit_code}
+        silent = EndedElsewhere().exit_code
+        dead = {rank: f for rank, f in failed.failures.items() if f.exitcode != silent}
         if not dead:
-            return 1
+            raise UserError("The processes ended, and none said why. Start the same command again.") from None
         rank = min(dead, key=lambda rank: dead[rank].timestamp)
         code = dead[rank].exitcode
         said = "".join(path.read_text(errors="replace") for path in logs.glob(f"**/{rank}/stderr.log"))

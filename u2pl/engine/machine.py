@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from u2pl.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -16,6 +18,11 @@ class Machine:
 
     save_every: float | None = None
     """Seconds between two checkpoints; None: a minute, or more where a checkpoint takes long."""
+
+    def __post_init__(self) -> None:
+        """Raise a UsageError for what cannot be had together."""
+        if self.recompute and self.compiled:
+            raise UsageError("--recompute and --compile do not go together. Leave one of them out.")
 
     def loaders(self, device: str) -> int:
         """How many processes read images."""

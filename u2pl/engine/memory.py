@@ -3,9 +3,10 @@
 import copy
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -36,14 +37,17 @@ def reset(device: torch.device) -> None:
     clear = Path("/proc/self/clear_refs")
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    elif clear.exists():
-        clear.write_text("5")
+    else:
+        with suppress(
+            OSError
+        ):  # where there is no such file, or none may write it: then the peak is that of all time
+            clear.write_text("5")
 
 
 def available(device: torch.device) -> int:
-    """Bytes that this process can count on."""
+    """Bytes that this process can count on: what it has, and what nobody has."""
     if device.type == "cuda":
-        return int(_SPARE * torch.cuda.get_device_properties(device).total_memory)
+        return int(_SPARE * (torch.cuda.memory_reserved(device) + torch.cuda.mem_get_info(device)[0]))
     return int(_SPARE * psutil.virtual_memory().total / processes.size())
 
 
@@ -55,7 +59,7 @@ class Trial:
     """Bytes."""
     available: int
     at_once: int
-    """Labelled images, and as many unlabelled ones, that went through the networks at once."""
+    """Images that went through the networks at once, labelled and unlabelled together."""
     largest: int
     """How many could."""
 
@@ -84,7 +88,10 @@ def try_step(learner: Learner, batch: Batch, step: Step) -> Trial:
     """
     recipe, device = learner.method.recipe, learner.device
     images = len(batch.labeled_image)
-    wanted, room = recipe.micro_batch or images, available(device)
+    # Without unlabelled images twice as many labelled ones go at once.
+    whole = images if batch.unlabeled_image is not None else -(-images // 2)
+    wanted = recipe.micro_batch or whole
+    room = min(processes.gather_objects(available(device)))
     taken: dict[int, int] = {}
     with _preserved(learner):
         try:
@@ -107,7 +114,7 @@ def try_step(learner: Learner, batch: Batch, step: Step) -> Trial:
     largest = wanted
     while wanted > 1 and largest < 10**4 and _expected(taken, largest + 1) < room:
         largest += 1
-    return Trial(taken[wanted], room, wanted, largest)
+    return Trial(taken[wanted], room, 2 * wanted, 2 * largest)
 
 
 def _expected(taken: dict[int, int], at_once: int) -> float:
@@ -119,7 +126,7 @@ def _expected(taken: dict[int, int], at_once: int) -> float:
 
 def _refusal(wanted: int, fitting: list[int], taken: dict[int, int], room: int) -> str:
     needs = f" would take about {_expected(taken, wanted) / 2**30:.1f} GiB and" if len(taken) == 2 else ""
-    text = f"A step with {wanted} + {wanted} images at once{needs} does not fit into {room / 2**30:.1f} GiB. "
+    text = f"A step with {2 * wanted} images at once{needs} does not fit into {room / 2**30:.1f} GiB. "
     if not fitting:
         return text + "Nor do fewer at once: use a smaller --set crop=..., or --recompute."
     return text + (
@@ -131,10 +138,21 @@ def _refusal(wanted: int, fitting: list[int], taken: dict[int, int], room: int) 
 @contextmanager
 def _preserved(learner: Learner) -> Iterator[None]:
     """Undo all that happens to a learner meanwhile."""
-    state = copy.deepcopy(learner.state_dict())
+    state = _on_cpu(learner.state_dict())
     try:
         yield
     finally:
         learner.load_state_dict(state)
         learner.optimizer.zero_grad(set_to_none=True)
         reset(learner.device)
+
+
+def _on_cpu(value: Any) -> Any:
+    """A copy that takes nothing of the memory that is measured on a GPU."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return type(value)((key, _on_cpu(each)) for key, each in value.items())
+    if isinstance(value, list):
+        return [_on_cpu(each) for each in value]
+    return copy.copy(value)

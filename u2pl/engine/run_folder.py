@@ -184,10 +184,10 @@ class RunFolder:
         return f" (process {pid} on {host})"
 
     def _move_aside(self, target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():
+        if (target / "run.json").exists():
             shutil.rmtree(target)
-        target.mkdir()
-        for item in self.path.iterdir():
+        target.mkdir(parents=True, exist_ok=True)
+        # Last of all what says whose folder it is: killed before, the next start sees the old run and goes on moving.
+        for item in sorted(self.path.iterdir(), key=lambda item: item.name == "run.json"):
             if item.name not in ("lock", "holder"):
                 item.rename(target / item.name)

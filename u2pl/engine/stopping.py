@@ -60,12 +60,17 @@ def _orphaned() -> Callable[[], bool]:
         nonlocal looked, dead
         if not dead and time.monotonic() - looked > _LOOK_SECONDS:
             looked = time.monotonic()
-            dead = any(
-                not process.is_running() or process.status() == psutil.STATUS_ZOMBIE for process in watched
-            )
+            dead = not all(map(_lives, watched))
         return dead
 
     return ask
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _words(process: psutil.Process) -> list[str]:

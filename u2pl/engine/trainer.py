@@ -147,6 +147,11 @@ def check_processes(recipe: Recipe, size: int) -> None:
         UsageError: they cannot.
     """
     batch, groups = recipe.batch, recipe.replicas
+    if torch.cuda.is_available() and size > torch.cuda.device_count():
+        raise UsageError(
+            f"{size} processes need as many GPUs, and there are {torch.cuda.device_count()}. "
+            f"Use at most --nproc {torch.cuda.device_count()}"
+        )
     if size == 1:
         return
     if batch % size:
@@ -242,19 +247,26 @@ class _Run:
             now = time.monotonic()
             progress.seconds += now - clock
             clock = now
-            pause = self.machine.save_every
-            if pause is None:
-                pause = max(_CHECKPOINT_SECONDS, self._saving / _CHECKPOINT_SHARE)
-            if clock - saved >= pause and progress.step < self.steps:
+            # Only together, or some would wait where others do not; and the first alone knows what saving takes.
+            due = not processes.rank() and clock - saved >= self._pause
+            save, stop = distributed.any_of(due, stopped())
+            if stop:
+                self._stop()
+            if save and progress.step < self.steps:
                 self._check_finite()
                 self._save()
                 clock = saved = time.monotonic()
             if self._epoch_is_due():
                 self._end_epoch(observe, stopped)
                 clock = time.monotonic()
-            if distributed.any_of(stopped()) and progress.step < self.steps:
-                self._stop()
         self._finish()
+
+    @property
+    def _pause(self) -> float:
+        """Seconds from one checkpoint to the next."""
+        if self.machine.save_every is not None:
+            return self.machine.save_every
+        return max(_CHECKPOINT_SECONDS, self._saving / _CHECKPOINT_SHARE)
 
     def _epoch_is_due(self) -> bool:
         """Whether the last step was an epoch's last, and that has not been recorded."""
@@ -262,12 +274,12 @@ class _Run:
         return step > 0 and step % self.epoch_steps == 0 and (not history or history[-1]["step"] != step)
 
     def _stop(self) -> NoReturn:
-        """Save all there is, and end."""
+        """Save all there is, and end; the others stay until the first has saved."""
         self._check_finite()
-        self._save()
+        distributed.first_alone(self._save)
         self.folder.event("interrupted", self.progress.step, self._epoch)
         if processes.rank():
-            raise EndedElsewhere
+            raise EndedElsewhere(Interrupted.exit_code)
         raise Interrupted(
             f"Stopped at step {self.progress.step} of {self.steps}; the state is saved in {self.folder.path}. "
             "Start the same command again to go on."
@@ -366,8 +378,7 @@ class _Run:
         """Score the network of an epoch that has ended; keep it where no validated one before was as good."""
 
         def between() -> None:
-            # Several processes have different numbers of images: only together can they stop.
-            if processes.size() == 1 and stopped():
+            if distributed.any_of(stopped())[0]:
                 self._stop()
 
         progress = self.progress

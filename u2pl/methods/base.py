@@ -111,12 +111,22 @@ class Method(nn.Module, ABC):
             whole.health |= part.health
         return whole
 
-    def cut(self, images: int, at_once: int) -> Iterator[Part]:
-        """The parts of this process's labelled images, at most `at_once` (0: all) in each."""
+    def cut(self, images: int, at_once: int, least: int = 1) -> Iterator[Part]:
+        """The parts of this process's labelled images, at most `at_once` (0: all) in each.
+
+        Args:
+            images: how many there are.
+            at_once: how many go together.
+            least: what would be fewer in the end goes with the part before; a lone image has no batch statistics.
+        """
         offset, size, of = processes.rank() * images, at_once or images, processes.size() * images
-        for first in range(0, images, size):
+        first = 0
+        while first < images:
             count = min(size, images - first)
+            if images - first - count < least:
+                count = images - first
             yield Part(offset + first, count, slice(first, first + count), first + count == images, of)
+            first += count
 
     def run(self, network: nn.Module, image: Tensor, *, represent: bool, last: bool) -> Output:
         """A pass of a network in training; `last`: no other follows before the optimiser's step."""
@@ -133,7 +143,7 @@ class Method(nn.Module, ABC):
         mask, ignore = batch.labeled_mask, self.classes.ignore_index
         count_G = self.count_labeled(mask)
         kept = dropout.draw(network, processes.size() * len(mask), step.generator)
-        for part in self.cut(len(mask), 2 * self.recipe.micro_batch):
+        for part in self.cut(len(mask), 2 * self.recipe.micro_batch, least=2):
             image = batch.labeled_image[part.mine]
             dropout.choose(network, kept, part.numbers(1), image.device)
             logits = self.run(network, image, represent=False, last=part.last).logits

@@ -240,7 +240,7 @@ class MeanTeacher(Method):
             dropout.draw(self.teacher, count * processes.size() * images, step.generator) if training else []
         )
         outputs: list[Output] = []
-        for part in self.cut(images, 2 // count * self.recipe.micro_batch):
+        for part in self.cut(images, 2 // count * self.recipe.micro_batch, least=2 // count):
             some = torch.cat([stream[part.mine] for stream in streams])
             if training:
                 dropout.choose(self.teacher, kept, part.numbers(count), some.device)

@@ -161,9 +161,11 @@ class U2PL(CutMix):
                 negatives = self.bank.storage, self.bank.sample(s.M, s.N, generator), self.bank.filled_C > 0
             else:
                 own = slice(None) if pixels.groups == 1 else pixels.of_group(group, place_K)
-                mask_CK = negative_CK[:, own]
+                rows_KD, mask_CK = table_KD[own], negative_CK[:, own]
+                if len(rows_KD) == 0:  # of several processes, none has a negative: a row that is nobody's
+                    rows_KD, mask_CK = teacher_PD[:1], torch.zeros_like(found.negative_CP[:, :1])
                 drawn = contrastive.sample(mask_CK, s.M * s.N, generator).unflatten(1, (s.M, s.N))
-                negatives = table_KD[own], drawn, mask_CK.any(dim=1)
+                negatives = rows_KD, drawn, mask_CK.any(dim=1)
             draws.append(self.draw(anchor_CP, present_C, positive_CD, negatives, generator))
         false, known = false_negatives(found.negative_CP, found.truth_P, self.classes.ignore_index)
         health: dict[str, Tensor | float] = {

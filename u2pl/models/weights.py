@@ -51,9 +51,9 @@ def read(path: Path) -> dict[str, Any]:
             "plain values, which could run code. Copy or download it again; if it comes from somebody you trust, load "
             "it yourself and save what is needed of it, a dictionary of tensors."
         ) from None
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise UserError(
-            f"{path} holds a {type(content).__name__}, no dictionary of tensors. Save the network's state_dict()."
+            f"{path} holds a {type(content).__name__}, no tensors by name. Save the network's state_dict()."
         )
     return content
 
