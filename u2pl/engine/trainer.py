@@ -259,6 +259,8 @@ class _Run:
             if self._epoch_is_due():
                 self._end_epoch(observe, stopped)
                 clock = time.monotonic()
+                if progress.step < self.steps and distributed.any_of(stopped())[0]:
+                    self._stop()
         self._finish()
 
     @property
