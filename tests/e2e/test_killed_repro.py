@@ -1,18 +1,17 @@
 """`dvc repro` that is killed leaves no trainer behind, and comes to the same end when it is started again."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 import torch
-from engine.tiny import REPOSITORY, edit_params
+from e2e.under_dvc import environment, put_under_dvc
+from engine.tiny import edit_params
 
 from u2pl.engine import trainer
 from u2pl.planning import resolve
@@ -50,23 +49,18 @@ def trainers(project: Project) -> list[psutil.Process]:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_trainer_ends_after_its_dvc_and_the_next_repro_goes_on(tiny_project: Project, how: signal.Signals):
     root = tiny_project.root
-    for name in (".gitignore", ".dvcignore"):
-        shutil.copy(REPOSITORY / name, root)
-    (root / ".dvc").mkdir()
-    shutil.copy(REPOSITORY / ".dvc" / "config", root / ".dvc")
-    subprocess.run(["git", "init", "--quiet", str(root)], check=True)
-    (root / "pipelines/plans/tiny.yaml").write_text(PLAN, encoding="utf-8")
+    put_under_dvc(tiny_project, PLAN)
     edit_params(tiny_project, lambda values: values["recipes"]["tiny"].update(epochs=60, validate_every=60))
     resolve(tiny_project, "tiny").write(tiny_project)
     shutil.copytree(root, root.parent / "undisturbed")
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "DVC_NO_ANALYTICS": "1",
-        "DVC_SITE_CACHE_DIR": str(root / ".site"),
-    }
     command = [sys.executable, "-m", "dvc", "repro", f"train@{RUN}"]
     with subprocess.Popen(
-        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=root,
+        env=environment(tiny_project),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as dvc:
         deadline = time.monotonic() + 120
         while "step" not in events(tiny_project):
@@ -82,7 +76,13 @@ def test_a_trainer_ends_after_its_dvc_and_the_next_repro_goes_on(tiny_project: P
     if how == signal.SIGTERM:
         return  # the same from here on
     done = subprocess.run(
-        command, cwd=root, env=environment, capture_output=True, text=True, timeout=200, check=False
+        command,
+        cwd=root,
+        env=environment(tiny_project),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert [e for e in events(tiny_project) if e not in ("step", "epoch")] == [

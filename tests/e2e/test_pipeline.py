@@ -1,13 +1,11 @@
 """The whole pipeline for real: DVC, training, evaluation, an ablation, tables, the page, MLflow."""
 
-import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from engine.tiny import REPOSITORY, edit_params
+from e2e.under_dvc import environment, put_under_dvc
+from engine.tiny import edit_params
 
 from u2pl.files import read_json
 from u2pl.planning import resolve
@@ -26,16 +24,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.mlflow]
 
 def repro(project: Project) -> str:
     """What `dvc repro` prints; it must succeed."""
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "DVC_NO_ANALYTICS": "1",
-        "DVC_SITE_CACHE_DIR": str(project.root / ".site"),
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }
-    environment.pop("U2PL_TRACKING", None)
+    surroundings = environment(project) | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    surroundings.pop("U2PL_TRACKING", None)
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "repro"],
-        cwd=project.root, env=environment, capture_output=True, text=True, timeout=400,
+        cwd=project.root, env=surroundings, capture_output=True, text=True, timeout=400,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -46,12 +39,7 @@ def test_one_command_makes_tables_page_and_tracked_runs_and_a_second_does_nothin
     tiny_project: Project,
 ) -> None:
     root = tiny_project.root
-    for name in (".gitignore", ".dvcignore"):
-        shutil.copy(REPOSITORY / name, root)
-    (root / ".dvc").mkdir()
-    shutil.copy(REPOSITORY / ".dvc" / "config", root / ".dvc")
-    subprocess.run(["git", "init", "--quiet", str(root)], check=True)
-    (root / "pipelines/plans/tiny.yaml").write_text(PLAN, encoding="utf-8")
+    put_under_dvc(tiny_project, PLAN)
     edit_params(tiny_project, lambda values: values["recipes"]["tiny"].update(epochs=2))
     resolve(tiny_project, "tiny").write(tiny_project)
 

@@ -13,13 +13,13 @@ import torch
 from u2pl import methods
 from u2pl.data.prepared import Split, description_of, open_split
 from u2pl.engine.evaluator import protocol
-from u2pl.engine.run_folder import RunFolder
+from u2pl.engine.run_folder import RunFolder, described
 from u2pl.errors import UsageError, UserError
 from u2pl.files import read_json, write_json, write_text
 from u2pl.models import released, weights
 from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.project import Project, slug
-from u2pl.settings import RECIPE_VERSION, Params, ResolvedRun, fingerprint
+from u2pl.settings import RECIPE_VERSION, Params, ResolvedRun
 
 NETWORKS = {"teacher": "teacher_state", "student": "model_state"}
 _SETTINGS = {"stem": "deep", "weights": "none", "precision": "float32"}
@@ -173,18 +173,7 @@ def _description(name: str, resolved: ResolvedRun, origin: Mapping[str, Any]) ->
         "hyper": {},
         "imported": {"sha256": origin["sha256"], "network": origin["network"]},
     }
-    return {
-        "name": name,
-        **{key: facts[key] for key in ("dataset", "split", "method", "seed")},
-        "overrides": dict(spec.overrides),
-        "flavor": resolved.flavor,
-        "recipe": facts["recipe"],
-        "hyper": facts["hyper"],
-        "fingerprint": fingerprint(facts),
-        "facts": facts,
-        "parent": None,
-        "imported": dict(origin),
-    }
+    return {**described(name, resolved, facts), "parent": None, "imported": dict(origin)}
 
 
 def _metrics(

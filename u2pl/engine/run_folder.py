@@ -21,9 +21,23 @@ import yaml
 from u2pl.errors import UserError
 from u2pl.files import read_json, write_atomically, write_json, write_text
 from u2pl.project import Project
-from u2pl.settings import differences
+from u2pl.settings import ResolvedRun, differences, fingerprint
 
 _log = logging.getLogger(__name__)
+
+
+def described(name: str, resolved: ResolvedRun, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What run.json says of a run, given all that decides its numbers."""
+    return {
+        "name": name,
+        **{key: facts[key] for key in ("dataset", "split", "method", "seed")},
+        "overrides": dict(resolved.spec.overrides),
+        "flavor": resolved.flavor,
+        "recipe": facts["recipe"],
+        "hyper": facts["hyper"],
+        "fingerprint": fingerprint(facts),
+        "facts": facts,
+    }
 
 
 class RunFolder:

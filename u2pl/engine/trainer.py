@@ -21,14 +21,14 @@ from u2pl.engine.evaluator import Evaluation, evaluate, protocol
 from u2pl.engine.learner import Learner
 from u2pl.engine.machine import Machine
 from u2pl.engine.results import write_samples
-from u2pl.engine.run_folder import RunFolder
+from u2pl.engine.run_folder import RunFolder, described
 from u2pl.engine.stopping import stop_signals
 from u2pl.errors import EndedElsewhere, Interrupted, UsageError, UserError
 from u2pl.files import sha256_json, write_json, write_text
 from u2pl.methods import Classes, Step
 from u2pl.models import weights
 from u2pl.project import Project
-from u2pl.settings import RECIPE_VERSION, Params, Recipe, ResolvedRun, RunSpec, fingerprint
+from u2pl.settings import RECIPE_VERSION, Params, Recipe, ResolvedRun, RunSpec
 from u2pl.tracking import Sidecar
 
 _log = logging.getLogger(__name__)
@@ -86,17 +86,7 @@ def describe(project: Project, spec: RunSpec) -> tuple[ResolvedRun, Split, dict[
         "recipe": weights.recorded(resolved.recipe),
         "hyper": checked.model_dump(mode="json"),
     }
-    description = {
-        "name": resolved.name,
-        **{key: facts[key] for key in ("dataset", "split", "method", "seed")},
-        "overrides": dict(spec.overrides),
-        "flavor": resolved.flavor,
-        "recipe": facts["recipe"],
-        "hyper": facts["hyper"],
-        "fingerprint": fingerprint(facts),
-        "facts": facts,
-    }
-    return resolved, split, description
+    return resolved, split, described(resolved.name, resolved, facts)
 
 
 def train(
