@@ -82,7 +82,7 @@ def evaluate(
 ) -> Evaluation:
     """Score `network` in evaluation mode on the split's validation images.
 
-    All is counted on the network's device, which is not waited for before the last image. Several processes each score
+    All is counted on the network's device, which is waited for once in a round of images. Several processes each score
     their share of the images, every image once, and all get the result.
 
     Args:

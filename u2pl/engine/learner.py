@@ -46,8 +46,8 @@ class Learner:
             for network in method.children()
             if any(parameter.requires_grad for parameter in network.parameters())
         ]
-        for network in method.children():
-            if compiled:
+        if compiled:
+            for network in method.children():
                 network.compile()
         for module in method.modules():
             if isinstance(module, Backbone):

@@ -38,9 +38,8 @@ def reset(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
-        with suppress(
-            OSError
-        ):  # where there is no such file, or none may write it: then the peak is that of all time
+        # Where there is no such file, or it may not be written, the peak stays that of all time.
+        with suppress(OSError):
             clear.write_text("5")
 
 
