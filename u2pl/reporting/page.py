@@ -1,7 +1,6 @@
 """The report: one self-contained HTML page about everything in the active plan, and the README's figures."""
 
 import base64
-import shlex
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -130,8 +129,7 @@ def duration(seconds: float) -> str:
 
 def expected(plan: ActivePlan) -> int:
     """Results that the active plan asks for, counted by table."""
-    ablated = sum(len(shlex.split(stage.values)) for stage in plan.ablations.values())
-    return sum(len(stage.cells) for stage in plan.evaluations.values()) + ablated
+    return sum(len(stage.cells) for stage in plan.evaluations.values())
 
 
 def _svgs(filled: TableResults, metric: str, axis: str) -> list[Markup]:
@@ -147,7 +145,7 @@ def _section(filled: TableResults) -> dict[str, Any]:
     view = View(filled)
     grid: list[tuple[str, list[Shown]]] = [
         (view.label(row), [view.shown(row.label, column.label) for column in filled.table.parts])
-        for row in filled.table.rows
+        for row in filled.table.lines
     ]
     return {
         "name": filled.name,

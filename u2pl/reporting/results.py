@@ -10,7 +10,7 @@ from typing import Any
 
 from u2pl.errors import UserError, unknown
 from u2pl.files import read_json
-from u2pl.planning import ActivePlan, Cell, Table, bind, read_table, table_name, word
+from u2pl.planning import ActivePlan, Cell, Table, bind, read_table, table_name
 from u2pl.project import Project
 
 
@@ -167,7 +167,7 @@ class TableResults:
 
         The label is the row's where columns are splits, else the column's. Only what has finished.
         """
-        split_is_a_row = self.table.rows[0].split is not None
+        split_is_a_row = self.table.lines[0].split is not None
         found: dict[str, dict[str, list[Result]]] = {}
         for cell in self.cells:
             if cell.results:
@@ -178,7 +178,7 @@ class TableResults:
     @property
     def labels(self) -> list[str]:
         """Every label of `series`, in the table's order, finished or not."""
-        split_is_a_row = self.table.rows[0].split is not None
+        split_is_a_row = self.table.lines[0].split is not None
         own = [cell.cell for cell in self.cells if not cell.cell.cited]
         return list(dict.fromkeys(cell.column if split_is_a_row else cell.row for cell in own))
 
@@ -198,11 +198,12 @@ def collect(project: Project, plan: ActivePlan, name: str) -> TableResults:
     name = table_name(name)
     if name not in plan.tables:
         raise unknown(f"table in the active plan {plan.plan!r}", name, plan.tables)
-    table = bind(read_table(project, name), plan.dataset, plan.tables[name].binding)
+    bound = plan.tables[name]
+    table = bind(read_table(project, name), bound.dataset, bound.binding)
     filled = {(cell.row, cell.column): CellResults(cell) for cell in table.cells()}
     rows, columns = {cell.row for cell in table.cells()}, {cell.column for cell in table.cells()}
     for stage in plan.evaluations.values():
-        if stage.table == name:
+        if stage.shows == name:
             result = Result.read(project.root / stage.group / stage.run)
             for row, column in stage.cells:
                 if row not in rows or column not in columns:
@@ -211,22 +212,7 @@ def collect(project: Project, plan: ActivePlan, name: str) -> TableResults:
                         f"Make it again with: u2pl plan {plan.plan}"
                     )
                 filled[row, column].results.extend([result] if result else [])
-    for ablation in plan.ablations.values():
-        if ablation.table == name:
-            runs = _runs_of_values(project.root / ablation.folder)
-            for cell in (found.cell for found in filled.values() if found.cell.row == ablation.row):
-                folder = runs.get(word(cell.set[ablation.param]))
-                result = Result.read(folder) if folder else None
-                filled[cell.row, cell.column].results.extend([result] if result else [])
     return TableResults(name, table, list(filled.values()))
-
-
-def _runs_of_values(folder: Path) -> dict[str, Path]:
-    """Value as typed -> the results of its run, for the values of an ablation that have finished."""
-    path = folder / "ablation.json"
-    if not path.is_file():
-        return {}
-    return {word(entry["value"]): folder / entry["run"] for entry in read_json(path)["values"]}
 
 
 def collect_all(project: Project, plan: ActivePlan) -> list[TableResults]:

@@ -113,7 +113,7 @@ class View:
         head = [table.corner, *map(self.label, table.parts)]
         body = [
             [self.label(row), *(join(self.shown(row.label, column.label)) for column in table.parts)]
-            for row in table.rows
+            for row in table.lines
         ]
         return [head, *body]
 

@@ -1,0 +1,48 @@
+"""What to run: tables, figures and plans as written in pipelines/, and the active plan that DVC loops over."""
+
+from .figures import Figure, FigureBinding, FigureRun, read_figure
+from .files import names, read_yaml
+from .plans import (
+    AblateStage,
+    ActivePlan,
+    BoundTable,
+    EvaluateStage,
+    FigureStage,
+    Plan,
+    PrepareStage,
+    TrainStage,
+    read_plan,
+    resolve,
+    run_words,
+)
+from .tables import Ablation, Binding, Cell, Part, Row, Table, bind, read_table, table_name, word
+
+__all__ = [
+    "AblateStage",
+    "Ablation",
+    "ActivePlan",
+    "Binding",
+    "BoundTable",
+    "Cell",
+    "EvaluateStage",
+    "Figure",
+    "FigureBinding",
+    "FigureRun",
+    "FigureStage",
+    "Part",
+    "Plan",
+    "PrepareStage",
+    "Row",
+    "Table",
+    "TrainStage",
+    "bind",
+    "names",
+    "read_figure",
+    "read_plan",
+    "read_table",
+    "read_yaml",
+    "resolve",
+    "run_words",
+    "table_name",
+    "word",
+]

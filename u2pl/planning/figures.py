@@ -1,0 +1,50 @@
+"""Figures as written in pipelines/figures/: which runs each shows, and where the paper has it."""
+
+from typing import Any
+
+from pydantic import Field
+
+from u2pl.errors import unknown
+from u2pl.project import Project
+from u2pl.settings import Settings
+
+from .files import names, read_yaml
+
+
+class FigureRun(Settings):
+    """One of the runs that a figure shows."""
+
+    label: str
+    method: str
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Setting -> value, as after `--set`."""
+
+
+class Figure(Settings):
+    """A figure, as pipelines/figures/NAME.yaml describes it; `u2pl figure NAME` draws it."""
+
+    title: str
+    caption: str
+    dataset: str
+    """The paper's data set."""
+    split: str
+    """The paper's split."""
+    runs: list[FigureRun] = Field(min_length=1)
+
+
+class FigureBinding(Settings):
+    """How a plan uses a figure."""
+
+    dataset: str | None = None
+    """Where the plan names none: another data set than the figure's own."""
+    split: str | None = None
+    """Another split than the figure's own."""
+
+
+def read_figure(project: Project, name: str) -> Figure:
+    """The figure pipelines/figures/NAME.yaml."""
+    known = names(project, "figures")
+    if name not in known:
+        raise unknown("figure", name, known)
+    path = project.pipelines / "figures" / f"{name}.yaml"
+    return read_yaml(Figure, path, "Mend the file, then make the plan again.")

@@ -1,0 +1,36 @@
+"""The YAML files in pipelines/."""
+
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from u2pl.errors import UserError
+from u2pl.project import Project
+from u2pl.settings import Settings
+
+S = TypeVar("S", bound=Settings)
+
+
+def read_yaml(cls: type[S], path: Path, remedy: str) -> S:
+    """The YAML file `path` as a `cls`.
+
+    Raises:
+        UserError: it is not YAML, or does not describe a `cls`; the sentence ends with `remedy`.
+    """
+    try:
+        return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}. {remedy}") from None
+    except ValidationError as error:
+        problems = "; ".join(
+            ": ".join(filter(None, [".".join(map(str, problem["loc"])), problem["msg"]]))
+            for problem in error.errors()
+        )
+        raise UserError(f"{path}: {problems}. {remedy}") from None
+
+
+def names(project: Project, folder: str) -> list[str]:
+    """Names of the YAML files in pipelines/FOLDER, sorted."""
+    return sorted(path.stem for path in (project.pipelines / folder).glob("*.yaml"))
