@@ -32,6 +32,10 @@ ALLOWED = {
     "tracking": {"settings", *GROUND},
     "engine": {"methods", "models", "data", "tracking", "settings", "processes", *GROUND},
     "planning": {"settings", *GROUND},
+    "keeper": set(),
+    "scheduling": {"planning", *GROUND},
+    "dvc_stages": {"scheduling", "planning", "keeper", *GROUND},
+    "status": {"scheduling", "planning", "settings", *GROUND},
     "reporting": {"planning", "settings", *GROUND},
 }
 """Part of u2pl -> what it may import beside itself. A part of its own is a module or a folder of `u2pl`."""

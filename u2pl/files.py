@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from u2pl.errors import UserError
 
 
@@ -61,6 +63,20 @@ def read_json(path: Path) -> Any:
         raise UserError(
             f"{path} is damaged ({error}). Delete it, then start the same command again."
         ) from None
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process holds the lock; a file that is missing is not created.
+
+    To find out, a free lock is held for an instant.
+    """
+    if not lock.exists():
+        return False
+    try:
+        with filelock.FileLock(lock, blocking=False):
+            return False
+    except filelock.Timeout:
+        return True
 
 
 def sha256(data: bytes | str) -> str:

@@ -1,12 +1,16 @@
 """Which stages of the active plan may run now, and what a failure leaves to run: the plan as a graph, without DVC."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
+from u2pl.errors import UserError
+from u2pl.files import read_json, write_json
 from u2pl.planning import ActivePlan
+from u2pl.project import Project
 
 
 class State(StrEnum):
@@ -63,26 +67,22 @@ def stages(plan: ActivePlan) -> list[Stage]:
     def evaluated(group: str) -> frozenset[str]:
         return of("evaluate", (key for key, item in plan.evaluations.items() if item.group == group))
 
-    def shows(table: str) -> frozenset[str]:
-        kinds = (("evaluate", plan.evaluations), ("ablate", plan.ablations))
-        return frozenset(
-            f"{kind}@{key}"
-            for kind, items in kinds
-            for key, item in items.items()
-            if item.shows == table
+    def shown_by(table: str) -> frozenset[str]:
+        return of("evaluate", (key for key, item in plan.evaluations.items() if item.shows == table)) | of(
+            "ablate", (key for key, item in plan.ablations.items() if item.shows == table)
         )
 
     def writes(name: str, needs: Iterable[str] = (), after: Iterable[str] = ()) -> Stage:
         return Stage(name, frozenset(needs), frozenset(after), urgency=_WRITES_AT_ONCE)
 
     found = [Stage(f"prepare@{key}", alone=True) for key in plan.prepare]
-    for run, item in plan.runs.items():
-        prepared = [folders[item.folder]] if item.folder in folders else []
+    for run, trained in plan.runs.items():
+        prepared = [folders[trained.folder]] if trained.folder in folders else []
         found.append(Stage(f"train@{run}", frozenset(prepared), urgency=urgency(run)))
     found += [writes(f"evaluate@{key}", [f"train@{item.run}"]) for key, item in plan.evaluations.items()]
     found += [writes(f"ablate@{key}", evaluated(item.group)) for key, item in plan.ablations.items()]
     found += [writes(f"figure@{key}", evaluated(item.group)) for key, item in plan.figures.items()]
-    found += [writes(f"table@{key}", after=shows(key)) for key in plan.tables]
+    found += [writes(f"table@{key}", after=shown_by(key)) for key in plan.tables]
     found.append(writes("report", after=of("table", plan.tables) | of("figure", plan.figures)))
     return found
 
@@ -108,20 +108,20 @@ class Schedule:
     def start(self) -> tuple[Stage, int] | None:
         """The stage to start now and the slot to run it in, both taken; None where nothing may start."""
         free = sorted(set(range(self.slots)) - set(self._taken.values()))
-        ready = [stage for stage in self.stages.values() if self._may_start(stage)]
-        if self._stopped or not free or not ready:
+        waiting = [stage for stage in self.stages.values() if self.states[stage.name] is State.WAITING]
+        if self._stopped or not free or not waiting:
             return None
-        stage = max(ready, key=lambda stage: stage.urgency)
+        if any(stage.alone and not self.has_ended(stage.name) for stage in self.stages.values()):
+            waiting = [stage for stage in waiting if stage.alone and not self._taken]
+        stage = max(filter(self._is_free, waiting), key=lambda stage: stage.urgency, default=None)
+        if stage is None:
+            return None
         self.states[stage.name] = State.RUNNING
         self._taken[stage.name] = free[0]
         return stage, free[0]
 
-    def _may_start(self, stage: Stage) -> bool:
-        if self.states[stage.name] is not State.WAITING:
-            return False
-        first = [s for s in self.stages.values() if s.alone and not self.has_ended(s.name)]
-        if first and (not stage.alone or self._taken):
-            return False
+    def _is_free(self, stage: Stage) -> bool:
+        """Whether all that the stage waits for has come about."""
         return all(self.states[name] is State.DONE for name in stage.needs) and all(
             map(self.has_ended, stage.after)
         )
@@ -200,6 +200,39 @@ class Entry:
 
 
 @dataclass
+class Record:
+    """What `u2pl plan run` writes down while it runs, for `u2pl status` to read from elsewhere."""
+
+    plan: str
+    host: str
+    pid: int
+    started: float
+    stages: dict[str, Entry] = field(default_factory=dict)
+
+    def write(self, project: Project) -> None:
+        """Write the record of the project."""
+        write_json(plan_folder(project) / "state.json", asdict(self))
+
+    @classmethod
+    def read(cls, project: Project) -> "Record | None":
+        """The newest record of the project; None where there is none that can be read."""
+        try:
+            values = read_json(plan_folder(project) / "state.json")
+            entries = {
+                name: Entry(**entry | {"state": State(entry["state"])})
+                for name, entry in values.pop("stages").items()
+            }
+            return cls(**values, stages=entries)
+        except (OSError, UserError, KeyError, TypeError, ValueError):
+            return None  # of another version, or none: what ran before is no part of the truth about a run
+
+
+def plan_folder(project: Project) -> Path:
+    """Where `u2pl plan run` keeps its lock, its record and the output of each stage."""
+    return project.runs / ".plan"
+
+
+@dataclass
 class Stopping:
     """How often the user has asked for an end: once, to stop; again, to kill."""
 
@@ -226,10 +259,11 @@ def run(
     *,
     observe: Observer = lambda name, entry: None,
     tick: Callable[[], None] = lambda: time.sleep(0.1),
-) -> Mapping[str, Entry]:
+) -> dict[str, Entry]:
     """Run all stages of the schedule, going on past failures, and tell what became of each.
 
     Args:
+        schedule: nothing of it has started yet.
         start: starts a stage in a slot; may raise nothing.
         stopping: looked at between two ticks.
         tick: called between two looks at the jobs; waits a little.

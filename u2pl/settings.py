@@ -269,11 +269,15 @@ class Params:
         """The recipe section of a data set: its own, or `custom` where params.yaml has none for it."""
         return dataset if dataset in self.values["recipes"] else "custom"
 
-    def resolve(self, spec: RunSpec) -> ResolvedRun:
+    def resolve(self, spec: RunSpec, *, bfloat16: bool | None = None) -> ResolvedRun:
         """Combine the sections (see the head of params.yaml) and name the run.
 
         An override that changes nothing leaves no trace in the name, so that
         `--set alpha0=0.2` is the default run where 0.2 is the default.
+
+        Args:
+            spec: the run.
+            bfloat16: whether precision `auto` is bfloat16; None asks the device, for which torch is loaded.
         """
         own = dict(self.values["recipes"][self.section(spec.dataset)] or {})
         overrides = own.pop("overrides", {})
@@ -292,7 +296,8 @@ class Params:
         del parts["recipe"]["flavor"]
         recipe = load(Recipe, parts["recipe"], "recipe")
         if recipe.precision == "auto":
-            chosen = "bfloat16" if has_native_bfloat16() else "float32"
+            native = has_native_bfloat16() if bfloat16 is None else bfloat16
+            chosen = "bfloat16" if native else "float32"
             recipe = recipe.model_copy(update={"precision": chosen})
         if recipe.weights not in WORDS_FOR_WEIGHTS:
             recipe = recipe.model_copy(update={"weights": str(self.root / recipe.weights)})

@@ -23,10 +23,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from u2pl.errors import UserError, unknown
-from u2pl.files import read_json, sha256, write_atomically
+from u2pl.files import is_held, read_json, sha256, write_atomically
 from u2pl.project import Project
 
 if TYPE_CHECKING:
@@ -183,17 +183,6 @@ def _event(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return event if isinstance(event, dict) and {"time", "event"} <= event.keys() else None
-
-
-def _is_held(lock: Path) -> bool:
-    """Whether a process holds the lock; a file that is missing is not created."""
-    if not lock.exists():
-        return False
-    try:
-        with FileLock(lock, blocking=False):
-            return False
-    except Timeout:
-        return True
 
 
 def metric_name(name: str) -> str:
@@ -431,7 +420,7 @@ def _status(folder: Path, finished: bool, state: str, running: bool | None) -> s
     if state == "interrupted":
         return "KILLED"
     if running is None:
-        running = _is_held(folder / "lock")
+        running = is_held(folder / "lock")
     return "RUNNING" if running else "KILLED"
 
 

@@ -68,7 +68,7 @@ class RunFolder:
         folder = cls(project.runs / name)
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
-            folder._lock.acquire(blocking=False)
+            folder._lock.acquire(timeout=1)  # whoever asks whether it is held holds it for an instant
         except filelock.Timeout:
             raise UserError(
                 f"Another process{folder._holder()} is training {name}. Wait for it, or stop it first."
@@ -119,8 +119,23 @@ class RunFolder:
         path = self.path / name
         return read_json(path) if path.is_file() else None
 
-    def event(self, event: str, step: int, epoch: int, metrics: Mapping[str, float] | None = None) -> None:
-        """Append a line to events.jsonl, the truth about the run; values that are not finite are left out."""
+    def event(
+        self,
+        event: str,
+        step: int,
+        epoch: int,
+        metrics: Mapping[str, float] | None = None,
+        message: str | None = None,
+    ) -> None:
+        """Append a line to events.jsonl, the truth about the run; values that are not finite are left out.
+
+        Args:
+            event: what happened.
+            step: after how many steps.
+            epoch: in which epoch.
+            metrics: what was measured.
+            message: why it happened, in words.
+        """
         if not self.writes:
             return
         line = {
@@ -129,6 +144,7 @@ class RunFolder:
             "step": step,
             "epoch": epoch,
             "metrics": {key: value for key, value in (metrics or {}).items() if math.isfinite(value)},
+            **({"message": message} if message else {}),
         }
         with (self.path / "events.jsonl").open("ab") as file:
             file.write(json.dumps(line).encode() + b"\n")

@@ -214,9 +214,10 @@ class _Run:
             self._train(observe, stopped)
         except Interrupted:
             raise
-        except BaseException:
+        except BaseException as error:
+            message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             with suppress(OSError):  # the disk may be what failed
-                self.folder.event("failed", self.progress.step, self._epoch)
+                self.folder.event("failed", self.progress.step, self._epoch, message=message)
             raise
 
     def _train(self, observe: Observer, stopped: Callable[[], bool]) -> None:
@@ -398,13 +399,13 @@ class _Run:
             write_text(self.folder.path / f"{name}.txt", "".join(f"{line}\n" for line in lines))
         state = self.folder.load("last.pt")
         if state is None:
-            self.folder.event("start", 0, 0)
+            self.folder.event("start", 0, 0, {"steps": self.steps})
             return
         self.learner.load_state_dict(state["learner"])
         self.progress = _Progress(**state["progress"])
         for name, values in state["log"].items():
             self._log[name] = list(values)
-        self.folder.event("resume", self.progress.step, self._epoch)
+        self.folder.event("resume", self.progress.step, self._epoch, {"steps": self.steps})
 
     def _save(self) -> None:
         start = time.monotonic()

@@ -246,9 +246,7 @@ class _Stages:
             runs=runs, args=shlex.join([*runs, *labels]), group=f"results/{name}/runs"
         )
 
-    def spec(
-        self, dataset: str, split: str, method: str, own: Mapping[str, Any], seed: int
-    ) -> RunSpec:
+    def spec(self, dataset: str, split: str, method: str, own: Mapping[str, Any], seed: int) -> RunSpec:
         """A run with the settings of a cell, which beat the plan's."""
         keys = {self.params.full_key(key, method): value for key, value in own.items()}
         return self.params.spec(dataset, split, method, seed, self.common(method) | keys)

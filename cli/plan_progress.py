@@ -1,0 +1,96 @@
+"""Shows how far a plan is: a table, refreshed on a terminal, and plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from u2pl.project import Project
+    from u2pl.scheduling import Entry, Observer
+    from u2pl.status import PlanStatus, RunStatus
+
+REFRESH_SECONDS = 2.0
+_COLORS = {
+    "done": "green",
+    "running": "cyan",
+    "failed": "red",
+    "stale": "magenta",
+    "interrupted": "yellow",
+    "waiting": "dim",
+}
+
+
+def rendered(status: "PlanStatus") -> "RenderableType":
+    """The runs, one a line, and the tables."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    runs = Table("run", "state", "mIoU", "epoch", "step", "left", "", box=None, pad_edge=False)
+    for run in status.runs:
+        runs.add_row(
+            run.name,
+            Text(run.state, style=_COLORS[run.state]),
+            "" if run.miou is None else f"{run.miou:.2f}",
+            f"{run.epoch}/{run.epochs}" if run.epoch and run.state != "done" else "",
+            _steps(run) if run.state != "done" else "",
+            _duration(run.seconds_left),
+            Text(run.note or run.holder),
+        )
+    tables = ", ".join(f"{table.name} {table.there}/{table.cells}" for table in status.tables)
+    counts = {state: sum(run.state == state for run in status.runs) for state in _COLORS}
+    said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    lines = [f"Plan {status.plan}: {len(status.runs)} runs, {said}.", f"Cells of the tables: {tables}."]
+    if status.scheduler:
+        lines.append(f"`u2pl plan run` is at work ({status.scheduler}).")
+    return Group(runs, Text("\n".join(lines)))
+
+
+def _steps(run: "RunStatus") -> str:
+    if run.step is None:
+        return ""
+    return f"{run.step}" if run.share is None else f"{run.step}/{run.steps} ({100 * run.share:.0f} %)"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02.0f} s"
+
+
+@contextmanager
+def showing(project: "Project") -> "Iterator[tuple[Observer, Callable[[], None]]]":
+    """Show the progress of the active plan on stderr; gives the observer and the tick that `run_plan` takes."""
+    if not sys.stderr.isatty():
+        yield _plain, lambda: time.sleep(0.1)
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    from u2pl.status import status
+
+    with Live(console=Console(stderr=True), auto_refresh=False, vertical_overflow="visible") as live:
+        shown = 0.0
+
+        def tick() -> None:
+            nonlocal shown
+            if time.monotonic() - shown > REFRESH_SECONDS:
+                live.update(rendered(status(project)), refresh=True)
+                shown = time.monotonic()
+            time.sleep(0.1)
+
+        yield lambda name, entry: None, tick
+        live.update(rendered(status(project)), refresh=True)
+
+
+def _plain(name: str, entry: "Entry") -> None:
+    """A line for each stage that starts, ends or is blocked."""
+    took = f" in {_duration(entry.ended - entry.started)}" if entry.ended and entry.started else ""
+    said = f": {entry.sentence}" if entry.sentence else ""
+    print(f"{time.strftime('%H:%M:%S')} {name}: {entry.state}{took}{said}", file=sys.stderr, flush=True)

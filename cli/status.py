@@ -1,0 +1,39 @@
+"""`u2pl status`: how far the active plan is."""
+
+from typing import Annotated
+
+import typer
+
+
+def status(
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Show which runs of the active plan are done, running, failed, stale or waiting, and what its tables have.
+
+    Example: u2pl status
+    """
+    import time
+    from contextlib import suppress
+    from dataclasses import asdict
+    from json import dumps
+
+    from rich.console import Console
+
+    from u2pl.project import Project
+    from u2pl.status import status
+
+    from .plan_progress import REFRESH_SECONDS, rendered
+
+    project = Project.find()
+    if json:
+        typer.echo(dumps(asdict(status(project)), indent=2))
+    elif not watch:
+        Console(soft_wrap=True).print(rendered(status(project)))
+    else:
+        from rich.live import Live
+
+        with suppress(KeyboardInterrupt), Live(auto_refresh=False, vertical_overflow="visible") as live:
+            while True:
+                live.update(rendered(status(project)), refresh=True)
+                time.sleep(REFRESH_SECONDS)

@@ -1,0 +1,369 @@
+"""Runs the stages of the active plan side by side, each by a `dvc` of its own."""
+
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import yaml
+
+from u2pl import keeper
+from u2pl.errors import UsageError, UserError
+from u2pl.files import write_text
+from u2pl.planning import ActivePlan
+from u2pl.project import Project
+from u2pl.scheduling import (
+    Entry,
+    Observer,
+    Outcome,
+    Record,
+    Schedule,
+    Stage,
+    State,
+    Stopping,
+    plan_folder,
+    run,
+    stages,
+)
+
+_TRIES = 5
+"""How often a stage is tried whose trouble was not its command's but DVC's."""
+_PAUSE_SECONDS = 1.0
+"""Before DVC is tried, or its lock file looked at, again; other processes may be writing."""
+_SURVIVORS_SECONDS = 60.0
+"""How long a command may save its state whose `dvc` has died."""
+_DVC_IS_BUSY = re.compile(r"is busy, it is being blocked by|Unable to acquire lock|Cannot acquire lock")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many stages run at a time, and on which devices."""
+
+    jobs: int
+    gpus: Sequence[str] = ()
+    """As CUDA_VISIBLE_DEVICES names them; the slots take them in turn. None: every stage sees every device."""
+
+    @classmethod
+    def of(cls, jobs: int | None, gpus: str | None) -> "Workers":
+        """From the words of a user.
+
+        Raises:
+            UsageError: `gpus` is no list of different devices.
+        """
+        names = [name.strip() for name in gpus.split(",")] if gpus is not None else []
+        if not all(names) or len(set(names)) < len(names):
+            raise UsageError(f"--gpus takes different devices, such as 0,1,2,3, not {gpus!r}.")
+        return cls(jobs or len(names) or 1, names)
+
+    def environment(self, slot: int) -> dict[str, str]:
+        """The environment of a stage in a slot."""
+        values = dict(os.environ)
+        if self.gpus:
+            values["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
+        if self.jobs > 1:
+            # As many threads in each process as there are cores would get in each other's way.
+            values.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // self.jobs)))
+        # Where `u2pl` is called by its path, the stages must find it all the same.
+        own = str(Path(sys.executable).parent)
+        values["PATH"] = os.pathsep.join([*filter(None, [values.get("PATH")]), own])
+        return values
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# ---- one stage -----------------------------------------------------------------------------------------
+
+
+class StageProcess:
+    """A stage in a process group of its own, tried again where DVC was in the way of itself."""
+
+    def __init__(self, project: Project, name: str, environment: Mapping[str, str], guard: keeper.Keeper):
+        self.name, self.log = name, log_of(project, name)
+        self._project, self._environment, self._guard = project, environment, guard
+        self._tries = self._looks = 0
+        self._asked_to_stop: float | None = None
+        self._dead_since: float | None = None
+        self._waits_until = 0.0
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log.write_bytes(b"")
+        self._start()
+
+    def _start(self) -> None:
+        self._tries += 1
+        self._looks = 0
+        self._dead_since = None
+        self._offset = self.log.stat().st_size
+        # Alone in a session: Ctrl-C reaches the scheduler, which decides what becomes of its stages.
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", self.name],
+                cwd=self._project.root,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._guard.watch(self._process.pid)
+
+    def stop(self) -> None:
+        """Let it save its state and end."""
+        self._asked_to_stop = time.monotonic()
+        keeper.stop(self._process.pid)
+
+    def kill(self) -> None:
+        """End it now."""
+        self._asked_to_stop = self._asked_to_stop or time.monotonic()
+        keeper.kill(self._process.pid)
+
+    def poll(self) -> Outcome | None:
+        """How it ended; None while it runs, or will be tried again."""
+        now = time.monotonic()
+        if self._asked_to_stop is not None and now - self._asked_to_stop > keeper.GRACE_SECONDS:
+            keeper.kill(self._process.pid)
+        code = self._process.poll()
+        if code is None or self._has_survivors(now) or (now < self._waits_until and not self._asked_to_stop):
+            return None
+        if code == 0 and is_recorded(self._project, self.name):
+            return self._ended(Outcome(True))
+        if self._asked_to_stop is not None:
+            return self._ended(Outcome(False, stopped=True))
+        said = self.log.read_bytes()[self._offset :].decode(errors="replace")
+        if code == 0:
+            return self._look_again(now)
+        if _DVC_IS_BUSY.search(said) and self._tries < _TRIES:
+            self._try_again(now)
+            return None
+        return self._ended(Outcome(False, sentence(said, code)))
+
+    def _has_survivors(self, now: float) -> bool:
+        """Whether what `dvc` has started still lives: it saves its state if `dvc` was killed."""
+        if not keeper.living(self._process.pid):
+            return False
+        self._dead_since = self._dead_since or now
+        if now - self._dead_since > _SURVIVORS_SECONDS:
+            keeper.kill(self._process.pid)
+        return True
+
+    def _look_again(self, now: float) -> Outcome | None:
+        """DVC is content, but its lock file does not have the stage: it may be half written just now, or lost it."""
+        self._looks += 1
+        if self._looks < 3:
+            self._waits_until = now + _PAUSE_SECONDS
+            return None
+        if self._tries < _TRIES:
+            self._try_again(now)
+            return None
+        return self._ended(
+            Outcome(
+                False,
+                f"DVC ran it {self._tries} times and left no trace of it in dvc.lock. Start the same command again.",
+            )
+        )
+
+    def _try_again(self, now: float) -> None:
+        # Cheap: what was trained is found again by its fingerprint.
+        self._guard.forget(self._process.pid)
+        self._start()
+        self._waits_until = now + _PAUSE_SECONDS
+
+    def _ended(self, outcome: Outcome) -> Outcome:
+        self._guard.forget(self._process.pid)
+        return outcome
+
+
+def log_of(project: Project, stage: str) -> Path:
+    """What a stage printed when it last ran."""
+    return plan_folder(project) / "logs" / f"{stage}.log"
+
+
+def sentence(said: str, code: int) -> str:
+    """Why a stage failed, out of all that it printed: its own `Error: ...`, or what comes nearest."""
+    lines = said.splitlines()
+    starts = [index for index, line in enumerate(lines) if line.startswith("Error: ")]
+    if starts:
+        block = [lines[starts[-1]].removeprefix("Error: ")]
+        for line in lines[starts[-1] + 1 :]:
+            if not line.strip() or line.startswith("ERROR: "):
+                break
+            block.append(line.strip())
+        return " ".join(block)
+    # No sentence of ours: the last word of whatever died, then DVC's own.
+    own = [line.strip() for line in lines if line.strip() and not _IS_DVCS.match(line)]
+    dvcs = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return next(iter([*own[-1:], *dvcs[:1]]), f"It ended with status {code} and said nothing.")
+
+
+_IS_DVCS = re.compile(r"ERROR: |WARNING: |Running stage |Verifying |> |Stage '|If there are no processes")
+
+
+def lock_entries(project: Project) -> dict[str, Any]:
+    """The stages in dvc.lock; empty where there is no such file, or it is being written."""
+    try:
+        text = (project.root / "dvc.lock").read_text(encoding="utf-8")
+        values = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, yaml.YAMLError):
+        return {}
+    return (values or {}).get("stages") or {} if isinstance(values, dict) else {}
+
+
+def outputs(project: Project, entry: Mapping[str, Any]) -> list[tuple[Path, int | None]]:
+    """The outputs of a stage in dvc.lock, and the size of those that are files."""
+    return [
+        (project.root / out["path"], None if str(out.get("md5", "")).endswith(".dir") else out.get("size"))
+        for out in entry.get("outs") or []
+    ]
+
+
+def is_recorded(project: Project, name: str) -> bool:
+    """Whether dvc.lock has the stage, with the outputs that are there."""
+    entry = lock_entries(project).get(name)
+    return entry is not None and all(
+        path.exists() and (size is None or path.is_dir() or path.stat().st_size == size)
+        for path, size in outputs(project, entry)
+    )
+
+
+# ---- the plan ------------------------------------------------------------------------------------------
+
+
+def run_plan(
+    project: Project,
+    workers: Workers,
+    *,
+    observe: Observer = lambda name, entry: None,
+    tick: Callable[[], None] = lambda: time.sleep(0.1),
+) -> dict[str, Entry]:
+    """Run every stage of the active plan, and tell what became of each.
+
+    SIGINT and SIGTERM let what runs save its state and start nothing more; a second one kills. What is then left to
+    do is `waiting` in what comes back.
+
+    Raises:
+        UserError: another process runs the plan, the project is not under DVC, or there is no active plan.
+    """
+    plan = ActivePlan.read(project)
+    if not (project.root / ".dvc").is_dir():
+        raise UserError(f"{project.root} is not under DVC. Make it so with: dvc init")
+    with _claimed(project):
+        guard = keeper.Keeper()
+        try:
+            return _run(project, plan, workers, guard, observe, tick)
+        finally:
+            guard.close()
+
+
+def _run(
+    project: Project,
+    plan: ActivePlan,
+    workers: Workers,
+    guard: keeper.Keeper,
+    observe: Observer,
+    tick: Callable[[], None],
+) -> dict[str, Entry]:
+    schedule = Schedule(stages(plan), workers.jobs)
+    record = Record(plan.plan, platform.node(), os.getpid(), time.time())
+    record.stages = {name: Entry() for name in schedule.stages}
+
+    def start(stage: Stage, slot: int) -> StageProcess:
+        make_folders(project, plan, stage.name)
+        return StageProcess(project, stage.name, workers.environment(slot), guard)
+
+    def note(name: str, entry: Entry) -> None:
+        record.stages[name] = entry
+        record.write(project)
+        if entry.state is State.BLOCKED:
+            forget_outdated(project, schedule.stages[name])
+        observe(name, entry)
+
+    record.write(project)
+    with _signals() as stopping:
+        return run(schedule, start, stopping, observe=note, tick=tick)
+
+
+def make_folders(project: Project, plan: ActivePlan, name: str) -> None:
+    """Make the folders that a table or the report reads: DVC refuses a stage if what it depends on is missing."""
+    kind, _, key = name.partition("@")
+    wanted = {
+        "table": lambda: [plan.tables[key].folder],
+        "report": lambda: ["results", f"{plan.reports}/tables", plan.pictures],
+    }
+    for folder in wanted.get(kind, lambda: [])():
+        (project.root / folder).mkdir(parents=True, exist_ok=True)
+
+
+def forget_outdated(project: Project, stage: Stage) -> None:
+    """Delete the results of a blocked stage if what they were made from is gone.
+
+    They are of a run with other settings, whose model DVC deleted before it ran the stage that failed; a table would
+    show their numbers as if they were the plan's. Models are left: they take long, and are looked at by fingerprint.
+    """
+    if stage.name.startswith(("prepare@", "train@")):
+        return
+    entries = lock_entries(project)
+
+    def is_gone(name: str) -> bool:
+        return any(not path.exists() for path, _ in outputs(project, entries.get(name, {})))
+
+    if stage.name in entries and any(map(is_gone, stage.needs)):
+        for path, _ in outputs(project, entries[stage.name]):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _claimed(project: Project) -> Iterator[None]:
+    """Hold the project's lock: two schedulers would run every stage twice."""
+    folder = plan_folder(project)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(
+        folder / "lock", timeout=1
+    )  # whoever asks whether it is held holds it for an instant
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        try:
+            host, pid = (folder / "holder").read_text().split()
+            who = f" (process {pid} on {host})"
+        except (OSError, ValueError):
+            who = ""
+        raise UserError(
+            f"Another `u2pl plan run`{who} is at work in this project. Wait for it, or stop it first; "
+            "u2pl status shows how far it is."
+        ) from None
+    try:
+        write_text(folder / "holder", f"{platform.node()} {os.getpid()}\n")
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _signals() -> Iterator[Stopping]:
+    """Count SIGINT and SIGTERM instead of dying of them."""
+    stopping = Stopping()
+
+    def handle(number: int, frame: object) -> None:
+        stopping.asked += 1
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

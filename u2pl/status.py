@@ -1,0 +1,327 @@
+"""How far the runs and tables of the active plan are, from files alone: quick, and without torch or DVC."""
+
+import functools
+import hashlib
+import json
+import shlex
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from u2pl.errors import UserError
+from u2pl.files import is_held, read_json, sha256_json
+from u2pl.planning import ActivePlan, TrainStage
+from u2pl.project import Project
+from u2pl.scheduling import Entry, Record, State, plan_folder
+from u2pl.settings import RECIPE_VERSION, WORDS_FOR_WEIGHTS, Params, RunSpec, differences, parse_overrides
+
+_TAIL_BYTES = 64 * 1024
+"""As much of the end of events.jsonl is read as tells where a run stands and how fast it goes."""
+_HEAD_BYTES = 4096
+"""As much of its beginning as tells how many steps the run has."""
+
+
+class RunState(StrEnum):
+    """Where a run of the plan stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    """It was stopped or killed, and goes on from its checkpoint when it is started again."""
+    FAILED = "failed"
+    DONE = "done"
+    STALE = "stale"
+    """Its folder holds a run of other settings than today's; started again, it begins anew."""
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run of the plan."""
+
+    name: str
+    state: RunState
+    note: str = ""
+    """Why it failed, which settings have changed, or what it waits for."""
+    miou: float | None = None
+    """Of a finished run, percent; of another one, the newest that was measured."""
+    step: int | None = None
+    steps: int | None = None
+    epoch: int | None = None
+    """The one it is in, counted from 1."""
+    epochs: int | None = None
+    seconds_left: float | None = None
+    holder: str = ""
+    """Host and process that train it."""
+
+    @property
+    def share(self) -> float | None:
+        """How much of it is done, 0 to 1."""
+        return self.step / self.steps if self.step is not None and self.steps else None
+
+
+@dataclass(frozen=True)
+class TableStatus:
+    """A table of the plan."""
+
+    name: str
+    cells: int
+    """That the plan fills; not those that only cite the paper."""
+    there: int
+    """Of which every run has a result."""
+
+
+@dataclass(frozen=True)
+class PlanStatus:
+    """The active plan."""
+
+    plan: str
+    runs: list[RunStatus]
+    tables: list[TableStatus]
+    scheduler: str = ""
+    """Host and process of the `u2pl plan run` that is at work."""
+
+
+def status(project: Project) -> PlanStatus:
+    """How far the active plan is.
+
+    Raises:
+        UserError: there is no active plan, or params.yaml cannot be read.
+    """
+    plan, params = ActivePlan.read(project), Params.read(project)
+    at_work = is_held(plan_folder(project) / "lock")
+    record = Record.read(project)
+    entries = record.stages if record else {}
+    runs = [
+        run_status(project, params, name, stage, entries.get(f"train@{name}"), at_work=at_work)
+        for name, stage in plan.runs.items()
+    ]
+    stale = {run.name for run in runs if run.state is RunState.STALE}
+    tables = []
+    for table in plan.tables:
+        cells: dict[tuple[str, str], bool] = {}
+        for shown in plan.evaluations.values():
+            if shown.shows == table:
+                result = project.root / shown.group / shown.run / "metrics.json"
+                there = shown.run not in stale and result.is_file()
+                cells |= {cell: there and cells.get(cell, True) for cell in shown.cells}
+        tables.append(TableStatus(table, len(cells), sum(cells.values())))
+    return PlanStatus(plan.plan, runs, tables, _holder(plan_folder(project)) if at_work else "")
+
+
+def run_status(
+    project: Project,
+    params: Params,
+    name: str,
+    stage: TrainStage,
+    entry: Entry | None = None,
+    *,
+    at_work: bool = False,
+) -> RunStatus:
+    """How far a run is.
+
+    Args:
+        project: whose runs/ is looked into.
+        params: the settings of today.
+        name: of the run.
+        stage: its entry in the plan.
+        entry: what the newest `u2pl plan run` wrote down about it.
+        at_work: whether that is still at work.
+    """
+    folder = project.runs / name
+    run, log = _json(folder / "run.json"), Events.read(folder / "events.jsonl")
+    where = log.where(run)
+    if is_held(folder / "lock"):
+        return RunStatus(
+            name, RunState.RUNNING, **where, seconds_left=log.seconds_left(), holder=_holder(folder)
+        )
+    if at_work and entry and entry.state is State.RUNNING:
+        return RunStatus(name, RunState.RUNNING, "about to start, or to end", **where)
+    try:
+        spec = spec_of(params, stage)
+        lines = differences(run["facts"], facts(project, params, spec, run["facts"])) if run else []
+        named = params.resolve(spec, bfloat16=False).name
+    except UserError as error:
+        return RunStatus(name, RunState.FAILED, str(error), **where)
+    if named != name:
+        lines.append(f"params.yaml calls it {named} by now; make the plan anew: u2pl plan NAME")
+    if lines:
+        return RunStatus(name, RunState.STALE, "; ".join(lines))
+    metrics = _json(folder / "metrics.json")
+    if metrics is not None and (folder / "weights.pt").is_file():
+        return RunStatus(name, RunState.DONE, **where | {"miou": metrics["miou"]["reported"]})
+    # Of what the scheduler and the run itself have said, the newer counts.
+    if entry and entry.state is State.FAILED and (entry.ended or 0.0) * 1000 > log.time:
+        return RunStatus(name, RunState.FAILED, log.failure or entry.sentence, **where)
+    if log.failure is not None:
+        return RunStatus(name, RunState.FAILED, log.failure, **where)
+    if log.newest:
+        return RunStatus(name, RunState.INTERRUPTED, **where)
+    blocked = entry is not None and entry.state is State.BLOCKED
+    return RunStatus(name, RunState.WAITING, entry.sentence if entry and blocked else "")
+
+
+# ---- what the folder says ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Events:
+    """The ends of an events.jsonl."""
+
+    first: Mapping[str, Any]
+    newest: Sequence[Mapping[str, Any]]
+    """Those of the newest start that are not too long ago."""
+
+    @classmethod
+    def read(cls, path: Path) -> "Events":
+        """What is there of them; nothing where there is no file. Half a line is passed over."""
+        try:
+            with path.open("rb") as file:
+                head = file.read(_HEAD_BYTES)
+                size = file.seek(0, 2)
+                file.seek(max(0, size - _TAIL_BYTES))
+                tail = file.read()
+        except OSError:
+            return cls({}, [])
+        newest: list[Mapping[str, Any]] = []
+        for event in _events(tail):
+            newest = [event] if event["event"] in ("start", "resume") else [*newest, event]
+        return cls(next(_events(head), {}), newest)
+
+    @property
+    def time(self) -> int:
+        """Of the newest event, in milliseconds since the epoch."""
+        return int(self.newest[-1]["time"]) if self.newest else 0
+
+    @property
+    def failure(self) -> str | None:
+        """Why the run failed; None where that is not the last thing that happened."""
+        if not self.newest or self.newest[-1]["event"] != "failed":
+            return None
+        return str(self.newest[-1].get("message") or "It did not say why; start it again to see.")
+
+    @property
+    def steps(self) -> int | None:
+        """Steps of the whole run; runs of earlier versions do not say."""
+        known = [event["metrics"].get("steps") for event in (self.first, *self.newest) if event]
+        return next((int(steps) for steps in known if steps), None)
+
+    def where(self, run: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Steps, epochs and the newest mIoU, as a `RunStatus` has them."""
+        if run is None or not self.newest:
+            return {}
+        step, epochs = int(self.newest[-1]["step"]), run["recipe"]["epochs"]
+        measured = [e["metrics"]["val/miou"] for e in self.newest if "val/miou" in e["metrics"]]
+        return {
+            "step": step,
+            "steps": self.steps,
+            "epoch": min(int(self.newest[-1]["epoch"]) + 1, epochs),
+            "epochs": epochs,
+            "miou": measured[-1] if measured else None,
+        }
+
+    def seconds_left(self) -> float | None:
+        """At the pace since it was started, validations and checkpoints included; None before there is one."""
+        paced = [event for event in self.newest if event["event"] in ("step", "epoch")]
+        if not paced or self.steps is None or paced[-1]["step"] == paced[0]["step"]:
+            return None
+        first, last = paced[0], paced[-1]
+        pace = (last["time"] - first["time"]) / 1000 / (last["step"] - first["step"])
+        return max(0.0, (self.steps - last["step"]) * pace - (time.time() - last["time"] / 1000))
+
+
+def _events(text: bytes) -> Iterator[Mapping[str, Any]]:
+    for line in text.splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and {"time", "event", "step", "epoch", "metrics"} <= event.keys():
+            yield event
+
+
+def _json(path: Path) -> Any:
+    """A JSON file; None where there is none, or what is there is damaged."""
+    try:
+        return read_json(path)
+    except (OSError, UserError):
+        return None
+
+
+def _holder(folder: Path) -> str:
+    try:
+        host, pid = (folder / "holder").read_text().split()
+    except (OSError, ValueError):
+        return ""
+    return f"{host}, process {pid}"
+
+
+# ---- whether it is still the run that is wanted --------------------------------------------------------
+
+
+def spec_of(params: Params, stage: TrainStage) -> RunSpec:
+    """The run that a stage of the plan trains."""
+    words = shlex.split(stage.args)
+    overrides = parse_overrides([word.removeprefix("--set=") for word in words if word.startswith("--set=")])
+    return params.spec(stage.dataset, stage.split, stage.method, stage.seed, overrides)
+
+
+def facts(project: Project, params: Params, spec: RunSpec, recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """All that decides a run's numbers today, as `trainer.describe` finds it, but without torch.
+
+    Three things are taken on trust. Precision `auto` is what it was when the run began, if it can be, since asking
+    the device takes seconds. A method's settings are compared as they stand in params.yaml, after the type of what
+    was recorded; defaults or conversions of the method's own class are not known here. Lists and images are those
+    that the split's manifest tells of; `u2pl train` refuses lists that were edited since.
+
+    Args:
+        project: whose splits and weights are looked at.
+        params: the settings of today.
+        spec: the run.
+        recorded: the same of when it began.
+
+    Raises:
+        UserError: a setting is unknown or out of range.
+    """
+    old = recorded["recipe"]
+    resolved = params.resolve(spec, bfloat16=old.get("precision") == "bfloat16")
+    recipe = resolved.recipe.model_dump(mode="json")
+    if resolved.recipe.weights not in WORDS_FOR_WEIGHTS:
+        recipe["weights"] = _hash_of(Path(resolved.recipe.weights))
+    manifest = _json(project.split(spec.dataset, spec.split) / "manifest.json")
+    return {
+        "recipe_version": RECIPE_VERSION,
+        "dataset": spec.dataset,
+        "split": spec.split,
+        "data": recorded["data"] if manifest is None else sha256_json(manifest),
+        "method": spec.method,
+        "seed": spec.seed,
+        "recipe": recipe,
+        "hyper": {key: _like(value, recorded["hyper"].get(key)) for key, value in resolved.hyper.items()},
+    }
+
+
+def _like(value: Any, recorded: Any) -> Any:
+    """`value` after the type of what was recorded: the text `1e-3`, as YAML reads it, is a number to a setting."""
+    try:
+        return value if recorded is None else TypeAdapter(type(recorded)).validate_python(value)
+    except ValidationError:
+        return value
+
+
+def _hash_of(path: Path) -> str:
+    try:
+        stat = path.stat()
+        return f"sha256:{_digest(path, stat.st_mtime_ns, stat.st_size)}"
+    except OSError as error:
+        return f"{path} ({error.strerror})"
+
+
+@functools.cache  # looked at again every other second by --watch, and shared by all runs
+def _digest(path: Path, modified: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
