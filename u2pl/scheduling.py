@@ -7,6 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from pydantic import TypeAdapter, ValidationError
+
 from u2pl.errors import UserError
 from u2pl.files import read_json, write_json
 from u2pl.planning import ActivePlan
@@ -217,13 +219,8 @@ class Record:
     def read(cls, project: Project) -> "Record | None":
         """The newest record of the project; None where there is none that can be read."""
         try:
-            values = read_json(plan_folder(project) / "state.json")
-            entries = {
-                name: Entry(**entry | {"state": State(entry["state"])})
-                for name, entry in values.pop("stages").items()
-            }
-            return cls(**values, stages=entries)
-        except (OSError, UserError, KeyError, TypeError, ValueError):
+            return TypeAdapter(Record).validate_python(read_json(plan_folder(project) / "state.json"))
+        except (OSError, UserError, ValidationError):
             return None  # of another version, or none: what ran before is no part of the truth about a run
 
 
