@@ -119,7 +119,7 @@ class ActivePlan(Settings):
     plan: str
     reports: str
     pictures: str
-    """A folder that the report waits for: that of the figures; of the tables where the plan has no figure."""
+    """A folder that the report waits for: that of the figures, or that of the runs where the plan has no figure."""
     prepare: dict[str, PrepareStage] = Field(default_factory=dict)
     runs: dict[str, TrainStage] = Field(default_factory=dict)
     evaluations: dict[str, EvaluateStage] = Field(default_factory=dict)
@@ -246,9 +246,7 @@ class _Stages:
             runs=runs, args=shlex.join([*runs, *labels]), group=f"results/{name}/runs"
         )
 
-    def spec(
-        self, dataset: str, split: str, method: str, own: Mapping[str, Any], seed: int
-    ) -> RunSpec:
+    def spec(self, dataset: str, split: str, method: str, own: Mapping[str, Any], seed: int) -> RunSpec:
         """A run with the settings of a cell, which beat the plan's."""
         keys = {self.params.full_key(key, method): value for key, value in own.items()}
         return self.params.spec(dataset, split, method, seed, self.common(method) | keys)

@@ -260,9 +260,7 @@ def bind(table: Table, dataset: str, binding: Binding) -> Table:
             "paper": [line or blank for line in printed] if any(printed) else [],
         }
         ablate = ablate.model_copy(update=update) if kept else None
-    bound = table.model_copy(
-        update={"dataset": dataset, "rows": rows, "columns": columns, "ablate": ablate}
-    )
+    bound = table.model_copy(update={"dataset": dataset, "rows": rows, "columns": columns, "ablate": ablate})
     if not bound.lines or not bound.parts:
         raise UsageError(f"The plan leaves nothing of {table.title!r}. Name more of its rows or splits.")
     return bound
