@@ -23,7 +23,8 @@ def evaluate(
 ) -> None:
     """Score the network a finished run is reported by on the validation images, class by class.
 
-    With --into, what was found of the same weights before is taken over instead of measured again. By another protocol than the run's own, the result stays in a folder of its own, and no table shows it.
+    With --into, what was found of the same weights before is taken over instead of measured again.
+    By another protocol than the run's own, the result stays in a folder of its own, and no table shows it.
 
     Example: u2pl evaluate shapes-1_8-u2pl-s0 --worst 10
     """

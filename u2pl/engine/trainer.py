@@ -188,7 +188,10 @@ class _Run:
         self.device, self.machine = device, machine
         torch.manual_seed(self.spec.seed)
         self.method = methods.create(self.spec.method, classes_of(split), self.recipe, resolved.hyper)
-        self.epoch_steps = self._epoch_steps()
+        labeled, unlabeled = len(split.labeled), len(split.unlabeled)
+        self.epoch_steps = methods.epoch_steps(
+            self.spec.method, self.method.settings, self.recipe.batch, labeled, unlabeled
+        )
         self.steps = self.recipe.epochs * self.epoch_steps
         self.learner = Learner(
             self.method,
@@ -204,12 +207,6 @@ class _Run:
         self.scored: Evaluation | None = None
         """Of the network that the run is reported by; None where that was scored before this process."""
         self._saving = 0.0  # seconds that the last checkpoint took
-
-    def _epoch_steps(self) -> int:
-        """Steps of an epoch: full batches in one pass over the list that the method's epochs follow."""
-        labeled, unlabeled = len(self.split.labeled), len(self.split.unlabeled)
-        images = labeled if self.method.epoch_follows_labeled() or not unlabeled else unlabeled
-        return max(images // self.recipe.batch, 1)
 
     def train(self, observe: Observer, stopped: Callable[[], bool]) -> None:
         """From the last checkpoint, or the beginning, to the end."""
