@@ -20,9 +20,7 @@ def ablate(
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
     set_: Annotated[list[str], typer.Option("--set", help="Override a setting in every run.")] = [],  # noqa: B006
     fresh: Annotated[bool, typer.Option("--fresh", help="Move runs of other settings aside.")] = False,
-    into: Annotated[
-        Path | None, typer.Option(help="Results folder that receives a folder for each run.")
-    ] = None,
+    record: Annotated[Path | None, typer.Option(help="File that receives the comparison as JSON.")] = None,
 ) -> None:
     """Train one run for each value of a setting and compare them; finished runs of the same settings are reused.
 
@@ -52,7 +50,7 @@ def ablate(
             return stack.enter_context(training(name))
 
         try:
-            rows, failed = engine.ablate(project, plan, into=into, fresh=fresh, starting=starting)
+            rows, failed = engine.ablate(project, plan, copy=record, fresh=fresh, starting=starting)
         finally:
             warning = sync_ablation(project, plan.name)
     if warning:

@@ -23,17 +23,27 @@ def evaluate(
 ) -> None:
     """Score the network a finished run is reported by on the validation images, class by class.
 
+    With --into, what was found of the same weights before is taken over instead of measured again.
     By another protocol than the run's own, the result stays in a folder of its own, and no table shows it.
 
     Example: u2pl evaluate shapes-1_8-u2pl-s0 --worst 10
     """
-    from u2pl.engine.inference import Looks
-    from u2pl.engine.results import evaluate_run, evaluation_folder, result_in_words, run_path
+    from u2pl.engine import filed
     from u2pl.project import Project
 
     project = Project.find()
-    looks = Looks.parse(scales, flip)
-    metrics = evaluate_run(project, run, into, evaluation=evaluation, looks=looks, worst=worst)
+    path = filed.run_path(project, run)
+    is_own = (evaluation, scales, flip, worst) == (None, "1", False, 0)
+    if into is not None and is_own and (found := filed.find(project, path)):
+        filed.publish(path, into)
+        metrics, folder = found, into / found["name"]
+    else:
+        from u2pl.engine.inference import Looks
+        from u2pl.engine.results import evaluate_run, evaluation_folder
+
+        looks = Looks.parse(scales, flip)
+        metrics = evaluate_run(project, run, into, evaluation=evaluation, looks=looks, worst=worst)
+        folder = evaluation_folder(path, evaluation, looks)
     if json:
         import json as json_module
 
@@ -52,6 +62,5 @@ def evaluate(
     table.add_section()
     table.add_row("mIoU", f"{metrics['miou']['reported']:.2f}")
     Console().print(table)
-    print(result_in_words(metrics))
-    folder = evaluation_folder(run_path(project, run), evaluation, looks)
+    print(filed.result_in_words(metrics))
     print(f"Confusion matrix, IoU and pictures are in {folder}. Next: u2pl report")

@@ -1,43 +1,171 @@
-"""`u2pl plan`: chooses what `dvc repro` regenerates."""
+"""`u2pl plan`: chooses what `dvc repro` regenerates, and says what that takes."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from u2pl.planning import ActivePlan
+    from u2pl.project import Project
 
 
-def plan(
-    name: Annotated[str, typer.Argument(help="demo, camvid, or any file in pipelines/plans.")],
+class Plans(TyperGroup):
+    """A group in which every word that is no command is the name of a plan."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        """The command that `args` begin with, else the one that chooses a plan."""
+        if args and args[0] in self.commands and args[0] != "NAME":
+            return super().resolve_command(ctx, args)
+        return "NAME", self.commands["NAME"], args
+
+
+app = typer.Typer(
+    cls=Plans,
+    no_args_is_help=True,
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    help="""Choose what `dvc repro` regenerates: a plan's name, such as demo, demo-full, camvid or paper.
+    `u2pl plan run` runs it on several devices at once.
+
+    Example: u2pl plan demo
+    """,
+)
+
+
+@app.command("NAME")
+def choose(
+    name: Annotated[
+        str, typer.Argument(help="demo, demo-full, camvid, paper, or any file in pipelines/plans.")
+    ],
     table: Annotated[
         list[str] | None, typer.Option(help="Only this table, by name or number; may be repeated.")
     ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds in place of the plan's, such as 0,1,2; tables show mean and sd.")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Take a step of each kind of run to know this machine's speed.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
-    """Make a plan the active one, and print what `dvc repro` will run.
+    """Make a plan the active one, and print what `dvc repro` will run, how long, and what is missing.
 
-    Example: u2pl plan demo
+    Example: u2pl plan paper --table 4 --table 7 --seeds 0,1,2
     """
-    from rich.console import Console
-    from rich.table import Table
-
+    from u2pl.errors import UsageError
     from u2pl.planning import resolve
     from u2pl.project import Project
 
     project = Project.find()
-    active = resolve(project, name, table)
+    try:
+        numbers = [int(word) for word in seeds.split(",")] if seeds else None
+    except ValueError:
+        raise UsageError(f"--seeds takes whole numbers, not {seeds!r}. Example: --seeds 0,1,2") from None
+    if numbers and min(numbers) < 0:
+        raise UsageError(f"--seeds takes whole numbers from 0, not {seeds!r}. Example: --seeds 0,1,2")
+    active = resolve(project, name, table, numbers)
     active.write(project)
     if json:
         typer.echo(active.model_dump_json(indent=2))
-        return
-    stages = Table("stage", "data set", "split", "method", "seed", "what it runs", box=None, pad_edge=False)
-    for prepare in active.prepare.values():
-        stages.add_row("prepare", prepare.dataset, prepare.split)
-    for run_name, run in active.runs.items():
-        stages.add_row("train, evaluate", run.dataset, run.split, run.method, str(run.seed), run_name)
-    for row in active.ablations.values():
-        what = f"{row.param}: {row.values}"
-        stages.add_row("ablate", row.dataset, row.split, row.method, str(row.seed), what)
-    for table_name in active.tables:
-        stages.add_row("table", active.dataset, "", "", "", f"{active.reports}/tables/{table_name}.md")
-    stages.add_row("report", active.dataset, "", "", "", f"{active.reports}/index.html")
-    Console(soft_wrap=True).print(stages)
-    typer.echo(f"The active plan is {name} (pipelines/plan.yaml). Next: dvc repro")
+    else:
+        _show(project, active, measure=measure)
+
+
+def _show(project: "Project", active: "ActivePlan", *, measure: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from u2pl.engine import estimate
+    from u2pl.planning import spec_of
+    from u2pl.planning.departures import of_plan
+    from u2pl.settings import Params
+
+    params, console = Params.read(project), Console(soft_wrap=True, highlight=False)
+    specs = {name: spec_of(run) for name, run in active.runs.items()}
+    works = {name: estimate.work(project, params, spec) for name, spec in specs.items()}
+    speeds = estimate.speeds(project)
+    if measure:
+        kinds = {work.kind: specs[name] for name, work in works.items() if work and work.kind not in speeds}
+        _measure(project, params, kinds)
+        speeds = estimate.speeds(project)
+
+    where: dict[str, list[str]] = {}
+    for stage in active.evaluations.values():
+        where.setdefault(stage.run, []).append(stage.shows)
+    runs = Table(box=None, pad_edge=False)
+    runs.add_column("run", min_width=max(map(len, active.runs)), no_wrap=True)
+    runs.add_column("images", justify="right")
+    runs.add_column("hours", justify="right")
+    runs.add_column("shown in")
+    for name, work in works.items():
+        takes = (_count(work.images), _hours(work.hours(speeds))) if work else ("?", "")
+        runs.add_row(name, *takes, ", ".join(where[name]))
+    console.print(runs)
+
+    known = [work for work in works.values() if work]
+    hours = [work.hours(speeds) for work in known]
+    cells = sum(len(stage.cells) for stage in active.evaluations.values())
+    shared = sum(len(places) > 1 for places in where.values())
+    print(
+        f"\n{len(active.runs)} runs for {cells} cells of {len(active.tables)} tables and "
+        f"{len(active.figures)} figures; {shared} runs stand in more than one of them and are trained once."
+    )
+    passes = (
+        f"{_count(sum(work.images for work in known))} image passes (forwards and backwards, of the student)"
+    )
+    unknown = len(works) - len(known)
+    but = f"; of {unknown} runs the split has to be prepared first" if unknown else ""
+    if None in hours or not hours:
+        print(f"Work: {passes}{but}. This machine's speed is not known for all of it: add --measure.")
+    else:
+        total = sum(hour for hour in hours if hour is not None)
+        print(f"Work: {passes}{but}, about {_hours(total)} hours on one device of this machine.")
+    departures = of_plan(project, active)
+    if departures:
+        print("Departures from the paper's recipe, each a footnote of the tables:")
+        for text, names in departures.items():
+            print(f"  {text} ({len(names)} run{'s' * (len(names) != 1)})")
+    missing = _missing(project, active)
+    for sentence in missing:
+        print(f"Missing: {sentence}")
+    print(f"The active plan is {active.plan} (pipelines/plan.yaml). Next: dvc repro")
+
+
+def _measure(project: "Project", params: Any, kinds: dict[str, Any]) -> None:
+    from u2pl.engine import estimate
+
+    from .progress import counting
+
+    with counting() as progress:
+        for index, spec in enumerate(kinds.values()):
+            progress("measuring speed", index, len(kinds))
+            estimate.measure(project, params, spec)
+        progress("measuring speed", len(kinds), len(kinds))
+
+
+def _missing(project: "Project", active: "ActivePlan") -> list[str]:
+    """A sentence for each data set that is not there yet."""
+    from pathlib import Path
+    from shlex import split
+
+    from u2pl.data.prepare import missing
+
+    roots: dict[str, str | None] = {}
+    for stage in active.prepare.values():
+        words = split(stage.args)
+        roots[stage.dataset] = words[words.index("--root") + 1] if "--root" in words else None
+    found = [
+        missing(project, dataset, project.root / Path(root) if root else None)
+        for dataset, root in roots.items()
+    ]
+    return [sentence for sentence in found if sentence]
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e6:.2f} M" if number >= 10**6 else f"{number / 1e3:.1f} k"
+
+
+def _hours(hours: float | None) -> str:
+    if hours is None:
+        return ""
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"

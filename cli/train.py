@@ -78,8 +78,8 @@ def train(
     name = resolved.name
 
     from u2pl.engine import distributed, trainer
+    from u2pl.engine.filed import result_in_words
     from u2pl.engine.machine import Machine
-    from u2pl.engine.results import result_in_words
     from u2pl.files import read_json, write_atomically
 
     if nproc > 1 and not distributed.started():

@@ -193,7 +193,7 @@ def parse(line: str) -> None:
     command, context = get_command(app), None
     while hasattr(command, "commands"):
         context = command.make_context(command.name, [words[0]], parent=context, resilient_parsing=True)
-        command, words = command.commands[words[0]], words[1:]
+        _, command, words = command.resolve_command(context, words)
     command.make_context(command.name, list(words), parent=context)
 
 

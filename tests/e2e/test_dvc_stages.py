@@ -20,7 +20,9 @@ dataset: shapes
 seeds: [0]
 tables:
   table1: {rows: [SupOnly, U²PL (w/ CutMix)], splits: {classic-1/8: 1/8}}
-  table7: {splits: {blender-1/8: 1/8}}
+  table7: {splits: {blender-1/8: 1/8}, values: [0.4, 0.2]}
+figures:
+  figA2: {split: 1/8}
 """
 
 # What a stage reads decides what it writes, so that DVC sees a change go on to the stages behind it.
@@ -31,6 +33,7 @@ command=$1 name=${2-}
 while (($#)); do
   case $1 in
     --dataset) dataset=$2 ;; --split) split=$2 ;; --model) model=$2 ;; --into) into=$2 ;;
+    --record) record=$2 ;;
   esac
   shift
 done
@@ -38,12 +41,13 @@ case $command in
   prepare) folder=data/$dataset/splits/${split//\//_}; mkdir -p "$folder"; echo 1 > "$folder/labeled.txt" ;;
   train) mkdir -p models; md5sum params.yaml > "$model" ;;
   evaluate) mkdir -p "$into/$name"; cp "models/$name.pt" "$into/$name/metrics.json" ;;
-  ablate) mkdir -p "$into"; md5sum params.yaml > "$into/ablation.json" ;;
+  ablate) cat "$(dirname "$record")"/runs/*/* > "$record" ;;
+  figure) mkdir -p "$into"; for suffix in png svg; do cat results/$name/runs/*/* > "$into/$name.$suffix"; done ;;
   table)
     mkdir -p reports/tables
-    for suffix in md csv tex; do cat results/$name/*/* > reports/tables/$name.$suffix; done ;;
+    for suffix in md csv tex; do cat results/$name/runs/*/* > reports/tables/$name.$suffix; done ;;
   report)
-    mkdir -p reports/figures; touch reports/figures/curves.png
+    mkdir -p reports/overview; touch reports/overview/curves.png
     cat reports/tables/* > reports/index.html ;;
 esac
 """
@@ -104,27 +108,35 @@ def commands(lines: list[str]) -> list[str]:
 def test_repro_runs_every_stage_once_each_after_what_it_needs_and_then_nothing(workspace: Workspace) -> None:
     lines = workspace.repro()
     assert sorted(commands(lines)) == sorted(
-        ["prepare", *["train", "evaluate"] * 2, "ablate", *["table"] * 2, "report"]
+        ["prepare", *["train"] * 3, *["evaluate"] * 6, "ablate", "figure", *["table"] * 2, "report"]
     )
     order = {line: index for index, line in enumerate(lines)}
     where = {kind: [i for line, i in order.items() if line.startswith(kind)] for kind in set(commands(lines))}
     assert where["prepare"] == [0]
-    assert max(where["evaluate"]) < order["table table1"]
+    for shown in ("table1", "table7", "figA2"):
+        last = max(i for line, i in order.items() if line.endswith(f"--into results/{shown}/runs"))
+        assert last < next(
+            i for line, i in order.items() if line.startswith((f"table {shown}", f"figure {shown}"))
+        )
     assert where["ablate"][0] < order["table table7"]
+    assert where["figure"][0] < where["report"][0]
     assert where["report"] == [len(lines) - 1]
     assert workspace.repro() == []
 
 
 def test_the_words_of_a_stage_are_a_command_a_person_could_type(workspace: Workspace) -> None:
-    lines = workspace.repro("ablate", "evaluate")
+    lines = workspace.repro("ablate", "evaluate", "figure")
     assert (
         "train --dataset shapes --split 1/8 --method u2pl --seed 0 "
         "--model models/shapes-1_8-u2pl-s0.pt --fresh"
     ) in lines
-    assert "evaluate shapes-1_8-u2pl-s0 --into results/table1" in lines
+    assert "evaluate shapes-1_8-u2pl-s0 --into results/table1/runs" in lines
     assert (
-        "ablate --param alpha0 0.4 0.3 0.2 0.1 --dataset shapes --split 1/8 --method u2pl --seed 0 "
-        "--into results/table7/shapes-1_8-u2pl-alpha0-s0 --fresh"
+        "ablate --param alpha0 0.4 0.2 --dataset shapes --split 1/8 --method u2pl --seed 0 "
+        "--record results/table7/shapes-1_8-u2pl-by-alpha0-s0.json"
+    ) in lines
+    assert (
+        "figure figA2 shapes-1_8-suponly-s0 shapes-1_8-u2pl-s0 --label=SupOnly --label=U²PL --into reports/figures"
     ) in lines
 
 
@@ -134,8 +146,9 @@ def test_a_hyper_parameter_of_one_method_leaves_the_other_methods_alone(workspac
     params["u2pl"]["alpha0"] = 0.35
     workspace.project.params.write_text(yaml.safe_dump(params))
     lines = workspace.repro()
-    assert sorted(commands(lines)) == ["ablate", "evaluate", "report", "table", "table", "train"]
-    assert not any("suponly" in line for line in lines)
+    assert commands(lines).count("train") == 2
+    assert {"ablate", "figure", "report", "table"} <= set(commands(lines))
+    assert not any("suponly" in line for line in lines if line.startswith(("train", "evaluate")))
 
 
 def test_a_recipe_of_another_data_set_and_a_new_method_touch_nothing(workspace: Workspace) -> None:
@@ -151,14 +164,16 @@ def test_one_table_runs_only_what_it_shows(workspace: Workspace) -> None:
     assert sorted(commands(workspace.repro("table@table1"))) == sorted(
         ["prepare", *["train", "evaluate"] * 2, "table"]
     )
-    assert commands(workspace.repro("table@table7")) == ["ablate", "table"]
+    # The run at the default value stands in both tables, and has been trained.
+    assert sorted(commands(workspace.repro("table@table7"))) == sorted(
+        ["train", "evaluate", "evaluate", "ablate", "table"]
+    )
 
 
-def test_a_plan_without_ablations_and_one_without_plain_runs_both_work(workspace: Workspace) -> None:
+def test_a_plan_without_ablations_and_figures_works(workspace: Workspace) -> None:
     resolve(workspace.project, "small", ["1"]).write(workspace.project)
-    assert "ablate" not in commands(workspace.repro())
-    resolve(workspace.project, "small", ["7"]).write(workspace.project)
-    assert "train" not in commands(workspace.repro())
+    assert sorted(set(commands(workspace.repro()))) == ["evaluate", "prepare", "report", "table", "train"]
+    assert workspace.repro() == []
 
 
 def test_narrowing_the_rows_of_a_table_makes_the_table_again_and_trains_nothing(workspace: Workspace) -> None:

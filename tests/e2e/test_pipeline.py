@@ -17,6 +17,7 @@ seeds: [0]
 tables:
   table1: {rows: [SupOnly, U²PL (w/ CutMix)], splits: {classic-1/4: 1/4}}
   table4: {splits: {blender-1/4: 1/4}}
+  table6: {splits: {blender-1/4: 1/4}, rows: [none (MT), L_c + Q_c + DPA + PRT]}
 """
 
 pytestmark = [pytest.mark.slow, pytest.mark.mlflow]
@@ -45,7 +46,7 @@ def test_one_command_makes_tables_page_and_tracked_runs_and_a_second_does_nothin
 
     repro(tiny_project)
 
-    supervised = read_json(root / "results/table1/tiny-1_4-suponly-s0/metrics.json")["miou"]["last"]
+    supervised = read_json(root / "results/table1/runs/tiny-1_4-suponly-s0/metrics.json")["miou"]["last"]
     table = (root / "reports/tables/table1.md").read_text()
     assert f"{supervised:.2f}" in table
     assert f"{read_json(root / 'runs/tiny-1_4-u2pl-s0/metrics.json')['miou']['last']:.2f}" in table
@@ -61,8 +62,9 @@ def test_one_command_makes_tables_page_and_tracked_runs_and_a_second_does_nothin
     runs = client.search_runs([experiment.experiment_id])
     parents = [run for run in runs if run.data.tags.get("u2pl.kind") == "ablation"]
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId")]
-    assert len(parents) == 1
-    assert len(children) == 3  # unreliable, reliable, all
+    assert len(parents) == 2
+    # unreliable, reliable, all; and all once more for Table 6
+    assert len(children) == 4
     finished = [run for run in runs if run.data.tags.get("mlflow.runName") == "tiny-1_4-u2pl-s0"]
     assert {run.info.status for run in finished} == {"FINISHED"}
     assert {"val/miou", "reliable/share", "gamma_t", "lambda_u"} <= finished[0].data.metrics.keys()

@@ -64,6 +64,8 @@ class BuiltIn:
     """Where the lists of a split come from unless the user says: a published family, or a seeded draw."""
     pools: tuple[str, ...] = ()
     """Names of the layout's pools."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """How many images there are: in "train" and "val", and in each pool."""
     needs: str = ""
     """What the user has to bring and where it is to be had."""
     version: int = 1

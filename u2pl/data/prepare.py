@@ -191,6 +191,22 @@ def _fine(layout: Layout, lists: splits.Lists) -> dict[str, Any]:
     }
 
 
+def missing(project: Project, dataset: str, root: Path | None) -> str | None:
+    """What has to happen before a data set can be prepared, in a sentence; None: nothing."""
+    try:
+        source = _find(project, dataset, root)
+    except UserError as error:
+        return str(error)
+    data = project.data(source.description.name)
+    is_fetched = source.built_in and source.built_in.fetch and source.root == (data / "files").resolve()
+    if not is_fetched or (data / "source.json").is_file():
+        return None
+    return (
+        f"{dataset} is not here yet: the first `u2pl prepare` downloads it, or takes a copy of yours: "
+        f"u2pl prepare --dataset {dataset} --root FOLDER"
+    )
+
+
 def _find(project: Project, dataset: str, root: Path | None) -> _Source:
     """The data set that `dataset` means, and the folder it lies in."""
     built = built_in()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from u2pl.engine import filed
 from u2pl.engine.results import evaluate_run
 from u2pl.engine.trainer import Observer, describe, train
 from u2pl.errors import UsageError, UserError
@@ -77,7 +78,7 @@ def ablate(
     project: Project,
     ablation: Ablation,
     *,
-    into: Path | None = None,
+    copy: Path | None = None,
     fresh: bool = False,
     starting: Callable[[str, str], Observer] = lambda value, run: lambda *_: None,
 ) -> tuple[list[dict[str, Any]], dict[str, UserError]]:
@@ -87,7 +88,7 @@ def ablate(
     values that this one does not try again.
 
     Args:
-        into: results folder; each run's results go to a folder of its name inside, beside ablation.json.
+        copy: another file that is to hold the comparison.
         starting: called with (value, run name) before each; returns who is told about its steps.
 
     Returns:
@@ -116,7 +117,7 @@ def ablate(
             path = find_finished(project, description["fingerprint"]) or train(
                 project, spec, fresh=fresh, parent=ablation.name, observe=observe
             )
-            metrics = evaluate_run(project, path.name, into)
+            metrics = filed.find(project, path) or evaluate_run(project, path.name)
         except UserError as error:
             if error.exit_code == 130:
                 raise
@@ -125,12 +126,7 @@ def ablate(
         miou = {f"miou_{key}": metrics["miou"][key] for key in ("reported", "last", "best")}
         rows.append({"value": value, "run": path.name, **miou})
         write_json(record, {**header, "runs": kept + rows})
-    if into is not None and rows:
-        write_json(
-            into / "ablation.json",
-            {
-                "parameter": header["parameter"],
-                "values": [{"value": row["value"], "run": row["run"]} for row in rows],
-            },
-        )
+    if copy is not None and rows:
+        # Without the uid, which is drawn: a stage's output says the same each time.
+        write_json(copy, {**{key: value for key, value in header.items() if key != "uid"}, "runs": rows})
     return rows, failed

@@ -17,8 +17,9 @@ from u2pl.data.description import Description
 from u2pl.data.pictures import SUFFIXES, BadFile, plain, read_image, write_png
 from u2pl.data.prepared import description_of
 from u2pl.data.transforms import normalise, resize_image
+from u2pl.engine.filed import run_path
 from u2pl.engine.inference import sliding_logits
-from u2pl.engine.results import load_network, run_path
+from u2pl.engine.results import load_network
 from u2pl.errors import UsageError, UserError
 from u2pl.files import read_json
 from u2pl.models.deeplab import DeepLabV3Plus, upsample

@@ -15,6 +15,7 @@ from torch import Tensor
 from u2pl.data.loader import scored_mask
 from u2pl.data.prepared import Split, open_split
 from u2pl.data.transforms import center_crop, resize_image
+from u2pl.engine import filed
 from u2pl.engine.evaluator import Evaluation, evaluate, predictions, protocol
 from u2pl.engine.inference import ONCE, Looks
 from u2pl.errors import UsageError, UserError, unknown
@@ -22,21 +23,6 @@ from u2pl.files import read_json, write_csv, write_json
 from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.project import Project, slug
 from u2pl.settings import RECIPE_VERSION, Recipe, load
-
-
-def run_path(project: Project, name: str) -> Path:
-    """The folder of a run that exists, by its name or its path."""
-    path = project.runs / name
-    if not (path / "run.json").is_file():
-        path = Path(name)
-    if not (path / "run.json").is_file():
-        known = [p.parent.name for p in project.runs.glob("*/run.json")]
-        raise (
-            unknown("run", name, known)
-            if known
-            else UserError("There is no run yet. Train one: u2pl train --dataset shapes --split 1/8")
-        )
-    return path
 
 
 def load_network(path: Path, classes: int) -> tuple[DeepLabV3Plus, Recipe]:
@@ -125,12 +111,12 @@ def evaluate_run(
         UserError: there is no such run or evaluation, or the run is not finished.
         UsageError: results of another protocol are to go where tables read the run's own.
     """
-    path = run_path(project, name)
+    path = filed.run_path(project, name)
     run = read_json(path / "run.json")
     split = open_split(project, run["dataset"], run["split"])
     network, recipe = load_network(path, len(split.classes))
     folder = evaluation_folder(path, evaluation, looks)
-    own = folder == evaluation_folder(path)
+    own = folder == filed.own_folder(path)
     if into is not None and not own:
         raise UsageError(
             f"{into} holds what tables are made of, each run by its own protocol alone. "
@@ -147,22 +133,40 @@ def evaluate_run(
         metrics["protocol"]["evaluation"] = protocol(recipe, looks)
     elif metrics["protocol"]["checkpoint"] == "last" or miou["best_epoch"] == metrics["epochs"] - 1:
         miou["last"] = result.miou
-    metrics["iou"] = result.iou(split.classes)
-    metrics["revision"] = revision(project)
-    shutil.rmtree(folder, ignore_errors=True)
-    _write_scores(folder, metrics, result.confusion)
-    write_samples(folder / "samples", split, recipe, result)
+    metrics |= {"iou": result.iou(split.classes), "revision": revision(project)}
+    _keep(folder, split, recipe, metrics, result)
     if worst:
         names = result.worst(worst)
         _write_pictures(folder / "worst", split, recipe, predictions(network, split, recipe, names, looks))
         rows = [(name, result.images[name]) for name in names]
         write_csv(folder / "worst" / "worst.csv", [("image", "miou"), *rows])
     if own:
-        _replace(path / "samples", folder / "samples")
+        filed.sign(project, path)
+        filed.replace(path / "samples", folder / "samples")
     if into is not None:
-        _replace(into / run["name"], folder)
-        shutil.copy(path / "history.csv", into / run["name"])
+        filed.publish(path, into)
     return metrics
+
+
+def keep_last(project: Project, path: Path, split: Split, recipe: Recipe, result: Evaluation) -> None:
+    """File what a run's own last look at the validation images found, so that nobody has to look again.
+
+    Args:
+        project: where the run is.
+        path: folder of the run, which is finished.
+        split: its data.
+        recipe: its recipe.
+        result: of the network that the run is reported by.
+    """
+    metrics = {**read_json(path / "metrics.json"), "revision": revision(project)}
+    _keep(filed.own_folder(path), split, recipe, metrics, result)
+    filed.sign(project, path)
+
+
+def _keep(folder: Path, split: Split, recipe: Recipe, metrics: dict[str, Any], result: Evaluation) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    _write_scores(folder, metrics, result.confusion)
+    write_samples(folder / "samples", split, recipe, result)
 
 
 def evaluation_folder(path: Path, evaluation: str | None = None, looks: Looks = ONCE) -> Path:
@@ -179,11 +183,6 @@ def evaluation_folder(path: Path, evaluation: str | None = None, looks: Looks = 
     return path / "evaluations" / slug(" ".join(words))
 
 
-def _replace(target: Path, source: Path) -> None:
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target)
-
-
 def _write_scores(folder: Path, metrics: dict[str, Any], confusion_CC: Tensor) -> None:
     """Write metrics.json; iou.csv with each class's IoU and true pixels; confusion.csv, a row for each true class."""
     classes, counts = list(metrics["iou"]), confusion_CC.tolist()
@@ -192,23 +191,6 @@ def _write_scores(folder: Path, metrics: dict[str, Any], confusion_CC: Tensor) -
     write_csv(folder / "iou.csv", [("class", "iou", "pixels"), *iou])
     rows = [(name, *row) for name, row in zip(classes, counts, strict=True)]
     write_csv(folder / "confusion.csv", [("truth / prediction", *classes), *rows])
-
-
-def result_in_words(metrics: dict[str, Any]) -> str:
-    """A run's mIoU, and what it is of: the last epoch or the best one, and which of them the paper's number is."""
-    miou, checkpoint = metrics["miou"], metrics["protocol"]["checkpoint"]
-    if "best" not in miou:
-        return (
-            f"mIoU {miou['reported']:.2f} % of the {checkpoint} epoch, by another protocol than the run's own: "
-            "no number of the tables."
-        )
-    if miou["best"] is None:
-        return f"mIoU {miou['reported']:.2f} % of the {checkpoint} network; nothing is known of other epochs."
-    return (
-        f"mIoU {miou['reported']:.2f} % (last {miou['last']:.2f} %, best {miou['best']:.2f} % in epoch "
-        f"{miou['best_epoch']}). Reported is the {checkpoint} epoch; the paper's released numbers on VOC are of the "
-        "best epoch on val (D31 in docs/fidelity.md)."
-    )
 
 
 def revision(project: Project) -> str | None:

@@ -20,7 +20,7 @@ from u2pl.engine import distributed, memory
 from u2pl.engine.evaluator import Evaluation, evaluate, protocol
 from u2pl.engine.learner import Learner
 from u2pl.engine.machine import Machine
-from u2pl.engine.results import write_samples
+from u2pl.engine.results import keep_last, write_samples
 from u2pl.engine.run_folder import RunFolder, described
 from u2pl.engine.stopping import stop_signals
 from u2pl.errors import EndedElsewhere, Interrupted, UsageError, UserError
@@ -121,10 +121,11 @@ def train(
         ) or RunFolder(project.runs / resolved.name, writes=False)
         try:
             if folder.read("metrics.json") is None or not (folder.path / "weights.pt").is_file():
+                run = _Run(resolved, split, folder, device, machine)
                 with _tracked(project, folder):
-                    _Run(resolved, split, folder, device, machine).train(
-                        observe if folder.writes else lambda *_: None, stopped
-                    )
+                    run.train(observe if folder.writes else lambda *_: None, stopped)
+                if run.scored and folder.writes:
+                    keep_last(project, folder.path, split, resolved.recipe, run.scored)
         finally:
             folder.release()
     return folder.path
@@ -187,7 +188,10 @@ class _Run:
         self.device, self.machine = device, machine
         torch.manual_seed(self.spec.seed)
         self.method = methods.create(self.spec.method, classes_of(split), self.recipe, resolved.hyper)
-        self.epoch_steps = self._epoch_steps()
+        labeled, unlabeled = len(split.labeled), len(split.unlabeled)
+        self.epoch_steps = methods.epoch_steps(
+            self.spec.method, self.method.settings, self.recipe.batch, labeled, unlabeled
+        )
         self.steps = self.recipe.epochs * self.epoch_steps
         self.learner = Learner(
             self.method,
@@ -200,13 +204,9 @@ class _Run:
         self.method = self.learner.method
         self.progress = _Progress()
         self._log: dict[str, list[Tensor]] = defaultdict(list)
+        self.scored: Evaluation | None = None
+        """Of the network that the run is reported by; None where that was scored before this process."""
         self._saving = 0.0  # seconds that the last checkpoint took
-
-    def _epoch_steps(self) -> int:
-        """Steps of an epoch: full batches in one pass over the list that the method's epochs follow."""
-        labeled, unlabeled = len(self.split.labeled), len(self.split.unlabeled)
-        images = labeled if self.method.epoch_follows_labeled() or not unlabeled else unlabeled
-        return max(images // self.recipe.batch, 1)
 
     def train(self, observe: Observer, stopped: Callable[[], bool]) -> None:
         """From the last checkpoint, or the beginning, to the end."""
@@ -378,6 +378,8 @@ class _Run:
         name, network = self.method.evaluated(epoch)
         last = progress.step == self.steps
         result = evaluate(network, self.split, self.recipe, keep_samples=last, between=between)
+        if last:
+            self.scored = result
         if last and self.folder.writes:
             write_samples(self.folder.path / "samples", self.split, self.recipe, result)
         if result.miou > progress.best:
@@ -476,6 +478,7 @@ class _Run:
         if self.folder.writes:
             write_samples(self.folder.path / "samples", self.split, self.recipe, result)
         self.progress.best, self.progress.best_epoch = result.miou, best["epoch"]
+        self.scored = result
         return result, best["epoch"]
 
 

@@ -3,9 +3,29 @@
 import importlib
 import pkgutil
 
-from u2pl.methods.base import Classes, Method, Step, StepResult, create, names, settings, uses_unlabeled
+from u2pl.methods.base import (
+    Classes,
+    Method,
+    Step,
+    StepResult,
+    create,
+    epoch_steps,
+    names,
+    settings,
+    uses_unlabeled,
+)
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["Classes", "Method", "Step", "StepResult", "create", "names", "settings", "uses_unlabeled"]
+__all__ = [
+    "Classes",
+    "Method",
+    "Step",
+    "StepResult",
+    "create",
+    "epoch_steps",
+    "names",
+    "settings",
+    "uses_unlabeled",
+]

@@ -194,7 +194,8 @@ class Method(nn.Module, ABC):
     def after_update(self, step: Step) -> None:
         """Called after the optimiser's step."""
 
-    def epoch_follows_labeled(self) -> bool:
+    @classmethod
+    def epoch_follows_labeled(cls, settings: Any) -> bool:
         """Whether an epoch is a pass over the labelled images instead of the unlabelled ones."""
         return False
 
@@ -226,6 +227,12 @@ def _find(name: str) -> type[Method]:
     if name not in _registry:
         raise unknown("method", name, names())
     return _registry[name]
+
+
+def epoch_steps(name: str, settings: Any, batch: int, labeled: int, unlabeled: int) -> int:
+    """Steps of an epoch: full batches in one pass over the list that the method's epochs follow."""
+    images = labeled if _find(name).epoch_follows_labeled(settings) or not unlabeled else unlabeled
+    return max(images // batch, 1)
 
 
 def uses_unlabeled(name: str) -> bool:

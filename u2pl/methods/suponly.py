@@ -40,6 +40,7 @@ class SupOnly(Method):
         """The student's."""
         return self.student.parameter_groups(self.recipe.lr, self.recipe.head_lr_multiplier)
 
-    def epoch_follows_labeled(self) -> bool:
+    @classmethod
+    def epoch_follows_labeled(cls, settings: SupOnlySettings) -> bool:
         """As the setting says."""
-        return self.settings.epoch == "labeled"
+        return settings.epoch == "labeled"

@@ -14,6 +14,7 @@ from .plans import (
     read_plan,
     resolve,
     run_words,
+    spec_of,
 )
 from .tables import Ablation, Binding, Cell, Part, Row, Table, bind, read_table, table_name, word
 
@@ -43,6 +44,7 @@ __all__ = [
     "read_yaml",
     "resolve",
     "run_words",
+    "spec_of",
     "table_name",
     "word",
 ]

@@ -7,7 +7,7 @@ A plan binds tables and figures to data sets. `resolve` turns it into the dictio
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from pydantic import Field, model_validator
@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from u2pl.errors import UserError, unknown
 from u2pl.files import write_text
 from u2pl.project import Project, slug
-from u2pl.settings import Params, RunSpec, Settings
+from u2pl.settings import Params, RunSpec, Settings, parse_overrides
 
 from .figures import FigureBinding, read_figure
 from .files import names, read_yaml
@@ -37,8 +37,9 @@ class Plan(Settings):
     figures: dict[str, FigureBinding] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _names_a_data_set_once(self) -> "Plan":
-        bound = [name for name, binding in {**self.tables, **self.figures}.items() if binding.dataset]
+    def _names_a_data_set_once(self) -> Self:
+        bound = [name for name, table in self.tables.items() if table.dataset]
+        bound += [name for name, figure in self.figures.items() if figure.dataset]
         if self.dataset and bound:
             raise ValueError(f"the plan has a data set, so {', '.join(bound)} cannot have one of their own")
         return self
@@ -119,7 +120,7 @@ class ActivePlan(Settings):
     plan: str
     reports: str
     pictures: str
-    """A folder that the report waits for: that of the figures; of the tables where the plan has no figure."""
+    """A folder that the report waits for: that of the figures, or that of the runs where the plan has no figure."""
     prepare: dict[str, PrepareStage] = Field(default_factory=dict)
     runs: dict[str, TrainStage] = Field(default_factory=dict)
     evaluations: dict[str, EvaluateStage] = Field(default_factory=dict)
@@ -307,6 +308,12 @@ class _Stages:
             group=f"results/{name}/runs",
             record=f"results/{name}/{key}.json",
         )
+
+
+def spec_of(stage: TrainStage) -> RunSpec:
+    """The run that a stage trains."""
+    pairs = [word.removeprefix("--set=") for word in shlex.split(stage.args) if word.startswith("--set=")]
+    return RunSpec(stage.dataset, stage.split, stage.method, stage.seed, parse_overrides(pairs))
 
 
 def run_words(spec: RunSpec) -> list[str]:

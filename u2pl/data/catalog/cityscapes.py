@@ -159,5 +159,6 @@ DATASET = BuiltIn(
     ),
     locate=locate,
     source="u2pl",
+    counts={"train": COUNTS.train, "val": COUNTS.val},
     needs=NEEDS,
 )

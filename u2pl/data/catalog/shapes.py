@@ -171,4 +171,8 @@ def draw(folder: Path, progress: Progress) -> None:
         write_text(folder / f"{part}.txt", "\n".join(listed) + "\n")
 
 
-DATASET = BuiltIn(Description(name="shapes", classes=CLASSES, background=True), draw=draw)
+DATASET = BuiltIn(
+    Description(name="shapes", classes=CLASSES, background=True),
+    draw=draw,
+    counts={"train": TRAIN, "val": VAL},
+)

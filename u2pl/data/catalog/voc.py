@@ -228,4 +228,16 @@ def _read_mat(path: Path) -> NDArray[np.uint8]:
     return mask
 
 
-DATASET = BuiltIn(DESCRIPTION, locate=locate, fetch=fetch, source="u2pl", pools=("classic", "blender"))
+DATASET = BuiltIn(
+    DESCRIPTION,
+    locate=locate,
+    fetch=fetch,
+    source="u2pl",
+    pools=("classic", "blender"),
+    counts={
+        "train": COUNTS.augmented,
+        "val": COUNTS.val,
+        "classic": COUNTS.train,
+        "blender": COUNTS.augmented,
+    },
+)

@@ -1,0 +1,94 @@
+"""A finished run's evaluation by its own protocol, kept in its folder: read again instead of measured again.
+
+Knows no torch, so that a pipeline's stage that only copies results takes no time to speak of.
+"""
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+from u2pl.errors import UserError, unknown
+from u2pl.files import read_json, write_json
+from u2pl.project import Project, slug
+from u2pl.settings import RECIPE_VERSION
+
+
+def run_path(project: Project, name: str) -> Path:
+    """The folder of a run that exists, by its name or its path."""
+    path = project.runs / name
+    if not (path / "run.json").is_file():
+        path = Path(name)
+    if not (path / "run.json").is_file():
+        known = [p.parent.name for p in project.runs.glob("*/run.json")]
+        raise (
+            unknown("run", name, known)
+            if known
+            else UserError("There is no run yet. Train one: u2pl train --dataset shapes --split 1/8")
+        )
+    return path
+
+
+def own_folder(path: Path) -> Path:
+    """Where the run in `path` keeps its evaluation by its own protocol."""
+    return path / "evaluations" / slug(read_json(path / "run.json")["recipe"]["evaluation"])
+
+
+def stamp(project: Project, path: Path) -> dict[str, Any]:
+    """What an evaluation of the run in `path` depends on: its weights, its split as it is now, and our code."""
+    run = read_json(path / "run.json")
+    manifest = project.split(run["dataset"], run["split"]) / "manifest.json"
+    with (path / "weights.pt").open("rb") as file:
+        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "weights": weights,
+        "manifest": hashlib.sha256(manifest.read_bytes()).hexdigest(),
+        "recipe_version": RECIPE_VERSION,
+    }
+
+
+def sign(project: Project, path: Path) -> None:
+    """Say what the evaluation that was just written to `own_folder` is true of."""
+    write_json(own_folder(path) / "stamp.json", stamp(project, path))
+
+
+def find(project: Project, path: Path) -> dict[str, Any] | None:
+    """The metrics of the run in `path` by its own protocol; None where they have to be measured."""
+    folder = own_folder(path)
+    try:
+        if read_json(folder / "stamp.json") == stamp(project, path):
+            return read_json(folder / "metrics.json")
+    except (OSError, UserError):
+        pass  # not evaluated, not finished, or cut short
+    return None
+
+
+def publish(path: Path, into: Path) -> None:
+    """Copy the evaluation of the run in `path` to a folder of the run's name in `into`, with history.csv."""
+    target = into / read_json(path / "run.json")["name"]
+    replace(target, own_folder(path))
+    (target / "stamp.json").unlink(missing_ok=True)
+    shutil.copy(path / "history.csv", target)
+
+
+def replace(target: Path, source: Path) -> None:
+    """Make the folder `target` a copy of the folder `source`."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)
+
+
+def result_in_words(metrics: dict[str, Any]) -> str:
+    """A run's mIoU, and what it is of: the last epoch or the best one, and which of them the paper's number is."""
+    miou, checkpoint = metrics["miou"], metrics["protocol"]["checkpoint"]
+    if "best" not in miou:
+        return (
+            f"mIoU {miou['reported']:.2f} % of the {checkpoint} epoch, by another protocol than the run's own: "
+            "no number of the tables."
+        )
+    if miou["best"] is None:
+        return f"mIoU {miou['reported']:.2f} % of the {checkpoint} network; nothing is known of other epochs."
+    return (
+        f"mIoU {miou['reported']:.2f} % (last {miou['last']:.2f} %, best {miou['best']:.2f} % in epoch "
+        f"{miou['best_epoch']}). Reported is the {checkpoint} epoch; the paper's released numbers on VOC are of the "
+        "best epoch on val (D31 in docs/fidelity.md)."
+    )

@@ -1,0 +1,139 @@
+"""Where a run departs from the recipe of the paper: what a reader must know to judge a number beside theirs."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from u2pl.project import Project
+from u2pl.settings import Params
+
+from .figures import read_figure
+from .plans import ActivePlan, spec_of
+from .tables import bind, read_table
+
+_VOC = {
+    "backbone": "resnet101",
+    "weights": "imagenet",
+    "resize": 1.0,
+    "crop": 513,
+    "scale": [0.5, 2.0],
+    "batch": 16,
+    "epochs": 80,
+    "lr": 0.001,
+    "head_lr_multiplier": 10,
+    "weight_decay": 0.0001,
+    "poly_power": 0.9,
+    "evaluation": "center",
+}
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "voc": _VOC,
+    "cityscapes": _VOC
+    | {"crop": 769, "epochs": 200, "lr": 0.01, "weight_decay": 0.0005, "evaluation": "sliding"},
+}
+"""Data set -> the recipe of Sec. 4.1 and App. A, as far as they give one."""
+
+HYPER: Mapping[str, Any] = {
+    "M": 50,
+    "N": 256,
+    "delta_p": 0.3,
+    "lambda_c": 0.1,
+    "eta": 1.0,
+    "tau": 0.5,
+    "alpha0": 0.2,
+    "r_l": 3,
+    "r_h": 20,
+    "queue": 30000,
+    "queue_background": 50000,
+}
+"""Table A1 and App. A: hyper-parameters of the methods that have them."""
+WARM_START = {"voc": 1, "cityscapes": 20}
+
+NAMES = {
+    "lr": "learning rate",
+    "head_lr_multiplier": "learning rate of the heads, times",
+    "evaluation": "evaluated by",
+    "weights": "start from weights",
+    "scale": "random scale",
+    "resize": "images resized by",
+    "queue": "queue of",
+    "queue_background": "queue of the background",
+    "warm_start_epochs": "warm start, epochs",
+    "poly_power": "power of the schedule",
+}
+"""Settings that need other words than their names."""
+
+
+def departures(
+    dataset: str,
+    recipe: Mapping[str, Any],
+    hyper: Mapping[str, Any],
+    swept: Collection[str] = (),
+) -> list[str]:
+    """Where a run departs from the paper's recipe, a phrase each.
+
+    Args:
+        dataset: of the run; of one that the paper does not have, nothing departs.
+        recipe: the run's recipe.
+        hyper: the settings of its method.
+        swept: settings that the paper's own table varies; their short names.
+    """
+    if dataset not in RECIPES:
+        return []
+    return list(_departures(dataset, recipe, hyper, swept))
+
+
+def of_plan(project: Project, active: ActivePlan) -> dict[str, list[str]]:
+    """Where the runs of a plan depart from the paper's recipe: phrase -> names of the runs, by data set.
+
+    A setting that a table varies is none where the run stands in that table.
+    """
+    params = Params.read(project)
+    swept: dict[str, set[str]] = {name: set() for name in active.runs}
+    for stage in active.evaluations.values():
+        swept[stage.run] |= _swept(project, active, stage.shows)
+    found: dict[str, list[str]] = {}
+    for name, run in active.runs.items():
+        resolved = params.resolve(spec_of(run))
+        for text in departures(run.dataset, resolved.recipe.model_dump(), resolved.hyper, swept[name]):
+            found.setdefault(f"{run.dataset}: {text}", []).append(name)
+    return found
+
+
+def _swept(project: Project, active: ActivePlan, shows: str) -> set[str]:
+    """Short names of all settings that a table or figure varies."""
+    if shows in active.figures:
+        sets = [run.set for run in read_figure(project, shows).runs]
+    else:
+        bound = active.tables[shows]
+        sets = [cell.set for cell in bind(read_table(project, shows), bound.dataset, bound.binding).cells()]
+    return {key.rpartition(".")[2] for values in sets for key in values}
+
+
+def _departures(
+    dataset: str, recipe: Mapping[str, Any], hyper: Mapping[str, Any], swept: Collection[str]
+) -> Iterator[str]:
+    theirs = {**RECIPES[dataset], **HYPER, "warm_start_epochs": WARM_START[dataset]}
+    for key, value in theirs.items():
+        own = {**recipe, **hyper}
+        if key in own and key not in swept and not _equal(own[key], value):
+            yield f"{NAMES.get(key, key)} {_word(own[key])} instead of {_word(value)}"
+    if recipe["micro_batch"]:
+        yield f"batch norm over {recipe['micro_batch']} images instead of {RECIPES[dataset]['batch']}"
+    if recipe["batch_norm"] == "fixed":
+        yield "batch norm's statistics fixed"
+    if recipe["replicas"] > 1:
+        yield f"thresholds and centres of {recipe['replicas']} groups of a batch instead of the whole"
+    if recipe["stem"] == "plain":
+        yield "the backbone's stem is one 7x7 convolution, in the released code three of 3x3"
+    if dataset == "cityscapes":
+        yield "cross-entropy on the labelled images instead of OHEM"
+
+
+def _equal(own: Any, theirs: Any) -> bool:
+    return list(own) == list(theirs) if isinstance(theirs, list) else bool(own == theirs)
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return " to ".join(map(str, value))
+    # Weights of one's own are known by their hash, or by a path that says nothing to a reader.
+    return "a file of one's own" if "sha256:" in str(value) or "/" in str(value) else str(value)
