@@ -9,7 +9,21 @@ import typer
 from u2pl import __version__
 from u2pl.errors import EndedElsewhere, Interrupted, UserError
 
-from . import ablate, evaluate, import_, plan, predict, prepare, report, splits, status, table, track, train
+from . import (
+    ablate,
+    evaluate,
+    import_,
+    plan,
+    plan_run,
+    predict,
+    prepare,
+    report,
+    splits,
+    status,
+    table,
+    track,
+    train,
+)
 
 app = typer.Typer(
     name="u2pl",
@@ -25,6 +39,7 @@ app.command("train")(train.train)
 app.command("import")(import_.import_)
 app.command("evaluate")(evaluate.evaluate)
 app.command("ablate")(ablate.ablate)
+plan.app.command("run")(plan_run.run)
 app.add_typer(plan.app, name="plan")
 app.command("table")(table.table)
 app.command("report")(report.report)
