@@ -24,14 +24,17 @@ _COLORS = {
 }
 
 
-def rendered(status: "PlanStatus") -> "RenderableType":
-    """The runs, one a line, and the tables."""
+def rendered(status: "PlanStatus", lines: int | None = None) -> "RenderableType":
+    """The runs, one a line, and the tables; in so many lines at most, of which those where something happens."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     runs = Table("run", "state", "mIoU", "epoch", "step", "left", "", box=None, pad_edge=False)
-    for run in status.runs:
+    shown = status.runs
+    if lines is not None and len(shown) > lines - 6:
+        shown = [run for run in shown if run.state not in ("done", "waiting")][: max(lines - 6, 1)]
+    for run in shown:
         runs.add_row(
             run.name,
             Text(run.state, style=_COLORS[run.state]),
@@ -44,10 +47,10 @@ def rendered(status: "PlanStatus") -> "RenderableType":
     tables = ", ".join(f"{table.name} {table.there}/{table.cells}" for table in status.tables)
     counts = {state: sum(run.state == state for run in status.runs) for state in _COLORS}
     said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    lines = [f"Plan {status.plan}: {len(status.runs)} runs, {said}.", f"Cells of the tables: {tables}."]
+    words = [f"Plan {status.plan}: {len(status.runs)} runs, {said}.", f"Cells of the tables: {tables}."]
     if status.scheduler:
-        lines.append(f"`u2pl plan run` is at work ({status.scheduler}).")
-    return Group(runs, Text("\n".join(lines)))
+        words.append(f"`u2pl plan run` is at work ({status.scheduler}).")
+    return Group(runs, Text("\n".join(words)))
 
 
 def _steps(run: "RunStatus") -> str:
@@ -61,7 +64,9 @@ def _duration(seconds: float | None) -> str:
         return ""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02.0f} s"
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {seconds:02.0f} s" if minutes else f"{seconds:.0f} s"
 
 
 @contextmanager
@@ -70,23 +75,37 @@ def showing(project: "Project") -> "Iterator[tuple[Observer, Callable[[], None]]
     if not sys.stderr.isatty():
         yield _plain, lambda: time.sleep(0.1)
         return
-    from rich.console import Console
-    from rich.live import Live
-
-    from u2pl.status import status
-
-    with Live(console=Console(stderr=True), auto_refresh=False, vertical_overflow="visible") as live:
+    with live(project, stderr=True) as refresh:
         shown = 0.0
 
         def tick() -> None:
             nonlocal shown
             if time.monotonic() - shown > REFRESH_SECONDS:
-                live.update(rendered(status(project)), refresh=True)
+                refresh()
                 shown = time.monotonic()
             time.sleep(0.1)
 
         yield lambda name, entry: None, tick
-        live.update(rendered(status(project)), refresh=True)
+
+
+@contextmanager
+def live(project: "Project", *, stderr: bool = False) -> "Iterator[Callable[[], None]]":
+    """A place on the terminal that shows how far the plan is; gives what brings it up to date."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from u2pl.status import status
+
+    console = Console(stderr=stderr)
+    with Live(console=console, auto_refresh=False) as place:
+
+        def refresh() -> None:
+            place.update(rendered(status(project), console.height), refresh=True)
+
+        try:
+            yield refresh
+        finally:
+            refresh()
 
 
 def _plain(name: str, entry: "Entry") -> None:

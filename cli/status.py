@@ -23,7 +23,7 @@ def status(
     from u2pl.project import Project
     from u2pl.status import status
 
-    from .plan_progress import REFRESH_SECONDS, rendered
+    from .plan_progress import REFRESH_SECONDS, live, rendered
 
     project = Project.find()
     if json:
@@ -31,9 +31,7 @@ def status(
     elif not watch:
         Console(soft_wrap=True).print(rendered(status(project)))
     else:
-        from rich.live import Live
-
-        with suppress(KeyboardInterrupt), Live(auto_refresh=False, vertical_overflow="visible") as live:
+        with suppress(KeyboardInterrupt), live(project) as refresh:
             while True:
-                live.update(rendered(status(project)), refresh=True)
+                refresh()
                 time.sleep(REFRESH_SECONDS)

@@ -19,7 +19,7 @@ import yaml
 
 from u2pl import keeper
 from u2pl.errors import UsageError, UserError
-from u2pl.files import write_text
+from u2pl.files import parse_yaml, write_text
 from u2pl.planning import ActivePlan
 from u2pl.project import Project
 from u2pl.scheduling import (
@@ -213,8 +213,7 @@ _IS_DVCS = re.compile(r"ERROR: |WARNING: |Running stage |Verifying |> |Stage '|I
 def lock_entries(project: Project) -> dict[str, Any]:
     """The stages in dvc.lock; empty where there is no such file, or it is being written."""
     try:
-        text = (project.root / "dvc.lock").read_text(encoding="utf-8")
-        values = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        values = parse_yaml((project.root / "dvc.lock").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
         return {}
     return (values or {}).get("stages") or {} if isinstance(values, dict) else {}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import yaml
 
 from u2pl.errors import UserError
 
@@ -63,6 +64,11 @@ def read_json(path: Path) -> Any:
         raise UserError(
             f"{path} is damaged ({error}). Delete it, then start the same command again."
         ) from None
+
+
+def parse_yaml(text: str) -> Any:
+    """A YAML text as YAML's safe loader reads it; the one in C, ten times faster, where PyYAML has it."""
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def is_held(lock: Path) -> bool:

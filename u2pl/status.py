@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import json
-import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +10,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from u2pl.errors import UserError
-from u2pl.files import is_held, read_json, sha256_json
-from u2pl.planning import ActivePlan, TrainStage
+from u2pl.files import is_held, parse_yaml, read_json, sha256_json
+from u2pl.planning import ActivePlan, TrainStage, spec_of
 from u2pl.project import Project
 from u2pl.scheduling import Entry, Record, State, plan_folder
-from u2pl.settings import RECIPE_VERSION, WORDS_FOR_WEIGHTS, Params, RunSpec, differences, parse_overrides
+from u2pl.settings import RECIPE_VERSION, WORDS_FOR_WEIGHTS, Params, RunSpec, differences
 
 _TAIL_BYTES = 64 * 1024
 """As much of the end of events.jsonl is read as tells where a run stands and how fast it goes."""
@@ -92,7 +92,7 @@ def status(project: Project) -> PlanStatus:
     Raises:
         UserError: there is no active plan, or params.yaml cannot be read.
     """
-    plan, params = ActivePlan.read(project), Params.read(project)
+    plan, params = _active_plan(project), Params.read(project)
     at_work = is_held(plan_folder(project) / "lock")
     record = Record.read(project)
     entries = record.stages if record else {}
@@ -142,7 +142,7 @@ def run_status(
     if at_work and entry and entry.state is State.RUNNING:
         return RunStatus(name, RunState.RUNNING, "about to start, or to end", **where)
     try:
-        spec = spec_of(params, stage)
+        spec = spec_of(stage)
         lines = differences(run["facts"], facts(project, params, spec, run["facts"])) if run else []
         named = params.resolve(spec, bfloat16=False).name
     except UserError as error:
@@ -163,6 +163,14 @@ def run_status(
         return RunStatus(name, RunState.INTERRUPTED, **where)
     blocked = entry is not None and entry.state is State.BLOCKED
     return RunStatus(name, RunState.WAITING, entry.sentence if entry and blocked else "")
+
+
+def _active_plan(project: Project) -> ActivePlan:
+    """As `ActivePlan.read`; the paper's plan has a thousand lines, which take YAML's loader in Python a second."""
+    try:
+        return ActivePlan.model_validate(parse_yaml(project.active_plan.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError, ValidationError):
+        return ActivePlan.read(project)  # which says what is wrong
 
 
 # ---- what the folder says ------------------------------------------------------------------------------
@@ -261,13 +269,6 @@ def _holder(folder: Path) -> str:
 
 
 # ---- whether it is still the run that is wanted --------------------------------------------------------
-
-
-def spec_of(params: Params, stage: TrainStage) -> RunSpec:
-    """The run that a stage of the plan trains."""
-    words = shlex.split(stage.args)
-    overrides = parse_overrides([word.removeprefix("--set=") for word in words if word.startswith("--set=")])
-    return params.spec(stage.dataset, stage.split, stage.method, stage.seed, overrides)
 
 
 def facts(project: Project, params: Params, spec: RunSpec, recorded: Mapping[str, Any]) -> dict[str, Any]:

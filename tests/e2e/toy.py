@@ -55,7 +55,7 @@ case $command in
     done > reports/tables/$name.md
     touch reports/tables/$name.csv reports/tables/$name.tex ;;
   report)
-    mkdir -p reports/figures; touch reports/figures/curves.png
+    mkdir -p reports/overview; touch reports/overview/curves.png
     cat reports/tables/*.md > reports/index.html ;;
 esac
 echo "end $words" >> commands.log
