@@ -63,9 +63,9 @@ echo "end $words" >> commands.log
 
 
 class Toy:
-    """A project with the plan, made in `folder`."""
+    """A project with a plan, made in `folder`."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, plan: str = PLAN):
         self.root, self.home = folder / "project", folder / "home"
         self.root.mkdir(parents=True)
         self.home.mkdir()
@@ -76,7 +76,7 @@ class Toy:
         (self.root / ".dvc").mkdir()
         for name in ("config", ".gitignore"):
             shutil.copy(REPOSITORY / ".dvc" / name, self.root / ".dvc")
-        (self.root / "pipelines/plans/toy.yaml").write_text(PLAN, encoding="utf-8")
+        (self.root / "pipelines/plans/toy.yaml").write_text(plan, encoding="utf-8")
         self.plan = resolve(self.project, "toy")
         self.plan.write(self.project)
         self.break_()
