@@ -15,14 +15,13 @@ from u2pl.scheduling import stages
 
 
 def one_round(toy: Toy, jobs: int = 8) -> float:
-    """Seconds of one round from nothing, after which every stage is in dvc.lock and nothing is left to do."""
+    """Seconds of one round from nothing, after which every stage is in dvc.lock."""
     start = time.monotonic()
     code, output = toy.run("--jobs", str(jobs))
     took = time.monotonic() - start
     assert code == 0, output
     assert set(toy.recorded()) == {stage.name for stage in stages(toy.plan)}
     assert sum(line.startswith("end train") for line in toy.commands) == 8
-    assert "up to date" in toy.status()
     return took
 
 
@@ -35,6 +34,7 @@ def main() -> None:
         folder = Path(tempfile.mkdtemp(prefix="eight-workers-"))
         toy = Toy(folder)
         took = one_round(toy, arguments.jobs)
+        assert "up to date" in toy.status()
         print(f"round {number + 1}: {len(toy.recorded())} stages in dvc.lock, {took:.1f} s", flush=True)
         shutil.rmtree(folder)
 
