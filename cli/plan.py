@@ -80,7 +80,9 @@ def _show(project: "Project", active: "ActivePlan", *, measure: bool) -> None:
     from u2pl.planning.departures import of_plan
     from u2pl.settings import Params
 
-    params, console = Params.read(project), Console(soft_wrap=True, highlight=False)
+    params, console = Params.read(project), Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 160  # a file has no margin
     specs = {name: spec_of(run) for name, run in active.runs.items()}
     works = {name: estimate.work(project, params, spec) for name, spec in specs.items()}
     speeds = estimate.speeds(project)
@@ -92,11 +94,11 @@ def _show(project: "Project", active: "ActivePlan", *, measure: bool) -> None:
     where: dict[str, list[str]] = {}
     for stage in active.evaluations.values():
         where.setdefault(stage.run, []).append(stage.shows)
-    runs = Table(box=None, pad_edge=False)
-    runs.add_column("run", min_width=max(map(len, active.runs)), no_wrap=True)
+    runs = Table(box=None, pad_edge=False, expand=True)
+    runs.add_column("run", overflow="fold", ratio=3)
     runs.add_column("images", justify="right")
     runs.add_column("hours", justify="right")
-    runs.add_column("shown in")
+    runs.add_column("shown in", ratio=2)
     for name, work in works.items():
         takes = (_count(work.images), _hours(work.hours(speeds))) if work else ("?", "")
         runs.add_row(name, *takes, ", ".join(where[name]))

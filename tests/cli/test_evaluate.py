@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from u2pl_cli.app import run
 
 from u2pl.data.pictures import read_image
 from u2pl.data.prepared import open_split
-from u2pl.engine import scores
+from u2pl.engine import results, scores
 from u2pl.engine.evaluator import evaluate
 from u2pl.engine.results import load_network
 from u2pl.files import read_json
@@ -56,6 +57,7 @@ def test_an_evaluation_leaves_its_numbers_as_tables_beside_the_metrics(project: 
     metrics = json.loads(evaluated("--into", "results/table1", "--json"))
     folder = project.runs / RUN / "evaluations" / "whole"
     written, copied = contents(folder), contents(project.root / "results" / "table1" / RUN)
+    del written["stamp.json"]  # what the evaluation is true of, for whoever wants to take it over
     assert copied.keys() - written.keys() == {"history.csv"}
     assert all(copied[name] == content for name, content in written.items())
     assert {"metrics.json", "iou.csv", "confusion.csv"} < written.keys() and len(written) == 3 + 9
@@ -75,6 +77,35 @@ def test_an_evaluation_leaves_its_numbers_as_tables_beside_the_metrics(project: 
     assert [int(row[2]) for row in rows] == [(masks == c).sum() for c in range(4)]
     assert [float(row[1]) for row in rows] == scores.iou(expected).tolist()
     assert {name: float(value) for name, value, _ in rows} == metrics["iou"]
+
+
+@pytest.mark.slow
+def test_what_training_found_at_its_end_is_what_an_evaluation_finds(project: Project, evaluated: Evaluate):
+    folder = project.runs / RUN / "evaluations" / "whole"
+    kept = contents(folder)
+    evaluated()
+    assert contents(folder) == kept
+
+
+@pytest.mark.slow
+def test_a_table_takes_over_what_is_known_and_measures_what_has_changed(
+    project: Project, evaluated: Evaluate, monkeypatch: pytest.MonkeyPatch
+):
+    measured = []
+    real = results.evaluate
+    monkeypatch.setattr(results, "evaluate", lambda *a, **k: measured.append(a) or real(*a, **k))
+    first = json.loads(evaluated("--into", "results/table1", "--json"))
+    assert not measured
+    path = project.runs / RUN / "weights.pt"
+    state = torch.load(path, weights_only=True)
+    *_, bias = (name for name in state["state"] if name.startswith("classifier.") and name.endswith(".bias"))
+    state["state"][bias] = torch.tensor([9.0, 0, 0, 0])
+    torch.save(state, path)
+    second = json.loads(evaluated("--into", "results/table1", "--json"))
+    assert len(measured) == 1
+    assert second["iou"] != first["iou"]
+    (project.runs / RUN / "evaluations" / "whole" / "metrics.json").write_text("{")
+    assert json.loads(evaluated("--into", "results/table1", "--json"))["iou"] == second["iou"]
 
 
 @pytest.mark.slow
@@ -134,7 +165,7 @@ def test_the_worst_images_are_shown_with_their_own_miou(
     project: Project, evaluated: Evaluate, words: list[str]
 ):
     evaluated("--worst", "2", *words)
-    (folder,) = (project.runs / RUN / "evaluations").iterdir()
+    (folder,) = (path.parent for path in (project.runs / RUN / "evaluations").glob("*/worst"))
     split = open_split(project, "tiny", "1/4")
     header, *rows = table(folder / "worst" / "worst.csv")
     assert header == ["image", "miou"]

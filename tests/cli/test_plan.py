@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -37,12 +38,46 @@ def test_plan_as_json_can_be_read_by_a_script(project: Path) -> None:
     assert list(json.loads(done.stdout)["tables"]) == ["table4"]
 
 
+def test_the_plan_of_the_paper_says_what_is_shared_how_much_it_is_what_departs_and_what_is_missing(
+    project: Path,
+) -> None:
+    done = u2pl(project, "plan", "paper", "--seeds", "0,1,2")
+    assert done.returncode == 0, done.stderr
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("voc-blender-1_4-u2pl-s0 "))
+    assert "1.27 M" in line  # 80 epochs x 496 steps x 32 images
+    shown = re.search(r"voc-blender-1_4-u2pl-s2 (.*?)\n\S", done.stdout, re.DOTALL)
+    assert shown
+    assert re.findall(r"table\w+", shown[1]) == [
+        f"table{k}" for k in ("2", "4", "5", "6", "7", "A4", "A5", "A6")
+    ]
+    summary = done.stdout[done.stdout.index("324 runs") :]
+    assert "14 tables and 6 figures" in summary
+    assert "image passes" in summary and "add --measure" in summary
+    assert "cityscapes: cross-entropy on the labelled images instead of OHEM (114 runs)" in summary
+    assert "Missing: voc is not here yet" in summary
+    assert "Missing: Where does cityscapes lie? Add --root FOLDER" in summary
+
+
+def test_hours_follow_from_a_measured_step(project: Path) -> None:
+    done = u2pl(project, "plan", "demo", "--table", "7", "--measure")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"about [0-9.e-]+ hours on one device of this machine", done.stdout)
+
+
+@pytest.mark.parametrize("seeds", ["one", "0,", "-1"])
+def test_seeds_that_are_no_numbers_are_refused(project: Path, seeds: str) -> None:
+    done = u2pl(project, "plan", "demo", f"--seeds={seeds}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Example: --seeds 0,1,2" in done.stderr
+
+
 def test_an_unknown_plan_is_one_sentence_and_exit_2_and_changes_nothing(project: Path) -> None:
     before = (project / "pipelines/plan.yaml").read_text()
     done = u2pl(project, "plan", "dmeo")
     assert (done.returncode, done.stdout) == (2, "")
     assert (
-        done.stderr == "Error: No plan called 'dmeo'. Did you mean 'demo'? Known: camvid, demo, variants.\n"
+        done.stderr
+        == "Error: No plan called 'dmeo'. Did you mean 'demo'? Known: camvid, demo, demo-full, paper, variants.\n"
     )
     assert (project / "pipelines/plan.yaml").read_text() == before
 
@@ -50,7 +85,7 @@ def test_an_unknown_plan_is_one_sentence_and_exit_2_and_changes_nothing(project:
 def test_table_and_report_work_before_anything_has_been_trained(project: Path) -> None:
     table = u2pl(project, "table", "1")
     assert table.returncode == 0, table.stderr
-    assert "| MT | — | — | — |" in table.stdout
+    assert "| MT | — |" in table.stdout
     assert table.stdout.splitlines()[-1].endswith("Next: u2pl report")
     report = u2pl(project, "report")
     assert report.returncode == 0, report.stderr

@@ -31,8 +31,8 @@ def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_ablation_trains_a_run_for_each_value_and_records_the_comparison(
     tiny_project: Project, tmp_path: Path
 ):
-    ablation, into = plan(tiny_project, "alpha0", "0.1", "0.5"), tmp_path / "results"
-    rows, failed = engine.ablate(tiny_project, ablation, into=into)
+    ablation, copy = plan(tiny_project, "alpha0", "0.1", "0.5"), tmp_path / "results" / "by-alpha0.json"
+    rows, failed = engine.ablate(tiny_project, ablation, copy=copy)
     assert not failed
     assert [row["value"] for row in rows] == ["0.1", "0.5"]
     runs = [read_json(tiny_project.runs / row["run"] / "run.json") for row in rows]
@@ -41,11 +41,9 @@ def test_an_ablation_trains_a_run_for_each_value_and_records_the_comparison(
     written = record(tiny_project, ablation)
     assert written["parameter"] == "mt.alpha0"
     assert written["runs"] == rows
-    assert read_json(into / "ablation.json")["values"] == [
-        {"value": row["value"], "run": row["run"]} for row in rows
-    ]
+    assert read_json(copy) == {key: value for key, value in written.items() if key != "uid"}
     for row in rows:
-        metrics = read_json(into / row["run"] / "metrics.json")
+        metrics = read_json(tiny_project.runs / row["run"] / "metrics.json")
         assert all(row[f"miou_{key}"] == metrics["miou"][key] for key in ("reported", "last", "best"))
 
 
