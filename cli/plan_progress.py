@@ -30,7 +30,9 @@ def rendered(status: "PlanStatus", lines: int | None = None) -> "RenderableType"
     from rich.table import Table
     from rich.text import Text
 
-    runs = Table("run", "state", "mIoU", "epoch", "step", "left", "", box=None, pad_edge=False)
+    runs = Table(box=None, pad_edge=False)
+    for heading in ("run", "state", "mIoU", "epoch", "step", "left", ""):
+        runs.add_column(heading, no_wrap=bool(heading))
     shown = status.runs
     if lines is not None and len(shown) > lines - 6:
         shown = [run for run in shown if run.state not in ("done", "waiting")][: max(lines - 6, 1)]
@@ -112,4 +114,5 @@ def _plain(name: str, entry: "Entry") -> None:
     """A line for each stage that starts, ends or is blocked."""
     took = f" in {_duration(entry.ended - entry.started)}" if entry.ended and entry.started else ""
     said = f": {entry.sentence}" if entry.sentence else ""
-    print(f"{time.strftime('%H:%M:%S')} {name}: {entry.state}{took}{said}", file=sys.stderr, flush=True)
+    state = "stopped" if entry.state == "waiting" else entry.state
+    print(f"{time.strftime('%H:%M:%S')} {name}: {state}{took}{said}", file=sys.stderr, flush=True)

@@ -13,6 +13,7 @@ def status(
 
     Example: u2pl status
     """
+    import sys
     import time
     from contextlib import suppress
     from dataclasses import asdict
@@ -29,7 +30,9 @@ def status(
     if json:
         typer.echo(dumps(asdict(status(project)), indent=2))
     elif not watch:
-        Console(soft_wrap=True).print(rendered(status(project)))
+        # What reads it in place of a person wants a line a run.
+        console = Console(width=None if sys.stdout.isatty() else 200)
+        console.print(rendered(status(project)))
     else:
         with suppress(KeyboardInterrupt), live(project) as refresh:
             while True:

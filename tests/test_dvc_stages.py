@@ -112,6 +112,7 @@ def test_a_stage_that_fails_by_itself_is_tried_once(project: Project, guard: kee
             "Running stage 'x':\nERROR: failed to run: u2pl, exited with -9\n",
             "failed to run: u2pl, exited with -9",
         ),
+        ("Written: a.md.\nERROR: output 'b.md' does not exist\n", "output 'b.md' does not exist"),
         ("", "It ended with status 255 and said nothing."),
     ],
 )

@@ -201,12 +201,15 @@ def sentence(said: str, code: int) -> str:
                 break
             block.append(line.strip())
         return " ".join(block)
-    # No sentence of ours: the last word of whatever died, then DVC's own.
-    own = [line.strip() for line in lines if line.strip() and not _IS_DVCS.match(line)]
+    # No sentence of ours: DVC's own or, where that says no more than that the command failed, the command's last word.
     dvcs = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return next(iter([*own[-1:], *dvcs[:1]]), f"It ended with status {code} and said nothing.")
+    own = [line.strip() for line in lines if line.strip() and not _IS_DVCS.match(line)]
+    if dvcs and not (own and _IS_THE_COMMANDS.search(dvcs[0])):
+        return dvcs[0]
+    return own[-1] if own else f"It ended with status {code} and said nothing."
 
 
+_IS_THE_COMMANDS = re.compile(r"failed to run: .*, exited with -?\d+$")
 _IS_DVCS = re.compile(r"ERROR: |WARNING: |Running stage |Verifying |> |Stage '|If there are no processes")
 
 
