@@ -30,22 +30,26 @@ def rendered(status: "PlanStatus", lines: int | None = None) -> "RenderableType"
     from rich.table import Table
     from rich.text import Text
 
-    runs = Table(box=None, pad_edge=False)
-    for heading in ("run", "state", "mIoU", "epoch", "step", "left", ""):
-        runs.add_column(heading, no_wrap=bool(heading))
     shown = status.runs
     if lines is not None and len(shown) > lines - 6:
         shown = [run for run in shown if run.state not in ("done", "waiting")][: max(lines - 6, 1)]
-    for run in shown:
-        runs.add_row(
-            run.name,
-            Text(run.state, style=_COLORS[run.state]),
-            "" if run.miou is None else f"{run.miou:.2f}",
-            f"{run.epoch}/{run.epochs}" if run.epoch and run.state != "done" else "",
-            _steps(run) if run.state != "done" else "",
-            _duration(run.seconds_left),
-            Text(run.note or run.holder),
-        )
+    columns: dict[str, list[str | Text]] = {
+        "run": [run.name for run in shown],
+        "state": [Text(run.state, style=_COLORS[run.state]) for run in shown],
+        "mIoU": ["" if run.miou is None else f"{run.miou:.2f}" for run in shown],
+        "epoch": [
+            "" if run.state == "done" or not run.epoch else f"{run.epoch}/{run.epochs}" for run in shown
+        ],
+        "step": ["" if run.state == "done" else _steps(run) for run in shown],
+        "left": [_duration(run.seconds_left) for run in shown],
+        "": [Text(run.note or run.holder) for run in shown],
+    }
+    columns = {heading: cells for heading, cells in columns.items() if any(str(cell) for cell in cells)}
+    runs = Table(box=None, pad_edge=False)
+    for heading in columns:
+        runs.add_column(heading, no_wrap=heading not in ("run", ""), overflow="fold")
+    for row in zip(*columns.values(), strict=True):
+        runs.add_row(*row)
     tables = ", ".join(f"{table.name} {table.there}/{table.cells}" for table in status.tables)
     counts = {state: sum(run.state == state for run in status.runs) for state in _COLORS}
     said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
@@ -92,9 +96,13 @@ def showing(project: "Project") -> "Iterator[tuple[Observer, Callable[[], None]]
 
 @contextmanager
 def live(project: "Project", *, stderr: bool = False) -> "Iterator[Callable[[], None]]":
-    """A place on the terminal that shows how far the plan is; gives what brings it up to date."""
+    """A place on the terminal that shows how far the plan is; gives what brings it up to date.
+
+    Where that cannot be found out, as while somebody edits params.yaml, it says so: the work goes on.
+    """
     from rich.console import Console
     from rich.live import Live
+    from rich.text import Text
 
     from u2pl.status import status
 
@@ -102,7 +110,11 @@ def live(project: "Project", *, stderr: bool = False) -> "Iterator[Callable[[], 
     with Live(console=console, auto_refresh=False) as place:
 
         def refresh() -> None:
-            place.update(rendered(status(project), console.height), refresh=True)
+            try:
+                shown = rendered(status(project), console.height)
+            except Exception as error:
+                shown = Text(f"How far the plan is cannot be told now ({type(error).__name__}: {error}).")
+            place.update(shown, refresh=True)
 
         try:
             yield refresh

@@ -11,6 +11,7 @@ from typing import Any
 import filelock
 import pytest
 from engine.tiny import edit_params
+from u2pl_cli.plan_progress import live
 
 from u2pl.engine import trainer
 from u2pl.engine.run_folder import RunFolder
@@ -282,3 +283,12 @@ def test_asking_does_not_keep_a_trainer_from_starting(project: Project):
     lock.acquire()
     threading.Timer(0.2, lock.release).start()
     claim(project).release()
+
+
+def test_what_is_shown_while_stages_run_survives_a_params_yaml_that_is_being_edited(
+    project: Project, capsys: pytest.CaptureFixture[str]
+):
+    with live(project) as refresh:
+        project.params.write_text("recipe: [")
+        refresh()
+    assert "cannot be told now" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -286,7 +286,8 @@ def _run(
 
     def note(name: str, entry: Entry) -> None:
         record.stages[name] = entry
-        record.write(project)
+        with suppress(OSError):  # a full disk will be told of by a stage
+            record.write(project)
         if entry.state is State.BLOCKED:
             forget_outdated(project, schedule.stages[name])
         observe(name, entry)
