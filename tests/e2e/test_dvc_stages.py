@@ -43,7 +43,7 @@ case $command in
     mkdir -p reports/tables
     for suffix in md csv tex; do cat results/$name/*/* > reports/tables/$name.$suffix; done ;;
   report)
-    mkdir -p reports/figures; touch reports/figures/curves.png
+    mkdir -p reports/overview; touch reports/overview/curves.png
     cat reports/tables/* > reports/index.html ;;
 esac
 """

@@ -177,7 +177,7 @@ def test_the_contact_sheet_has_a_row_a_split_and_a_column_a_method(project: Proj
     assert list(found[0].pictures) == ["Input", "Truth", "SupOnly", "MT", "CutMix", "U²PL (w/ CutMix)"]
     assert {strip.pictures["Input"].name for strip in found} == {f"000{i}.input.png" for i in (1, 2, 3)}
     page.write(project, plan)
-    height, width, _ = figures.picture(project.root / "reports/figures/qualitative.png").shape
+    height, width, _ = figures.picture(project.root / "reports/overview/examples.png").shape
     assert width > 1.5 * height
 
 

@@ -197,7 +197,7 @@ def write(project: Project, plan: ActivePlan) -> list[str]:
     """Write the active plan's page and figures; their paths, relative to the project."""
     tables = collect_all(project, plan)
     page, curves, sheet = (
-        f"{plan.reports}/{name}" for name in ("index.html", "figures/curves.png", "figures/qualitative.png")
+        f"{plan.reports}/{name}" for name in ("index.html", "overview/curves.png", "overview/examples.png")
     )
     write_text(project.root / page, html(plan, tables))
     shown = [filled for filled in tables if not filled.table.ablate] or tables
