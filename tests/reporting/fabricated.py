@@ -67,11 +67,13 @@ def write_result(
     (folder / "metrics.json").write_text(json.dumps(metrics | changes))
     with (folder / "history.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        semi = ["train/reliable/share", "train/reliable/accuracy"] if method != "suponly" else []
-        writer.writerow(["epoch", "step", "val/miou", *semi])
+        semi = ["train/loss/unsupervised", "train/reliable/share", "train/reliable/accuracy"]
+        semi = semi if method != "suponly" else []
+        writer.writerow(["epoch", "step", "val/miou", "train/loss/supervised", *semi])
         for epoch in range(1, 13):
-            reliability = [0.8 + epoch / 60, 0.9 + epoch / 200] if semi and epoch > 1 else [""] * len(semi)
-            writer.writerow([epoch, epoch * 50, last * (1 - 0.7**epoch), *reliability])
+            values = [0.7**epoch, 0.8 + epoch / 60, 0.9 + epoch / 200] if epoch > 1 else [""] * 3
+            miou, loss = last * (1 - 0.7**epoch), 0.8**epoch
+            writer.writerow([epoch, epoch * 50, miou, loss, *values[: len(semi)]])
     draw = np.random.default_rng(sum(map(ord, folder.name)))
     for image in ("0001", "0002", "0003"):
         for kind in ("input", "truth", "prediction"):
