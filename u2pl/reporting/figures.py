@@ -133,10 +133,15 @@ def _element(figure: Figure, name: str, description: str) -> str:
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
     # A hundredth of a point is finer than any screen; matplotlib writes a millionth, in three times the room.
-    text = re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), text)
+    text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"\d+\.\d{3,}", _two_decimals, tag[0]), text)
     label = quoteattr(description)
     return re.sub(r' width="[^"]*" height="[^"]*"', f' role="img" aria-label={label}', text, count=1)
+
+
+def _two_decimals(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
 
 
 @dataclass(frozen=True)
@@ -177,10 +182,10 @@ def spread_svg(groups: Mapping[str, Sequence[Point]], name: str) -> str:
         for point in points:
             position += 1
             labels[position] = point.label
-            if point.paper is not None:
-                axes.plot(point.paper, position, linestyle="none", label="paper", zorder=3, **_papers(INK))
             if point.mean is not None:
                 axes.errorbar(point.mean, position, xerr=point.sd, label="ours", linestyle="none", **_ours(2))
+            if point.paper is not None:
+                axes.plot(point.paper, position, linestyle="none", label="paper", zorder=3, **_papers(INK))
         position += 1
     axes.set_ylim(position - 0.4, -0.6)
     axes.set_yticks(list(labels), list(labels.values()))
@@ -205,6 +210,12 @@ def values_svg(groups: Mapping[str, Sequence[Point]], axis: str, name: str) -> s
         papers = [math.nan if point.paper is None else point.paper for point in points]
         means = [math.nan if point.mean is None else point.mean for point in points]
         spreads = [point.sd or 0.0 for point in points]
+        if not all(map(math.isnan, means)):
+            bars = spreads if any(spreads) else None
+            label = f"{title}, ours"
+            axes.errorbar(
+                places, means, yerr=bars, label=label, linestyle=pattern, linewidth=1.8, **_ours(style)
+            )
         if not all(map(math.isnan, papers)):
             axes.plot(
                 places,
@@ -214,12 +225,6 @@ def values_svg(groups: Mapping[str, Sequence[Point]], axis: str, name: str) -> s
                 alpha=0.9,
                 linewidth=0.8,
                 **_papers(colour),
-            )
-        if not all(map(math.isnan, means)):
-            bars = spreads if any(spreads) else None
-            label = f"{title}, ours"
-            axes.errorbar(
-                places, means, yerr=bars, label=label, linestyle=pattern, linewidth=1.8, **_ours(style)
             )
     axes.set_xticks(range(len(labels)), labels)
     axes.set_xlabel(axis, color=INK, fontsize=9)
@@ -232,7 +237,8 @@ def values_svg(groups: Mapping[str, Sequence[Point]], axis: str, name: str) -> s
 
 def _key(figure: Figure, axes: Axes) -> None:
     """What the marks of the axes mean, below them."""
-    marks = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    handles, labels = axes.get_legend_handles_labels()
+    marks = dict(sorted(zip(labels, handles, strict=True), key=lambda mark: mark[0]))
     columns = 2 if len(marks) > 1 else 1
     figure.legend(
         marks.values(), marks.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=8,
