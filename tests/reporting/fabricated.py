@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 from u2pl.planning import ActivePlan, resolve
 from u2pl.project import Project
 
+REPOSITORY = Path(__file__).parents[2]
 STREET = """
 dataset: camvid
 root: ../shared/camvid
@@ -19,6 +21,14 @@ seeds: [0]
 tables: {table1: {splits: {classic-1/8: 1/8}}}
 """
 CLASSES = ["background", "disk", "ring", "square"]
+
+
+def make_project(root: Path) -> Project:
+    """A project with this repository's hyper-parameters, tables and plans, and no results."""
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(REPOSITORY / name, root)
+    shutil.copytree(REPOSITORY / "pipelines", root / "pipelines")
+    return Project(root)
 
 
 def write_result(

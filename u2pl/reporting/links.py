@@ -48,7 +48,7 @@ def _server(store: str) -> str | None:
     parts = urlsplit(store)
     if parts.scheme in ("http", "https"):
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
-    return None if parts.scheme.startswith("databricks") else LOCAL
+    return None if store.startswith("databricks") else LOCAL
 
 
 def _command(project: Project, store: str) -> str:
