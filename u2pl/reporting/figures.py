@@ -126,8 +126,7 @@ def svg(panel: Panel, name: str) -> str:
 
 def _element(figure: Figure, name: str, description: str) -> str:
     """A figure as an `<svg>` element whose size and text colour come from the page."""
-    fonts = {"font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"]}
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name} | fonts):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.sans-serif": ["DejaVu Sans"]}):
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = out.getvalue()

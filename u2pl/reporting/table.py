@@ -100,6 +100,9 @@ class View:
     def notes(self) -> list[tuple[str, str]]:
         """The lines below the table, each with its mark; without one, what holds for the table as a whole."""
         lines = [(mark, text) for text, mark in self.footnotes.items()]
+        shown = (self.shown(cell.cell.row, cell.cell.column) for cell in self.filled.cells)
+        if any(cell.best or cell.paper_best for cell in shown):
+            lines.append(("", "Bold is the best of its split, among ours and among the paper's."))
         if self.common:
             lines.append(("", f"Unlike the paper, in every cell: {'; '.join(self.common)}."))
         if self.filled.missing:
