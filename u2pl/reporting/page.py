@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from u2pl.files import write_text
-from u2pl.planning import ActivePlan, word
+from u2pl.planning import ActivePlan, read_figure, word
 from u2pl.project import Project, slug
 from u2pl.reporting import figures as drawing
 from u2pl.reporting.links import Links, links
@@ -303,22 +303,25 @@ def html(
     )
 
 
-def write(project: Project, plan: ActivePlan, figures: Sequence[Figure] = ()) -> list[str]:
+def figures_of(project: Project, plan: ActivePlan) -> list[Figure]:
+    """The plan's figures, made or not."""
+    folder = project.root / plan.reports / "figures"
+    described = {name: read_figure(project, name) for name in plan.figures}
+    return [(figure.title, figure.caption, folder / f"{name}.png") for name, figure in described.items()]
+
+
+def write(project: Project, plan: ActivePlan) -> list[str]:
     """Write the active plan's page and the two pictures that sum it up; their paths, relative to the project.
 
-    Args:
-        project: whose results are shown.
-        plan: the active one.
-        figures: see `html`.
+    The pictures are of the first table that compares methods.
     """
     tables = collect_all(project, plan)
     page, curves, sheet = (
         f"{plan.reports}/{name}" for name in ("index.html", "overview/curves.png", "overview/examples.png")
     )
     tracked = links(project, distinct(result for filled in tables for result in filled.results))
-    write_text(project.root / page, html(plan, tables, figures, tracked))
-    shown = [filled for filled in tables if not filled.table.ablate] or tables
-    drawn = [panel for filled in shown for panel in panels(filled, VALIDATION, "mIoU (%)")]
-    drawing.curves_png(drawn, project.root / curves)
-    drawing.sheet_png([strip for filled in shown for strip in strips(filled)], project.root / sheet)
+    write_text(project.root / page, html(plan, tables, figures_of(project, plan), tracked))
+    first = next((filled for filled in tables if not filled.table.ablate), tables[0])
+    drawing.curves_png(panels(first, VALIDATION, "mIoU (%)"), project.root / curves)
+    drawing.sheet_png(strips(first), project.root / sheet)
     return [page, curves, sheet]
