@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from u2pl.files import write_atomically
@@ -92,7 +92,7 @@ def class_plate(found: "ClassReliability") -> Figure:
             )
         axes.set_ylim(0, 112)
         axes.set_yticks([0, 25, 50, 75, 100])
-        axes.set_ylabel("IoU, %")
+        axes.set_ylabel("IoU, %", fontsize=9)
     pixels, shares = grid
     reliable, unreliable = found.reliable_C[order], found.unreliable_C[order]
     pixels.bar(place - 0.2, reliable, 0.38, color=BLUE, label="reliable")
@@ -100,8 +100,11 @@ def class_plate(found: "ClassReliability") -> Figure:
         place + 0.2, unreliable, 0.38, color="white", edgecolor=VERMILLION, hatch="////", label="unreliable"
     )
     pixels.set_yscale("log")
-    pixels.set_ylim(bottom=0.8)
-    pixels.set_ylabel("pixels")
+    fewest = min((n for n in (*reliable.tolist(), *unreliable.tolist()) if n), default=1)
+    pixels.set_ylim(bottom=10 ** math.floor(math.log10(fewest)))
+    pixels.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _rounded(value)))
+    pixels.yaxis.set_minor_formatter(NullFormatter())
+    pixels.set_ylabel("pixels, log scale", fontsize=9)
     share = 100 * unreliable / np.maximum(total_C[order], 1)
     shares.bar(place, share, 0.6, color="white", edgecolor=VERMILLION, hatch="////")
     shares.axhline(
@@ -110,7 +113,7 @@ def class_plate(found: "ClassReliability") -> Figure:
     for x, value, count in zip(place, share, total_C[order], strict=True):
         shares.text(x, value, f"{value:.0f}" if count else "none", ha="center", va="bottom", fontsize=7)
     shares.set_ylim(0, max(112 * share.max() / 100, 1))
-    shares.set_ylabel("unreliable, %")
+    shares.set_ylabel("unreliable, %", fontsize=9)
     shares.set_xticks(place, [found.classes[c] for c in order], rotation=45, ha="right", fontsize=8)
     for axes in figure.axes:
         _plain(axes)
@@ -156,7 +159,7 @@ def image_plate(found: "ImageReliability") -> Figure:
     maps[2].set_title("pseudo-labels; white: unreliable", fontsize=9)
     views = [("reliable", found.reliable, "o", YELLOW), ("unreliable", found.unreliable, "X", "white")]
     for axes in maps:
-        _no_axis(axes)
+        axes.set(xticks=[], yticks=[])
         for _, view, marker, color in views:
             if view is not None:
                 axes.plot(
@@ -167,12 +170,13 @@ def image_plate(found: "ImageReliability") -> Figure:
                     markerfacecolor=color,
                     markeredgecolor="black",
                     markeredgewidth=1.2,
+                    clip_on=False,
                 )
     for axes, (word, view, marker, color) in zip(lower.subplots(1, 2, sharey=True), views, strict=True):
         _probabilities(axes, found, word, view)
         axes.plot(
-            0.03,
-            1.06,
+            0.015,
+            1.075,
             marker,
             transform=axes.transAxes,
             clip_on=False,
@@ -196,7 +200,7 @@ def _probabilities(axes: Axes, found: "ImageReliability", word: str, view: "Pixe
     axes.set_ylabel("probability", fontsize=8)
     _plain(axes)
     if view is None:
-        axes.set_title(f"     no {word} pixel", fontsize=8, loc="left")
+        axes.text(0.04, 1.04, f"no {word} pixel", transform=axes.transAxes, fontsize=8)
         return
     axes.bar(
         place,
@@ -207,7 +211,7 @@ def _probabilities(axes: Axes, found: "ImageReliability", word: str, view: "Pixe
         linewidth=0.6,
     )
     truth = "truth unknown" if view.truth is None else f"truly {found.classes[view.truth]}"
-    axes.set_title(f"     {word}: {view.entropy:.3g} nats, {truth}", fontsize=8, loc="left")
+    axes.text(0.04, 1.04, f"{word}: {view.entropy:.3g} nats, {truth}", transform=axes.transAxes, fontsize=8)
 
 
 # ---- Figs. 4 and A1 -------------------------------------------------------------------------------------
@@ -222,7 +226,7 @@ def comparison_plate(found: "Comparison") -> Figure:
     shapes = [row.truth_HW.shape for row in found.rows]
     each = 1.9
     heights = [each * height / width for height, width in shapes]
-    figure = _figure(each * len(headings) + 0.4, sum(heights) + 0.12 * len(heights) + 1.5)
+    figure = _figure(each * len(headings) + 0.4, sum(heights) + 1.3)
     grid = figure.subplots(
         len(found.rows), len(headings), squeeze=False, gridspec_kw={"height_ratios": heights}
     )
@@ -341,6 +345,7 @@ def reliability_plate(found: "Reliability") -> Figure:
     for line, (measure, words) in zip(grid, _WORDS.items(), strict=True):
         for axes, run in zip(line, found.runs, strict=True):
             _curves(axes, run, measure, found)
+        line[0].set_ylim(0, _top(measure, found.runs))  # the row's
         line[0].set_ylabel(words, fontsize=9)
     for axes, run in zip(grid[0], found.runs, strict=True):
         axes.set_title(fill(run.label, 40), fontsize=9)
@@ -362,7 +367,6 @@ def reliability_plate(found: "Reliability") -> Figure:
 
 def _curves(axes: Axes, run: "RunCurves", measure: str, found: "Reliability") -> None:
     _plain(axes)
-    axes.set_ylim(bottom=0)
     for c, name in enumerate(found.classes):
         _line(axes, run.by_class[measure].get(name, []), _line_style(c, found.colors))
     _line(axes, run.overall[measure], {"color": INK, "linewidth": 2.8, "marker": "o"})
@@ -370,6 +374,14 @@ def _curves(axes: Axes, run: "RunCurves", measure: str, found: "Reliability") ->
         axes.text(
             0.5, 0.5, "this run has none", transform=axes.transAxes, ha="center", fontsize=8, color="#666666"
         )
+
+
+def _top(measure: str, runs: "Sequence[RunCurves]") -> float:
+    """Upper end of a measure's axis, percent: false negatives are few."""
+    if measure != "negatives/false":
+        return 103
+    curves = [points for run in runs for points in (run.overall[measure], *run.by_class[measure].values())]
+    return 105 * max((value for points in curves for _, value in points), default=0) or 1
 
 
 def _line(axes: Axes, points: "Points", style: dict[str, Any]) -> None:
@@ -405,7 +417,7 @@ def _caption(figure: Figure, text: str) -> None:
 def _legend(figure: Figure, handles: Sequence[Any], columns: float) -> None:
     figure.legend(
         handles=list(handles),
-        loc="outside lower center",
+        loc="outside upper center",
         ncols=max(2, min(len(handles), round(columns * 1.2))),
         fontsize=8,
         frameon=False,
@@ -418,6 +430,14 @@ def _swatches(classes: Sequence[str], colors: Sequence[Color], seen: set[int]) -
         for c, name in enumerate(classes)
         if c in seen
     ]
+
+
+def _rounded(number: float) -> str:
+    """A power of ten as a tick says it: 100, 10k, 1M."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= size:
+            return f"{number / size:g}{unit}"
+    return f"{number:g}"
 
 
 def _plain(axes: Axes) -> None:
