@@ -378,6 +378,14 @@ def test_a_comparison_shows_the_highest_gains_and_the_lowest_at_the_end(subjects
         assert row.losses == regions((one == truth) & (two != truth) & (truth != 255))
 
 
+def test_images_that_are_neighbours_in_the_list_are_not_shown_together():
+    change = {f"{k:03}": float(k == 50) * 9 + float(k in (51, 54)) * 8 + float(k == 90) for k in range(100)}
+    change["030"] = -1
+    assert comparison.most_different(change, 4) == ["050", "090", "000", "030"]
+    assert comparison.most_different(change, 1) == ["050"]
+    assert comparison.most_different({"a": 1.0, "b": 2.0}, 4) == ["b", "a"]
+
+
 def test_runs_that_are_scored_differently_or_on_other_images_are_not_compared(subjects: list[Subject]):
     one, two = subjects
     other = replace(two, recipe=two.recipe.model_copy(update={"evaluation": "sliding"}))
@@ -466,9 +474,10 @@ def test_a_label_says_the_method_and_what_differs_from_its_defaults():
     def run(method: str, seed: int = 0, split: str = "1/8", **overrides: object) -> dict[str, Any]:
         return {"method": method, "seed": seed, "split": split, "overrides": overrides}
 
-    assert subject.default_labels([run("suponly"), run("u2pl", **{"u2pl.negatives": "all"})]) == [
+    changed = {"u2pl.negatives": "all", "recipe.epochs": 2}
+    assert subject.default_labels([run("suponly"), run("u2pl", **changed)]) == [
         "suponly",
-        "u2pl, negatives=all",
+        "u2pl, negatives=all, epochs=2",
     ]
     assert subject.default_labels([run("mt"), run("mt", 1)]) == ["mt, 1/8, seed 0", "mt, 1/8, seed 1"]
 

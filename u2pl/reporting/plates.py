@@ -349,9 +349,12 @@ def reliability_plate(found: "Reliability") -> Figure:
         line[0].set_ylabel(words, fontsize=9)
     for axes, run in zip(grid[0], found.runs, strict=True):
         axes.set_title(fill(run.label, 40), fontsize=9)
-    for axes in grid[-1]:
+    for axes, run in zip(grid[-1], found.runs, strict=True):
         axes.set_xlabel("epoch", fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        epochs = {epoch for points in run.overall.values() for epoch, _ in points}
+        if len(epochs) == 1:  # or the axis would count in hundredths of an epoch
+            axes.set_xlim(min(epochs) - 0.8, max(epochs) + 0.8)
     handles = [Line2D([], [], color=INK, linewidth=2.8, label="all pixels")] + [
         Line2D([], [], label=name, **_line_style(c, found.colors)) for c, name in enumerate(found.classes)
     ]

@@ -70,7 +70,8 @@ def compare(
     """Show runs on the validation images where the last differs most from the first.
 
     Of `rows` images the last is the one where the last run loses most pixels to the first, and the others are those
-    where it gains most; of equal ones the first in the list.
+    where it gains most; of equal ones the first in the list. No two are close together in the list, where the frames of
+    a film are: see `most_different`.
 
     Args:
         subjects: at least two runs of one data set.
@@ -132,11 +133,24 @@ def right_shares(
 
 
 def most_different(change: dict[str, float], rows: int) -> list[str]:
-    """The images of the `rows` - 1 highest changes, the highest first, and that of the lowest; equal ones in order."""
+    """The images of the `rows` - 1 highest changes, the highest first, and that of the lowest; equal ones in order.
+
+    One that lies within a twentieth of the list of one chosen before is passed over. The lowest is chosen first.
+
+    Args:
+        change: of each image, in the order of the list.
+        rows: how many at most.
+    """
+    place = {name: k for k, name in enumerate(change)}
+    apart = max(1, len(change) // 20)
     ranked = sorted(change, key=lambda name: -change[name])
-    if len(ranked) <= rows:
-        return ranked
-    return [*ranked[: rows - 1], ranked[-1]] if rows > 1 else ranked[:1]
+    chosen = ranked[-1:] if rows > 1 else []
+    for name in ranked:
+        if len(chosen) == rows:
+            break
+        if all(abs(place[name] - place[other]) >= apart for other in chosen):
+            chosen.append(name)
+    return sorted(chosen, key=ranked.index)
 
 
 def regions(differs_HW: NDArray[np.bool_], most: int = _REGIONS, least: float = _LEAST) -> list[Box]:

@@ -86,8 +86,7 @@ def default_labels(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """A label for each run.json: "u2pl, negatives=all"; of two that would read the same, split and seed too."""
     labels = []
     for run in runs:
-        prefix = f"{run['method']}."
-        words = [f"{key.removeprefix(prefix)}={value}" for key, value in run["overrides"].items()]
+        words = [f"{key.rpartition('.')[2]}={value}" for key, value in run["overrides"].items()]
         labels.append(", ".join([run["method"], *words]))
     times = Counter(labels)
     return [

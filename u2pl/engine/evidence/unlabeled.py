@@ -23,7 +23,7 @@ from u2pl.errors import UsageError, UserError
 from u2pl.losses import partition
 
 BINS = 2**18
-"""Of entropy; where a network has hardly learnt, and all entropies are alike, one still holds under 0.1 % of the pixels."""
+"""Of entropy; where a network has hardly learnt, and all entropies are alike, each has under 0.1 % of the pixels."""
 IMAGES_FOR_ONE = 100
 """How many images `image_reliability` chooses among and takes its threshold from, if nothing else is said."""
 _VISIBLE = 0.01
