@@ -114,6 +114,7 @@ def class_plate(found: "ClassReliability") -> Figure:
         shares.text(x, value, f"{value:.0f}" if count else "none", ha="center", va="bottom", fontsize=7)
     shares.set_ylim(0, max(112 * share.max() / 100, 1))
     shares.set_ylabel("unreliable, %", fontsize=9)
+    shares.set_xlim(-0.7, len(order) - 0.3)
     shares.set_xticks(place, [found.classes[c] for c in order], rotation=45, ha="right", fontsize=8)
     for axes in figure.axes:
         _plain(axes)
@@ -252,11 +253,9 @@ def comparison_plate(found: "Comparison") -> Figure:
     _legend(figure, handles, 0.9 * len(headings))
     _caption(
         figure,
-        f"Validation images of {found.dataset}, of {found.looked_at:,} looked at: in the last row the one where the "
-        "last run loses most pixels to the first, above it those where it gains most. Points: change of the "
-        "percentage of pixels that are right."
-        if len(found.rows) > 1
-        else f"Validation image of {found.dataset} where the last run gains most, of {found.looked_at:,} looked at.",
+        f"Of {found.looked_at:,} validation images of {found.dataset} those that gain most from the first run to the "
+        "last, and in the last row the one that gains least or loses most. Points: change of the percentage of pixels "
+        "that are right.",
     )
     return figure
 
@@ -391,7 +390,8 @@ def _line(axes: Axes, points: "Points", style: dict[str, Any]) -> None:
     if points:
         epochs, values = zip(*points, strict=True)
         percent = [100 * value for value in values]
-        axes.plot(epochs, percent, **style)
+        # Twenty lines of eighty markers each would be one grey band.
+        axes.plot(epochs, percent, markevery=max(1, len(epochs) // 8), **style)
 
 
 def _line_style(c: int, colors: Sequence[Color]) -> dict[str, Any]:

@@ -69,9 +69,9 @@ def compare(
 ) -> Comparison:
     """Show runs on the validation images where the last differs most from the first.
 
-    Of `rows` images the last is the one where the last run loses most pixels to the first, and the others are those
-    where it gains most; of equal ones the first in the list. No two are close together in the list, where the frames of
-    a film are: see `most_different`.
+    Of `rows` images the last is the one where the last run loses most pixels to the first (or gains least), and the
+    others are those where it gains most; of equal ones the first in the list. No two are close together in the list,
+    where the frames of a film are: see `most_different`.
 
     Args:
         subjects: at least two runs of one data set.
@@ -135,14 +135,14 @@ def right_shares(
 def most_different(change: dict[str, float], rows: int) -> list[str]:
     """The images of the `rows` - 1 highest changes, the highest first, and that of the lowest; equal ones in order.
 
-    One that lies within a twentieth of the list of one chosen before is passed over. The lowest is chosen first.
+    One that lies within a tenth of the list of one chosen before is passed over. The lowest is chosen first.
 
     Args:
         change: of each image, in the order of the list.
         rows: how many at most.
     """
     place = {name: k for k, name in enumerate(change)}
-    apart = max(1, len(change) // 20)
+    apart = max(1, len(change) // 10)
     ranked = sorted(change, key=lambda name: -change[name])
     chosen = ranked[-1:] if rows > 1 else []
     for name in ranked:
