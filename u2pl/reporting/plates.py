@@ -291,7 +291,7 @@ def embedding_plate(found: "Embeddings") -> Figure:
                 mine[:, 0],
                 mine[:, 1],
                 MARKERS[c % len(MARKERS)],
-                markersize=4.5,
+                markersize=4.5 if len(found.class_P) < 1500 else 3,
                 markerfacecolor=_share_of_1(found.colors[c]),
                 markeredgecolor="#00000080",
                 markeredgewidth=0.4,
