@@ -9,7 +9,7 @@ import typer
 from u2pl import __version__
 from u2pl.errors import EndedElsewhere, Interrupted, UserError
 
-from . import ablate, evaluate, import_, plan, predict, prepare, report, splits, table, track, train
+from . import ablate, evaluate, figure, import_, plan, predict, prepare, report, splits, table, track, train
 
 app = typer.Typer(
     name="u2pl",
@@ -28,6 +28,7 @@ app.command("ablate")(ablate.ablate)
 app.add_typer(plan.app, name="plan")
 app.command("table")(table.table)
 app.command("report")(report.report)
+app.command("figure")(figure.figure)
 app.command("predict")(predict.predict)
 app.add_typer(splits.app, name="splits")
 app.add_typer(track.app, name="track")
