@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from u2pl.data.prepared import Split, open_split
-from u2pl.engine.results import load_network, run_path
+from u2pl.engine.filed import run_path
+from u2pl.engine.results import load_network
 from u2pl.errors import UsageError
 from u2pl.files import read_json
 from u2pl.models.deeplab import DeepLabV3Plus
