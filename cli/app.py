@@ -12,6 +12,7 @@ from u2pl.errors import EndedElsewhere, Interrupted, UserError
 from . import (
     ablate,
     evaluate,
+    figure,
     import_,
     plan,
     plan_run,
@@ -43,6 +44,7 @@ plan.app.command("run")(plan_run.run)
 app.add_typer(plan.app, name="plan")
 app.command("table")(table.table)
 app.command("report")(report.report)
+app.command("figure")(figure.figure)
 app.command("status")(status.status)
 app.command("predict")(predict.predict)
 app.add_typer(splits.app, name="splits")

@@ -160,6 +160,14 @@ def test_a_finished_run_arrives_with_parameters_tags_curves_and_files(project):
     assert files == lists | {"settings.yaml", "metrics.json", "samples", "samples/a.input.png"}
 
 
+def test_the_run_folder_says_where_its_mlflow_run_is(project):
+    folder = make_run(project, "one", *CURVE, event("end", 2), miou=40.0)
+    run = Store(project).mirror(folder)
+    where = read_json(folder / "tracking.json")
+    assert (where["store"], where["run"]) == (default_uri(project), run)
+    assert where["fingerprint"] == read_json(folder / "run.json")["fingerprint"]
+
+
 def test_syncing_again_leaves_the_store_as_it_was(project):
     make_run(project, "twice", *CURVE, event("end", 2), miou=50.0)
     make_run(project, "twice-open", *CURVE)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from u2pl.errors import UserError, unknown
-from u2pl.files import is_held, read_json, sha256, write_atomically
+from u2pl.files import is_held, read_json, sha256, write_atomically, write_text
 from u2pl.project import Project
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ LAST_MIRROR_SECONDS = 60
 """After which a side process whose run is over gives up, so that a dead store leaves no process behind."""
 
 UID, PARENT, MIRRORED = "u2pl.uid", "u2pl.parent", "u2pl.mirrored"
+WHERE = "tracking.json"
+"""File of a run folder that says where its MLflow run is: store, experiment, run."""
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # With MLflow's own timeout and retries, one call to a dead server takes four minutes.
@@ -274,7 +276,16 @@ class Store:
             samples = sorted((folder / "samples").glob("*.png"))
             self._upload(run, [*(folder / name for name in names), *samples], folder, mirrored)
             self._set_status(run, _status(folder, finished, log.state, running), log.time)
+            if under == facts["parent"]:
+                self._say_where(folder, run.info.run_id, facts["fingerprint"])
         return run.info.run_id
+
+    def _say_where(self, folder: Path, run: str, fingerprint: str) -> None:
+        """Write into the run folder where its MLflow run is, so that a report can link to it without MLflow."""
+        where = {"store": without_password(self.uri), "experiment": self.experiment, "run": run}
+        text = json.dumps(where | {"fingerprint": fingerprint}, indent=2) + "\n"
+        if not (path := folder / WHERE).exists() or path.read_text() != text:
+            write_text(path, text)
 
     def mirror_ablation(self, folder: Path, running: bool | None = None) -> str:
         """Bring an ablation up to date, one parent run and one child a value, and return the parent's id.

@@ -2,23 +2,45 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from PIL import Image
 
-from u2pl.planning import ActivePlan, resolve
+from u2pl.planning import ActivePlan, resolve, spec_of
 from u2pl.project import Project
 
+REPOSITORY = Path(__file__).parents[2]
 STREET = """
 dataset: camvid
-root: ../shared/camvid
+roots: {camvid: ../shared/camvid}
 reports: reports/camvid
 seeds: [0]
 tables: {table1: {splits: {classic-1/8: 1/8}}}
 """
+DEMO = """
+dataset: shapes
+reports: reports
+seeds: [0]
+tables:
+  table1: {splits: {classic-1/16: 1/16, classic-1/8: 1/8, classic-1/4: 1/4}}
+  table4: {splits: {blender-1/8: 1/8}}
+  table7: {splits: {blender-1/8: 1/8}}
+"""
+RECIPE = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))["recipe"]
 CLASSES = ["background", "disk", "ring", "square"]
+
+
+def make_project(root: Path) -> Project:
+    """A project with this repository's hyper-parameters, tables and plans but for a smaller demo, and no results."""
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(REPOSITORY / name, root)
+    shutil.copytree(REPOSITORY / "pipelines", root / "pipelines")
+    (root / "pipelines/plans/demo.yaml").write_text(DEMO)
+    return Project(root)
 
 
 def write_result(
@@ -35,6 +57,7 @@ def write_result(
         "overrides": {},
         "flavor": "paper",
         "recipe": {
+            **RECIPE,
             "backbone": "resnet10",
             "crop": 96,
             "epochs": 12,
@@ -67,11 +90,13 @@ def write_result(
     (folder / "metrics.json").write_text(json.dumps(metrics | changes))
     with (folder / "history.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        semi = ["train/reliable/share", "train/reliable/accuracy"] if method != "suponly" else []
-        writer.writerow(["epoch", "step", "val/miou", *semi])
+        semi = ["train/loss/unsupervised", "train/reliable/share", "train/reliable/accuracy"]
+        semi = semi if method != "suponly" else []
+        writer.writerow(["epoch", "step", "val/miou", "train/loss/supervised", *semi])
         for epoch in range(1, 13):
-            reliability = [0.8 + epoch / 60, 0.9 + epoch / 200] if semi and epoch > 1 else [""] * len(semi)
-            writer.writerow([epoch, epoch * 50, last * (1 - 0.7**epoch), *reliability])
+            values = [0.7**epoch, 0.8 + epoch / 60, 0.9 + epoch / 200] if epoch > 1 else [""] * 3
+            miou, loss = last * (1 - 0.7**epoch), 0.8**epoch
+            writer.writerow([epoch, epoch * 50, miou, loss, *values[: len(semi)]])
     draw = np.random.default_rng(sum(map(ord, folder.name)))
     for image in ("0001", "0002", "0003"):
         for kind in ("input", "truth", "prediction"):
@@ -88,28 +113,21 @@ def street_plan(project: Project) -> ActivePlan:
 
 
 def write_results(project: Project, plan: ActivePlan, **changes: Any) -> None:
-    """A result for every run of the plan: the further down in the table, the better."""
-    for index, stage in enumerate(plan.evaluations.values()):
-        run = plan.runs[stage.run]
+    """A result for every run of the plan: the further down in a comparison, the better; in an ablation, the worse."""
+    ablations = {stage.shows for stage in plan.ablations.values()}
+    places: dict[bool, dict[str, int]] = {True: {}, False: {}}
+    for stage in plan.evaluations.values():
+        run, ablated = plan.runs[stage.run], stage.shows in ablations
+        # Comparisons are counted through, ablations each from its own beginning.
+        place = places[ablated].setdefault(stage.shows if ablated else "", 0)
+        places[ablated][stage.shows if ablated else ""] += 1
         write_result(
             project.root / stage.group / stage.run,
-            last=45 + 2 * index + 0.31 * run.seed,
+            last=60.5 - place if ablated else 45 + 2 * place + 0.31 * run.seed,
             split=run.split,
             method=run.method,
             seed=run.seed,
             dataset=run.dataset,
+            overrides=dict(spec_of(run).overrides),
             **changes,
         )
-    for ablation in plan.ablations.values():
-        folder = project.root / ablation.folder
-        values = [{"value": v, "run": f"{ablation.method}-{v}"} for v in ablation.values.split()]
-        for index, entry in enumerate(values):
-            write_result(
-                folder / entry["run"],
-                last=60.5 - index,
-                split=ablation.split,
-                method=ablation.method,
-                overrides={f"{ablation.method}.{ablation.param}": entry["value"]},
-                **changes,
-            )
-        (folder / "ablation.json").write_text(json.dumps({"parameter": ablation.param, "values": values}))

@@ -1,18 +1,25 @@
+import base64
 import csv
+import io
 import json
 import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
+from pathlib import Path
 
+import numpy as np
 import pytest
 from fabricated import street_plan, write_results
+from PIL import Image
 
+from u2pl.files import write_json
 from u2pl.planning import resolve
 from u2pl.project import Project
 from u2pl.reporting import figures, page
-from u2pl.reporting.results import collect, collect_all
+from u2pl.reporting.links import links
+from u2pl.reporting.results import TableResults, collect, collect_all
 
 VOID = {"meta", "img", "br", "path", "use"}
 
@@ -24,13 +31,15 @@ class Outline(HTMLParser):
         super().__init__()
         self.open: list[str] = []
         self.ids: list[str] = []
-        self.addresses: list[str] = []
+        self.loaded: list[str] = []
+        self.links: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag not in VOID:
             self.open.append(tag)
         self.ids += [value or "" for name, value in attrs if name == "id"]
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+        addresses = [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+        (self.links if tag == "a" else self.loaded).extend(addresses)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)
@@ -53,7 +62,7 @@ def test_the_page_needs_nothing_but_itself(project: Project) -> None:
     plan = street_plan(project)
     write_results(project, plan)
     parsed = outline(page.html(plan, collect_all(project, plan)))
-    assert all(address.startswith(("#", "data:image/png")) for address in parsed.addresses)
+    assert all(address.startswith(("#", "data:image/")) for address in parsed.loaded)
     assert len(set(parsed.ids)) == len(parsed.ids)
 
 
@@ -66,16 +75,17 @@ def test_the_page_holds_headline_tables_curves_classes_examples_and_runs(project
         in text
     )
     assert "19 of 19" in text
-    assert text.count("<svg xmlns") == (3 + 1 + 1) * 3  # mIoU, reliable share and accuracy of every split
+    # mIoU, reliable share and accuracy of every split, and each table's seeds
+    assert text.count("<svg xmlns") == (3 + 1 + 1) * 3 + 3
     assert text.count('class="heat"') == 5
     assert text.count("<img") == 3 * (2 + 4) + (2 + 3) + (2 + 4)
-    assert text.count('class="run"') == 19
+    assert text.count('class="run"') == 17  # the one at the default values stands in three tables
 
 
 def test_the_headline_admits_that_the_baseline_won(project: Project) -> None:
     plan = street_plan(project)
     write_results(project, plan)
-    metrics = project.root / "results/table1/camvid-1_8-suponly-s0/metrics.json"
+    metrics = project.root / "results/table1/runs/camvid-1_8-suponly-s0/metrics.json"
     metrics.write_text(metrics.read_text().replace('"reported": 45.0', '"reported": 99.0'))
     (sentence,) = page.headline(collect(project, plan, "table1"))
     assert sentence.endswith("SupOnly is best with 99.00 % mIoU.")
@@ -114,7 +124,7 @@ def test_results_without_history_or_samples_still_give_a_page(project: Project) 
     for file in [*project.root.rglob("history.csv"), *project.root.rglob("*.prediction.png")]:
         file.unlink()
     text = page.html(plan, collect_all(project, plan))
-    assert "<svg xmlns" not in text
+    assert text.count("<svg xmlns") == 1  # the seeds, for which numbers are enough
     assert "<img" not in text
 
 
@@ -131,7 +141,7 @@ def test_curves_have_points_only_where_an_epoch_was_validated(project: Project) 
             writer.writerows(rows)
     (panel,) = page.panels(collect(project, plan, "table1"), page.VALIDATION, "mIoU (%)")
     assert {tuple(line.epochs) for line in panel.lines} == {(4, 8, 12)}
-    assert page.html(plan, collect_all(project, plan)).count("<svg xmlns") == 3
+    assert page.html(plan, collect_all(project, plan)).count("<svg xmlns") == 3 + 1
 
 
 def test_runs_reported_by_their_best_epoch_are_compared_and_listed_by_it(project: Project) -> None:
@@ -148,6 +158,111 @@ def test_runs_reported_by_their_best_epoch_are_compared_and_listed_by_it(project
     assert "camvid-1_8-u2pl-s0: 52.25 % (best of 12 epochs)" in text
     assert "<span>last</span><span>51.00 %</span>" in text
     assert "<span>flavour</span><span>released</span>" in text
+
+
+def voc_tables(project: Project, text: str) -> list[TableResults]:
+    (project.pipelines / "plans/own.yaml").write_text(text)
+    plan = resolve(project, "own")
+    write_results(project, plan)
+    return collect_all(project, plan)
+
+
+def test_the_picture_of_seeds_has_ours_with_its_deviation_and_the_papers_number_of_every_cell(
+    project: Project,
+) -> None:
+    (filled,) = voc_tables(
+        project, "{dataset: voc, seeds: [0, 1], tables: {table1: {splits: {classic-1/8: classic-1/8}}}}"
+    )
+    ((title, points),) = page.points(filled).items()
+    assert title == "1/8 (183)"
+    assert [point.label for point in points][2:4] == ["CutMix", "PseudoSeg ‡"]
+    assert points[0].sd == pytest.approx(8.31 / 2**0.5)
+    assert (points[3].mean, points[3].paper) == (None, 65.5)
+    text = figures.spread_svg(page.points(filled), "seeds")
+    ElementTree.fromstring(text)
+    assert {"ours", "paper", "PseudoSeg ‡"} <= set(re.findall(r">([^<>]+)</text>", text))
+
+
+def test_values_of_one_setting_run_along_an_axis_in_the_order_of_the_table(project: Project) -> None:
+    tables = voc_tables(project, "{dataset: voc, seeds: [0], tables: {table4: {}, table7: {}}}")
+    unordered, ordered = (str(page._spread(filled)) for filled in tables)
+    assert "mIoU by alpha0" in ordered
+    assert [word for word in re.findall(r">([^<>]+)</text>", ordered) if "0 %" in word] == [
+        *("40 %", "30 %", "20 %", "10 %")
+    ]
+    assert "mIoU by" not in unordered  # between words there is no line
+
+
+def test_a_label_of_a_picture_keeps_its_digits() -> None:
+    text = figures.spread_svg({"a": [figures.Point("lr 0.12345", 50.0, None, None)]}, "digits")
+    assert ">lr 0.12345</text>" in text
+
+
+def test_a_small_picture_keeps_the_colours_of_a_mask_and_takes_little_room(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    mask = draw.integers(0, 255, (21, 3), dtype=np.uint8)[draw.integers(0, 21, (300, 500))]
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    Image.fromarray(draw.integers(0, 255, (300, 500, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
+    small = figures.thumbnail(tmp_path / "mask.png")
+    with Image.open(io.BytesIO(base64.b64decode(small.partition(",")[2]))) as image:
+        assert image.size == (256, 154)
+        assert {tuple(color) for color in np.asarray(image.convert("RGB")).reshape(-1, 3)} <= {
+            tuple(color) for color in mask.reshape(-1, 3)
+        }
+    assert figures.thumbnail(tmp_path / "photo.png").startswith("data:image/jpeg")
+
+
+def test_a_run_lists_where_its_settings_differ_from_most(project: Project) -> None:
+    plan = street_plan(project)
+    write_results(project, plan)
+    path = project.root / "results/table1/runs/camvid-1_8-mt-s0/metrics.json"
+    path.write_text(path.read_text().replace('"lr": 0.01', '"lr": 0.5'))
+    results = collect(project, plan, "table1").results
+    usual = page.usual_settings(results)
+    different = {result.method: page.settings_of(result, usual).different for result in results}
+    assert different == {"suponly": [], "mt": [("recipe.lr", "0.5", "0.01")], "cutmix": [], "u2pl": []}
+
+
+@pytest.mark.parametrize(
+    ("store", "server"),
+    [
+        ("https://name:***@mlflow.example.org/base/", "https://mlflow.example.org/base"),
+        ("sqlite:///{root}/mlflow.db", "http://127.0.0.1:5000"),
+        ("databricks", None),
+    ],
+)
+def test_a_run_links_to_its_mlflow_run_where_the_work_folder_knows_it(
+    project: Project, store: str, server: str | None
+) -> None:
+    plan = street_plan(project)
+    write_results(project, plan)
+    results = collect(project, plan, "table1").results
+    for name, fingerprint in (("suponly", "f0suponly"), ("mt", "of another run")):
+        where = {"store": store.format(root=project.root), "experiment": "1", "run": "abc"}
+        write_json(project.runs / f"camvid-1_8-{name}-s0/tracking.json", where | {"fingerprint": fingerprint})
+    found = links(project, results)
+    address = {"camvid-1_8-suponly-s0": f"{server}/#/experiments/1/runs/abc"} if server else {}
+    assert found.addresses == address
+    local = ["mlflow ui --backend-store-uri sqlite:///mlflow.db"] if "sqlite" in store else []
+    assert found.commands == local
+    parsed = outline(page.html(plan, collect_all(project, plan), tracked=found))
+    assert [link for link in parsed.links if "/runs/" in link] == list(address.values())
+
+
+def test_the_page_links_to_each_table_ready_to_paste(project: Project) -> None:
+    plan = street_plan(project)
+    links_of_page = outline(page.html(plan, collect_all(project, plan))).links
+    assert {f"tables/table1.{suffix}" for suffix in ("md", "csv", "tex")} <= set(links_of_page)
+
+
+def test_figures_of_the_plan_are_embedded_and_a_missing_one_is_named(project: Project) -> None:
+    plan = street_plan(project)
+    write_results(project, plan)
+    picture = next(project.root.rglob("*.input.png"))
+    shown = [("Figure 1", "Drawn.", picture), ("Figure 2", "Planned.", project.root / "none.png")]
+    text = page.html(plan, collect_all(project, plan), shown)
+    assert f'<img src="{figures.data_uri(picture)}" alt="Figure 1">' in text
+    assert "<strong>Figure 2.</strong> Planned. Not made yet." in text
 
 
 def test_an_svg_takes_its_text_colour_from_the_page_and_is_well_formed() -> None:
@@ -177,7 +292,7 @@ def test_the_contact_sheet_has_a_row_a_split_and_a_column_a_method(project: Proj
     assert list(found[0].pictures) == ["Input", "Truth", "SupOnly", "MT", "CutMix", "U²PL (w/ CutMix)"]
     assert {strip.pictures["Input"].name for strip in found} == {f"000{i}.input.png" for i in (1, 2, 3)}
     page.write(project, plan)
-    height, width, _ = figures.picture(project.root / "reports/figures/qualitative.png").shape
+    height, width, _ = figures.picture(project.root / "reports/overview/examples.png").shape
     assert width > 1.5 * height
 
 

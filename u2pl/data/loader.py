@@ -272,9 +272,13 @@ def validation(split: Split, recipe: Recipe) -> Iterator[tuple[str, Tensor, Tens
 def scored_mask(split: Split, recipe: Recipe, name: str) -> Tensor:
     """The mask a validation image is scored by, int64: whole, at its own size, or the centre crop at the recipe's.
 
-    The padding of a centre crop is ignored, or class 0 where the recipe scores it. A whole image has none.
+    The padding of a centre crop is ignored, or class 0 where the recipe scores it. A whole image has none. Of an image
+    that has no mask all pixels are ignored.
     """
-    mask = split.mask(name)
+    if split.has_mask(name):
+        mask = split.mask(name)
+    else:  # of a training image without labels, which can be looked at like any other
+        mask = np.full(split.image(name).shape[:2], split.ignore_index, dtype=np.uint8)
     if recipe.evaluation != "center":
         return torch.from_numpy(mask.astype(np.int64))
     small = torch.from_numpy(resize_mask(mask, recipe.resize).astype(np.int64))

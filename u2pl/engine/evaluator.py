@@ -180,10 +180,16 @@ def predictions(
     }
 
 
-def _predicted(
-    network: DeepLabV3Plus, split: Split, recipe: Recipe, looks: Looks, names: Sequence[str]
+@torch.no_grad()
+def likelihoods(
+    network: DeepLabV3Plus, split: Split, recipe: Recipe, names: Sequence[str], looks: Looks = ONCE
 ) -> Iterator[tuple[list[str], Tensor, Tensor]]:
-    """Of a few images at a time their names, their masks, and on the network's device the predicted classes."""
+    """What the network says of any images of the split, a few at a time, so that a set of any size can be looked at.
+
+    Returns:
+        Names; masks (B, H, W) int64, ignored everywhere where an image has none; and on the network's device logits
+        (B, C, H, W), or probabilities where `looks` has several to average.
+    """
     device = next(network.parameters()).device
     chosen = replace(split, val=list(names))
 
@@ -196,10 +202,17 @@ def _predicted(
         for some, images, masks in _batches(chosen, recipe, looks):
             images, size = _moved(images, device), masks.shape[1:]
             if looks == ONCE:
-                likelihoods = upsample(logits_of(images), size)
+                yield some, masks, upsample(logits_of(images), size)
             else:
-                likelihoods = mean_probabilities(logits_of, images, looks, size)
-            yield some, masks, likelihoods.argmax(dim=1)
+                yield some, masks, mean_probabilities(logits_of, images, looks, size)
+
+
+def _predicted(
+    network: DeepLabV3Plus, split: Split, recipe: Recipe, looks: Looks, names: Sequence[str]
+) -> Iterator[tuple[list[str], Tensor, Tensor]]:
+    """Of a few images at a time their names, their masks, and on the network's device the predicted classes."""
+    for some, masks, likelihood in likelihoods(network, split, recipe, names, looks):
+        yield some, masks, likelihood.argmax(dim=1)
 
 
 @contextmanager

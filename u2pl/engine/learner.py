@@ -73,8 +73,8 @@ class Learner:
             step: where training stands.
 
         Returns:
-            Losses and health of the step over all processes, still on the device. Nothing here waits for it, unless
-            there are several: how many negatives each has found, they must tell each other.
+            Losses, health and tallies of the step over all processes, still on the device. Nothing here waits for it,
+            unless there are several: how many negatives each has found, they must tell each other.
         """
         factor = (1 - step.index / self.steps) ** self.recipe.poly_power
         for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
@@ -82,15 +82,17 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         losses: dict[str, Tensor] = {}
         health: dict[str, Tensor | float] = {}
+        tallies: dict[str, Tensor] = {}
         for part in self.method.parts(batch, step):
             self.backward(torch.stack(list(part.losses.values())).sum())
             for name, loss in part.losses.items():
                 losses[name] = losses.get(name, 0) + loss.detach()
             health |= part.health
+            tallies |= part.tallies
         self.update()
         self.method.after_update(step)
         everywhere = processes.total(torch.stack(list(losses.values())))
-        return StepResult(dict(zip(losses, everywhere.unbind(), strict=True)), health)
+        return StepResult(dict(zip(losses, everywhere.unbind(), strict=True)), health, tallies)
 
     def backward(self, loss: Tensor) -> None:
         """Add a part's gradient to the step's."""

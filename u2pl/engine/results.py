@@ -215,7 +215,7 @@ def _write_pictures(folder: Path, split: Split, recipe: Recipe, predicted: Mappi
     folder.mkdir(parents=True)
     for name, prediction in predicted.items():
         pictures = {
-            "input": _scored_image(split, recipe, name),
+            "input": scored_image(split, recipe, name),
             "truth": colored(scored_mask(split, recipe, name).numpy(), split.colors),
             "prediction": colored(prediction.numpy(), split.colors),
         }
@@ -223,7 +223,7 @@ def _write_pictures(folder: Path, split: Split, recipe: Recipe, predicted: Mappi
             Image.fromarray(picture).save(folder / f"{slug(name)}.{kind}.png")
 
 
-def _scored_image(split: Split, recipe: Recipe, name: str) -> np.ndarray:
+def scored_image(split: Split, recipe: Recipe, name: str) -> np.ndarray:
     """The validation picture, whole, or its centre crop with white padding, (H, W, 3) uint8."""
     image = split.image(name)
     if recipe.evaluation != "center":

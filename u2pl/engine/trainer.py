@@ -206,6 +206,7 @@ class _Run:
         self._log: dict[str, list[Tensor]] = defaultdict(list)
         self.scored: Evaluation | None = None
         """Of the network that the run is reported by; None where that was scored before this process."""
+        self._tallies: dict[str, Tensor] = {}
         self._saving = 0.0  # seconds that the last checkpoint took
 
     def train(self, observe: Observer, stopped: Callable[[], bool]) -> None:
@@ -308,6 +309,8 @@ class _Run:
         record = {"loss": loss, **{f"loss/{k}": v for k, v in result.losses.items()}, **result.health}
         for name, value in record.items():
             self._log[name].append(torch.as_tensor(value).detach())
+        for name, tally in result.tallies.items():
+            self._tallies[name] = self._tallies[name] + tally if name in self._tallies else tally
 
     def _place(self, index: int) -> Step:
         # All randomness of a step comes from (seed, step): nothing of it has to be saved or can be lost.
@@ -357,15 +360,26 @@ class _Run:
         if progress.step == self.steps or (epoch + 1) % self.recipe.validate_every == 0:
             metrics |= self._validate(epoch, stopped)
         metrics |= {f"train/{k}": float(self._stack(v).float().nanmean()) for k, v in self._log.items()}
+        metrics |= self._shares()
         metrics["lr"] = self.learner.optimizer.param_groups[0]["lr"]
         metrics["memory/peak_gib"] = memory.peak(self.device) / 2**30
         metrics["images_per_second"] = self._images_seen() / max(progress.seconds, 1e-9)
         metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
         self._log.clear()
+        self._tallies.clear()
         progress.history.append({"epoch": epoch, "step": progress.step, **metrics})
         self.folder.event("epoch", progress.step, epoch, metrics)
         self.folder.write_history(progress.history)
         observe("epoch", progress.step, self.steps, metrics)
+
+    def _shares(self) -> dict[str, float]:
+        """What the epoch's tallies say of each class; NaN of one that nothing was counted for."""
+        shares: dict[str, float] = {}
+        for name, tally_2C in self._tallies.items():
+            part_C, whole_C = tally_2C.double()
+            by_class = zip(self.split.classes, (part_C / whole_C).tolist(), strict=True)
+            shares |= {f"train/{name}/{word}": value for word, value in by_class}
+        return shares
 
     def _validate(self, epoch: int, stopped: Callable[[], bool]) -> dict[str, float]:
         """Score the network of an epoch that has ended; keep it where no validated one before was as good."""
@@ -407,6 +421,8 @@ class _Run:
         self.progress = _Progress(**state["progress"])
         for name, values in state["log"].items():
             self._log[name] = list(values)
+        # A checkpoint from before there were tallies has none.
+        self._tallies = {name: tally.to(self.device) for name, tally in state.get("tallies", {}).items()}
         self.folder.event("resume", self.progress.step, self._epoch, {"steps": self.steps})
 
     def _save(self) -> None:
@@ -417,6 +433,7 @@ class _Run:
                 "learner": self.learner.state_dict(),
                 "progress": vars(self.progress),
                 "log": {name: self._stack(values) for name, values in self._log.items()},
+                "tallies": self._tallies,
             },
         )
         self._saving = time.monotonic() - start

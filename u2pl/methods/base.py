@@ -49,6 +49,9 @@ class StepResult:
     health: dict[str, Tensor | float] = field(default_factory=dict)
     """Name -> what tells a user whether training goes well (alpha_t, share of reliable pixels ...); of the whole
     step."""
+    tallies: dict[str, Tensor] = field(default_factory=dict)
+    """Name -> (2, C) int64, of the whole step: of each class how many pixels are meant, and among how many. Summed over
+    an epoch they are a share of each class; a mean over steps would count a class that is rare in a step too much."""
 
 
 class Part(NamedTuple):
@@ -109,6 +112,7 @@ class Method(nn.Module, ABC):
             for name, loss in part.losses.items():
                 whole.losses[name] = whole.losses[name] + loss if name in whole.losses else loss
             whole.health |= part.health
+            whole.tallies |= part.tallies
         return whole
 
     def cut(self, images: int, at_once: int, least: int = 1) -> Iterator[Part]:

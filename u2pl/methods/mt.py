@@ -94,6 +94,7 @@ class More:
     losses: Callable[[Output, Part], dict[str, Tensor]] = lambda student, part: {}
     """Of a part, given what the student says of its labelled and then its mixed unlabelled images."""
     health: dict[str, Tensor | float] = field(default_factory=dict)
+    tallies: dict[str, Tensor] = field(default_factory=dict)
 
 
 @method("mt")
@@ -162,6 +163,9 @@ class MeanTeacher(Method):
             "reliable/share": share,
             "reliable/accuracy": accuracy,
         }
+        tallies: dict[str, Tensor] = {}
+        if self.recipe.unlabeled_truth:
+            tallies = reliability_by_class(target, pseudo, self.classes)
         kept = dropout.draw(self.student, 2 * len(target), step.generator)
         for part in self.cut(len(pseudo.image), self.recipe.micro_batch):
             images = torch.cat([batch.labeled_image[part.mine], pseudo.image[part.mine]])
@@ -174,7 +178,9 @@ class MeanTeacher(Method):
                 "supervised": self.mean_loss(on_labeled, mask, labeled_G, part, ignore),
                 "unsupervised": self.mean_loss(on_unlabeled, wanted, reliable_G, part, ignore, weight_G),
             }
-            yield StepResult(losses | more.losses(student, part), health | more.health)
+            yield StepResult(
+                losses | more.losses(student, part), health | more.health, tallies | more.tallies
+            )
 
     @torch.no_grad()
     def scene(self, batch: Batch, step: Step) -> Scene:
@@ -309,3 +315,28 @@ def reliability(target: Tensor, pseudo: Pseudo, ignore_index: int) -> tuple[Tens
     reliable = target != ignore_index
     judged = reliable & (pseudo.truth != ignore_index)
     return reliable.sum() / pseudo.valid.sum(), ((target == pseudo.truth) & judged).sum() / judged.sum()
+
+
+def reliability_by_class(target: Tensor, pseudo: Pseudo, classes: Classes) -> dict[str, Tensor]:
+    """Of the pixels that truly are of a class, the reliable ones; of these, the ones that are labelled right.
+
+    Args:
+        target: (B, H, W) pseudo-labels, the ignore index where unreliable.
+        pseudo: of the same images; where its truth is the ignore index, nothing counts.
+
+    Returns:
+        Tallies, (2, C) each.
+    """
+    of_class_C = pixels_by_class(pseudo.truth, pseudo.valid, classes.count)
+    reliable_C = pixels_by_class(pseudo.truth, target != classes.ignore_index, classes.count)
+    right_C = pixels_by_class(pseudo.truth, target == pseudo.truth, classes.count)
+    return {
+        "reliable/share": torch.stack([reliable_C, of_class_C]),
+        "reliable/accuracy": torch.stack([right_C, reliable_C]),
+    }
+
+
+def pixels_by_class(label: Tensor, mask: Tensor, classes: int) -> Tensor:
+    """How many pixels of each class a mask has, (C,) int64; labels that are no class count nowhere."""
+    # Class by class: bincount would wait for the device, and one-hot labels take C times the memory.
+    return torch.stack([(mask & (label == c)).sum() for c in range(classes)])

@@ -167,14 +167,18 @@ class U2PL(CutMix):
                 drawn = contrastive.sample(mask_CK, s.M * s.N, generator).unflatten(1, (s.M, s.N))
                 negatives = rows_KD, drawn, mask_CK.any(dim=1)
             draws.append(self.draw(anchor_CP, present_C, positive_CD, negatives, generator))
-        false, known = false_negatives(found.negative_CP, found.truth_P, self.classes.ignore_index)
+        false_2C = processes.total(
+            false_negatives(found.negative_CP, found.truth_P, self.classes.ignore_index)
+        )
+        false, known = false_2C.sum(dim=1)
         health: dict[str, Tensor | float] = {
             "contrast/classes": torch.stack([draw.use_C for draw in draws]).sum(dim=1).float().mean(),
-            "negatives/false": processes.total(false) / processes.total(known),
+            "negatives/false": false / known,
         }
         if self.bank is not None:
             health["bank/filled"] = self.bank.filled_C.sum() / self.bank.capacity_C.sum()
-        return More(partial(self.contrast, draws, pixels), health)
+        tallies = {"negatives/false": false_2C} if self.recipe.unlabeled_truth else {}
+        return More(partial(self.contrast, draws, pixels), health, tallies)
 
     def find(self, scene: Scene) -> "Found":
         """The sets of Eqs. 9 to 16 among this process's pixels, at the heads' resolution."""
@@ -314,10 +318,11 @@ def floored(map_BHW: Tensor, size: torch.Size) -> Tensor:
     return map_BHW[:, y[:, None], x]
 
 
-def false_negatives(negative_CP: Tensor, truth_P: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """How many negatives are of the very class whose negatives they are, and of how many the class is known."""
-    known = negative_CP & (truth_P != ignore_index)
-    return (known & contrastive.label_mask(truth_P, len(negative_CP))).sum(), known.sum()
+def false_negatives(negative_CP: Tensor, truth_P: Tensor, ignore_index: int) -> Tensor:
+    """Of each class's negatives, how many are of that very class, and of how many the class is known, (2, C) int64."""
+    known_CP = negative_CP & (truth_P != ignore_index)
+    false_CP = known_CP & contrastive.label_mask(truth_P, len(negative_CP))
+    return torch.stack([false_CP.sum(dim=1), known_CP.sum(dim=1)])
 
 
 def device_generator(generator: torch.Generator, device: torch.device) -> torch.Generator:

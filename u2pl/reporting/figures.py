@@ -1,16 +1,21 @@
 """Learning curves and contact sheets, drawn by matplotlib without a screen."""
 
+import base64
 import io
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 from matplotlib import rc_context, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import blended_transform_factory
 from PIL import Image
 
 rcParams["text.parse_math"] = False  # a label may hold a dollar sign
@@ -114,17 +119,143 @@ def svg(panel: Panel, name: str) -> str:
 
     The same panel always gives the same text.
     """
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
-        figure = Figure(figsize=(4.2, 2.9), layout="constrained")
-        draw(figure.subplots(), panel, INK)
+    figure = Figure(figsize=(4.2, 2.9), layout="constrained")
+    draw(figure.subplots(), panel, INK)
+    return _element(figure, name, f"{panel.title}: {panel.ylabel} by epoch")
+
+
+def _element(figure: Figure, name: str, description: str) -> str:
+    """A figure as an `<svg>` element whose size and text colour come from the page."""
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.sans-serif": ["DejaVu Sans"]}):
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = _small(text)
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
-    # Size comes from the page: the view box keeps the proportions.
-    return re.sub(r' width="[^"]*" height="[^"]*"', ' role="img"', text, count=1)
+    label = quoteattr(description)
+    return re.sub(r' width="[^"]*" height="[^"]*"', f' role="img" aria-label={label}', text, count=1)
+
+
+def _small(text: str) -> str:
+    """The same picture in half the characters: a tenth of a point is finer than a screen, and few ids are used."""
+
+    def path(found: re.Match[str]) -> str:
+        rounded = re.sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), found[0])
+        return re.sub(r"\s+", " ", re.sub(r"\s*\b([MLHVCQz])\b\s*", r"\1", rounded))
+
+    def two_decimals(number: re.Match[str]) -> str:
+        return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
+
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r' d="[^"]*"', path, text)
+    # Between the tags stand numbers to be read.
+    text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"\d+\.\d{3,}", two_decimals, tag[0]), text)
+    used = set(re.findall(r'(?:href="|url\()#([^")]+)', text))
+    text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
+    return re.sub(r"\s*\n\s*", "\n", text)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A cell of a table: ours, its standard deviation over seeds, and the paper's number; None where there is none."""
+
+    label: str
+    mean: float | None
+    sd: float | None
+    paper: float | None
+
+
+def _ours(style: int) -> dict[str, Any]:
+    colour, _ = STYLES[style % len(STYLES)]
+    return {"color": colour, "marker": "o", "markersize": 5, "elinewidth": 1.8, "capsize": 3, "capthick": 1.4}
+
+
+def _papers(colour: str) -> dict[str, Any]:
+    return {"marker": "D", "markersize": 5, "markerfacecolor": "none", "markeredgecolor": colour}
+
+
+def _frame(axes: Axes) -> None:
+    axes.tick_params(colors=INK, labelsize=8)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(INK)
+
+
+def spread_svg(groups: Mapping[str, Sequence[Point]], name: str) -> str:
+    """Ours with its spread over seeds, beside the paper's number: a line a cell, under the title of its group."""
+    lines = sum(1 + len(points) for points in groups.values())
+    figure = Figure(figsize=(4.2, 0.2 * lines + 0.75), layout="constrained")
+    axes = figure.subplots()
+    position, labels = 0, {}
+    for title, points in groups.items():
+        heading = blended_transform_factory(axes.transAxes, axes.transData)
+        axes.text(0.01, position, title, color=INK, fontsize=8, va="center", weight="bold", transform=heading)
+        for point in points:
+            position += 1
+            labels[position] = point.label
+            if point.mean is not None:
+                axes.errorbar(point.mean, position, xerr=point.sd, label="ours", linestyle="none", **_ours(2))
+            if point.paper is not None:
+                axes.plot(point.paper, position, linestyle="none", label="paper", zorder=3, **_papers(INK))
+        position += 1
+    axes.set_ylim(position - 0.4, -0.6)
+    axes.set_yticks(list(labels), list(labels.values()))
+    axes.set_xlabel("mIoU (%)", color=INK, fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.grid(color=INK, alpha=0.15, linewidth=0.6)
+    axes.tick_params(axis="y", length=0)
+    _frame(axes)
+    _key(figure, axes)
+    return _element(figure, name, f"Ours and the paper's mIoU, {', '.join(groups)}")
+
+
+def values_svg(groups: Mapping[str, Sequence[Point]], axis: str, name: str) -> str:
+    """The same where a group's cells are the values of one setting: a line a group over the values."""
+    figure = Figure(figsize=(4.2, 2.9), layout="constrained")
+    axes = figure.subplots()
+    labels = [point.label for point in next(iter(groups.values()))]
+    shift = 0.12 if len(groups) > 1 else 0.0
+    for style, (title, points) in enumerate(groups.items(), start=2):
+        colour, pattern = STYLES[style % len(STYLES)]
+        places = [place + shift * (style - 2 - (len(groups) - 1) / 2) for place in range(len(points))]
+        papers = [math.nan if point.paper is None else point.paper for point in points]
+        means = [math.nan if point.mean is None else point.mean for point in points]
+        spreads = [point.sd or 0.0 for point in points]
+        if not all(map(math.isnan, means)):
+            bars = spreads if any(spreads) else None
+            label = f"{title}, ours"
+            axes.errorbar(
+                places, means, yerr=bars, label=label, linestyle=pattern, linewidth=1.8, **_ours(style)
+            )
+        if not all(map(math.isnan, papers)):
+            axes.plot(
+                places,
+                papers,
+                label=f"{title}, paper",
+                color=colour,
+                alpha=0.9,
+                linewidth=0.8,
+                **_papers(colour),
+            )
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_xlabel(axis, color=INK, fontsize=9)
+    axes.set_ylabel("mIoU (%)", color=INK, fontsize=9)
+    axes.grid(color=INK, alpha=0.15, linewidth=0.6)
+    _frame(axes)
+    _key(figure, axes)
+    return _element(figure, name, f"mIoU by {axis}, {', '.join(groups)}")
+
+
+def _key(figure: Figure, axes: Axes) -> None:
+    """What the marks of the axes mean, below them."""
+    handles, labels = axes.get_legend_handles_labels()
+    marks = dict(sorted(zip(labels, handles, strict=True), key=lambda mark: mark[0]))
+    columns = 2 if len(marks) > 1 else 1
+    figure.legend(
+        marks.values(), marks.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=8,
+        labelcolor=INK,
+    )  # fmt: skip
 
 
 def curves_png(panels: Sequence[Panel], path: Path) -> None:
@@ -159,6 +290,34 @@ def picture(path: Path) -> np.ndarray:
     """The colour picture in `path`, uint8 (H, W, 3)."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
+
+
+def data_uri(path: Path) -> str:
+    """The picture file in `path` as the address of itself."""
+    return _address(path.read_bytes(), "png")
+
+
+def thumbnail(path: Path, width: int = 256) -> str:
+    """The picture in `path`, at most `width` pixels wide, as the address of itself.
+
+    A drawing of few colours stays exact; a photograph becomes a JPEG, a tenth of the size.
+    """
+    with Image.open(path) as image:
+        small = image.convert("RGB")
+    flat = small.getcolors(maxcolors=256)
+    if small.width > width:
+        size = width, max(1, round(small.height * width / small.width))
+        small = small.resize(size, Image.Resampling.NEAREST if flat else Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    if flat:
+        small.quantize(len(flat), dither=Image.Dither.NONE).save(out, "png", optimize=True)
+    else:
+        small.save(out, "jpeg", quality=82)
+    return _address(out.getvalue(), "png" if flat else "jpeg")
+
+
+def _address(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def sheet_png(strips: Sequence[Strip], path: Path) -> None:

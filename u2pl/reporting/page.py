@@ -1,8 +1,8 @@
-"""The report: one self-contained HTML page about everything in the active plan, and the README's figures."""
+"""The report: one self-contained HTML page about everything in the active plan, and two pictures that sum it up."""
 
-import base64
 import statistics
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from u2pl.files import write_text
-from u2pl.planning import ActivePlan
+from u2pl.planning import ActivePlan, read_figure, word
 from u2pl.project import Project, slug
-from u2pl.reporting import figures
+from u2pl.reporting import figures as drawing
+from u2pl.reporting.links import Links, links
 from u2pl.reporting.results import Result, TableResults, collect_all, distinct
-from u2pl.reporting.table import Shown, View, signed
+from u2pl.reporting.table import CITED, Shown, View, signed
 
 VALIDATION = "val/miou"
+Figure = tuple[str, str, Path]
+"""A finished picture of the plan: title, caption, PNG."""
 RELIABILITY = {"train/reliable/share": "reliable share", "train/reliable/accuracy": "reliable accuracy"}
 """Metric -> axis: how many unlabelled pixels get a pseudo-label, and how many of these labels are true."""
 
@@ -41,21 +44,21 @@ def groups(filled: TableResults) -> list[Group]:
     ]
 
 
-def panels(filled: TableResults, metric: str, axis: str) -> list[figures.Panel]:
+def panels(filled: TableResults, metric: str, axis: str) -> list[drawing.Panel]:
     """The curves of a metric: a panel a split, a line a label; nothing where no run has the metric."""
     found = []
     for group in groups(filled):
         lines = [
-            figures.line(label, filled.labels.index(label), [run.history[metric] for run in runs])
+            drawing.line(label, filled.labels.index(label), [run.history[metric] for run in runs])
             for label, runs in group.runs.items()
             if all(metric in run.history for run in runs)
         ]
         if lines:
-            found.append(figures.Panel(group.title, axis, lines))
-    return figures.with_common_span(found)
+            found.append(drawing.Panel(group.title, axis, lines))
+    return drawing.with_common_span(found)
 
 
-def strips(filled: TableResults) -> list[figures.Strip]:
+def strips(filled: TableResults) -> list[drawing.Strip]:
     """One validation image a split, another each time: input, truth, and what every run made of it."""
     found = []
     for index, group in enumerate(groups(filled)):
@@ -69,7 +72,7 @@ def strips(filled: TableResults) -> list[figures.Strip]:
                 "Truth": any_run.sample(image, "truth"),
                 **{label: path for label, path in predictions.items() if path.is_file()},
             }
-            found.append(figures.Strip(group.title, pictures))
+            found.append(drawing.Strip(group.title, pictures))
     return found
 
 
@@ -113,9 +116,81 @@ def headline(filled: TableResults) -> list[str]:
     return sentences
 
 
-def data_uri(path: Path) -> str:
-    """A PNG as the address of itself."""
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+def points(filled: TableResults) -> dict[str, list[drawing.Point]]:
+    """Every cell with a number, ours or the paper's, under the label of its split; empty before a run has finished."""
+    split_is_a_row = filled.table.lines[0].split is not None
+    label = View(filled).label
+    titles = {
+        part.label: label(part) for part in (filled.table.lines if split_is_a_row else filled.table.parts)
+    }
+    found: dict[str, list[drawing.Point]] = {}
+    for cell in filled.cells if filled.results else []:
+        group, name = (
+            (cell.cell.row, cell.cell.column) if split_is_a_row else (cell.cell.column, cell.cell.row)
+        )
+        name += f" {CITED}" if cell.cell.cited else ""
+        found.setdefault(titles[group], []).append(drawing.Point(name, cell.mean, cell.sd, cell.cell.paper))
+    return {
+        title: shown
+        for title, cells in found.items()
+        if (shown := [p for p in cells if p.mean is not None or p.paper is not None])
+    }
+
+
+def _spread(filled: TableResults) -> Markup | None:
+    """The picture of `points`; over an axis where the columns are values of one numeric setting."""
+    groups_of_points = points(filled)
+    if not groups_of_points:
+        return None
+    name = slug(f"{filled.name}-spread")
+    settings = {key for part in filled.table.parts for key in part.set}
+    values = [value for part in filled.table.parts for value in part.set.values()]
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    if numeric and len(settings) == 1 and len(values) == len(filled.table.parts):
+        everywhere = {title: _in_every_column(filled, cells) for title, cells in groups_of_points.items()}
+        return Markup(drawing.values_svg(everywhere, settings.pop().rpartition(".")[2], name))
+    return Markup(drawing.spread_svg(groups_of_points, name))
+
+
+def _in_every_column(filled: TableResults, cells: Sequence[drawing.Point]) -> list[drawing.Point]:
+    """The points of one row in the order of the columns; where the row has none, one without a number."""
+    known = {point.label: point for point in cells}
+    labels = [part.label for part in filled.table.parts]
+    return [known.get(label, drawing.Point(label, None, None, None)) for label in labels]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decided a run's numbers: where it differs from the others, and all of it."""
+
+    different: list[tuple[str, str, str]]
+    """Setting, value, and the value that most runs have."""
+    everything: list[tuple[str, str]]
+
+
+def _settings(result: Result) -> dict[str, str]:
+    """Full name of a setting -> its value, in words."""
+    sections = {"recipe": result.metrics["recipe"], result.method: result.metrics["hyper"]}
+    return {
+        f"{section}.{key}": word(value)
+        for section, values in sections.items()
+        for key, value in values.items()
+    }
+
+
+def usual_settings(results: Iterable[Result]) -> dict[str, str]:
+    """The value that most runs have, for every setting that a run has."""
+    counts: dict[str, Counter[str]] = {}
+    for result in results:
+        for key, value in _settings(result).items():
+            counts.setdefault(key, Counter())[value] += 1
+    return {key: values.most_common(1)[0][0] for key, values in counts.items()}
+
+
+def settings_of(result: Result, usual: Mapping[str, str]) -> Settings:
+    """The settings of a run beside the usual ones."""
+    own = _settings(result)
+    return Settings([(k, v, usual[k]) for k, v in own.items() if v != usual[k]], list(own.items()))
 
 
 def duration(seconds: float) -> str:
@@ -127,6 +202,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
+def percent(value: float | None) -> str:
+    """`67.98 %`; of an imported run some numbers are not known."""
+    return "not known" if value is None else f"{value:.2f} %"
+
+
 def expected(plan: ActivePlan) -> int:
     """Results that the active plan asks for, counted by table."""
     return sum(len(stage.cells) for stage in plan.evaluations.values())
@@ -135,7 +215,7 @@ def expected(plan: ActivePlan) -> int:
 def _svgs(filled: TableResults, metric: str, axis: str) -> list[Markup]:
     """The panels of a metric as SVG elements; matplotlib has escaped the words in them."""
     return [
-        Markup(figures.svg(panel, slug(f"{filled.name}-{metric}-{index}")))
+        Markup(drawing.svg(panel, slug(f"{filled.name}-{metric}-{index}")))
         for index, panel in enumerate(panels(filled, metric, axis))
     ]
 
@@ -154,22 +234,46 @@ def _section(filled: TableResults) -> dict[str, Any]:
         "corner": filled.table.corner,
         "columns": [view.label(column) for column in filled.table.parts],
         "grid": grid,
-        "footnotes": view.footnotes,
+        "notes": view.notes,
         "ablation": filled.table.ablate is not None,
-        "legend": [(label, *figures.dashes(index)) for index, label in enumerate(filled.labels)],
+        "spread": _spread(filled),
+        "legend": [(label, *drawing.dashes(index)) for index, label in enumerate(filled.labels)],
         "curves": _svgs(filled, VALIDATION, "mIoU (%)"),
         "reliability": [svg for metric, axis in RELIABILITY.items() for svg in _svgs(filled, metric, axis)],
         "classes": classes(filled),
-        "strips": [
-            (strip.label, [(heading, data_uri(path)) for heading, path in strip.pictures.items()])
-            for strip in strips(filled)
-        ],
     }
 
 
-def html(plan: ActivePlan, tables: Sequence[TableResults]) -> str:
-    """The page; it needs nothing but itself, and renders with no finished run at all."""
+def _examples(tables: Sequence[TableResults]) -> Iterator[list[tuple[str, list[tuple[str, str]]]]]:
+    """Table by table the strips of pictures, small; what an earlier table has shown is not repeated."""
+    seen: set[tuple[str, ...]] = set()
+    for filled in tables:
+        found = []
+        for strip in strips(filled):
+            pictures = [(heading, drawing.thumbnail(path)) for heading, path in strip.pictures.items()]
+            key = tuple(address for _, address in pictures)
+            if key not in seen:
+                seen.add(key)
+                found.append((strip.label, pictures))
+        yield found
+
+
+def html(
+    plan: ActivePlan,
+    tables: Sequence[TableResults],
+    figures: Sequence[Figure] = (),
+    tracked: Links | None = None,
+) -> str:
+    """The page; it needs nothing but itself, and renders with no finished run at all.
+
+    Args:
+        plan: the active plan.
+        tables: of it.
+        figures: pictures made elsewhere; one whose file is missing is named as missing.
+        tracked: where the runs are in MLflow.
+    """
     results = distinct(result for filled in tables for result in filled.results)
+    usual = usual_settings(results)
     environment = Environment(
         loader=PackageLoader("u2pl.reporting", "."),
         autoescape=True,
@@ -178,28 +282,46 @@ def html(plan: ActivePlan, tables: Sequence[TableResults]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["duration"] = duration
+    environment.filters["percent"] = percent
     return environment.get_template("index.html.jinja").render(
         plan=plan,
         sections=[_section(filled) for filled in tables],
+        examples=dict(zip((filled.name for filled in tables), _examples(tables), strict=True)),
+        figures=[
+            (title, caption, drawing.data_uri(path) if path.is_file() else None)
+            for title, caption, path in figures
+        ],
         headline=[sentence for filled in tables if not filled.table.ablate for sentence in headline(filled)],
         one_seed=all(len(cell.results) < 2 for filled in tables for cell in filled.cells),
         filled=sum(len(cell.results) for filled in tables for cell in filled.cells),
         expected=expected(plan),
         seconds=sum(result.metrics["seconds"] for result in results),
         revisions=sorted({(result.metrics["revision"] or "unknown")[:10] for result in results}),
-        runs=results,
+        usual=usual,
+        runs=[(result, settings_of(result, usual)) for result in results],
+        tracked=tracked or Links(),
     )
+
+
+def figures_of(project: Project, plan: ActivePlan) -> list[Figure]:
+    """The plan's figures, made or not."""
+    folder = project.root / plan.reports / "figures"
+    described = {name: read_figure(project, name) for name in plan.figures}
+    return [(figure.title, figure.caption, folder / f"{name}.png") for name, figure in described.items()]
 
 
 def write(project: Project, plan: ActivePlan) -> list[str]:
-    """Write the active plan's page and figures; their paths, relative to the project."""
+    """Write the active plan's page and the two pictures that sum it up; their paths, relative to the project.
+
+    The pictures are of the first table that compares methods.
+    """
     tables = collect_all(project, plan)
     page, curves, sheet = (
-        f"{plan.reports}/{name}" for name in ("index.html", "figures/curves.png", "figures/qualitative.png")
+        f"{plan.reports}/{name}" for name in ("index.html", "overview/curves.png", "overview/examples.png")
     )
-    write_text(project.root / page, html(plan, tables))
-    shown = [filled for filled in tables if not filled.table.ablate] or tables
-    drawn = [panel for filled in shown for panel in panels(filled, VALIDATION, "mIoU (%)")]
-    figures.curves_png(drawn, project.root / curves)
-    figures.sheet_png([strip for filled in shown for strip in strips(filled)], project.root / sheet)
+    tracked = links(project, distinct(result for filled in tables for result in filled.results))
+    write_text(project.root / page, html(plan, tables, figures_of(project, plan), tracked))
+    first = next((filled for filled in tables if not filled.table.ablate), tables[0])
+    drawing.curves_png(panels(first, VALIDATION, "mIoU (%)"), project.root / curves)
+    drawing.sheet_png(strips(first), project.root / sheet)
     return [page, curves, sheet]

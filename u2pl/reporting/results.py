@@ -74,11 +74,22 @@ class Result:
 
     @property
     def recipe(self) -> str:
-        """The recipe in a few words."""
+        """The recipe in a few words, but for its batch."""
         recipe = self.metrics["recipe"]
-        return (
-            f"{recipe['backbone']}, crop {recipe['crop']}, {recipe['epochs']} epochs, batch {recipe['batch']}"
-        )
+        return f"{recipe['backbone']}, crop {recipe['crop']}, {recipe['epochs']} epochs"
+
+    @property
+    def batch(self) -> str:
+        """The images of one optimiser step, over all processes.
+
+        Whether unlabelled ones are among them is read off the losses that the run reported.
+        """
+        size = self.metrics["recipe"]["batch"]
+        losses = {name for name in self.history if name.startswith("train/loss/")}
+        if not losses:
+            return f"batch {size}"
+        labelled_only = losses == {"train/loss/supervised"}
+        return f"{size} labelled{'' if labelled_only else f' + {size} unlabelled'} images a step"
 
     @property
     def split_source(self) -> str:
@@ -176,11 +187,21 @@ class TableResults:
         return found
 
     @property
+    def own(self) -> list[CellResults]:
+        """The cells that are ours to fill: all but those that are only cited."""
+        return [cell for cell in self.cells if not cell.cell.cited]
+
+    @property
+    def missing(self) -> list[CellResults]:
+        """Those of them without any result."""
+        return [cell for cell in self.own if not cell.results]
+
+    @property
     def labels(self) -> list[str]:
         """Every label of `series`, in the table's order, finished or not."""
         split_is_a_row = self.table.lines[0].split is not None
-        own = [cell.cell for cell in self.cells if not cell.cell.cited]
-        return list(dict.fromkeys(cell.column if split_is_a_row else cell.row for cell in own))
+        labels = (c.cell.column if split_is_a_row else c.cell.row for c in self.own)
+        return list(dict.fromkeys(labels))
 
 
 def distinct(results: Iterable[Result]) -> list[Result]:

@@ -1,41 +1,55 @@
 """One table of the paper with our numbers: Markdown, long CSV and LaTeX (booktabs).
 
-A cell is the mean over seeds of the mIoU that its runs are reported by. A cell measured in another way than
-most of its table (protocol and checkpoint, source of the split, recipe) carries a footnote mark that says how.
+A cell is the mean over seeds of the mIoU that its runs are reported by, beside the paper's number and the
+difference. A cell measured in another way than most of its table (protocol and checkpoint, source of the split,
+recipe, batch), or with another recipe than the paper's, carries a footnote mark that says how.
 """
 
 import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from u2pl.files import write_text
 from u2pl.planning import Part
+from u2pl.planning.departures import departures
 from u2pl.project import Project
 from u2pl.reporting.results import CellResults, Result, TableResults
 
 MISSING = "—"
 MARKS = "abcdefghijklmnopqrstuvwxyz"
+ONE_SEED, CITED = "†", "‡"
+FIXED = {
+    ONE_SEED: "one seed: its spread is not known",
+    CITED: "cited: the paper's number, for which nothing is run here",
+}
+"""Marks that mean the same under every table."""
+NAMED_AT_MOST = 8
+"""Missing cells that are named one by one."""
 
 CONDITIONS: dict[str, Callable[[Result], str]] = {
     "split": lambda result: f"split {result.split_source}",
     "evaluation": lambda result: result.protocol,
     "recipe": lambda result: result.recipe,
+    "batch": lambda result: result.batch,
 }
 """What must be equal for two numbers to be compared without a footnote."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """The words of one cell, in pieces that each format puts together."""
+    """The words of one cell, in pieces that each format puts together; empty where there is nothing to say."""
 
     value: str
     best: bool
     marks: str
+    seeds: int
     paper: str
-    """`paper 67.98, −1.08`, or nothing where the cell is not the paper's."""
+    paper_best: bool
+    difference: str
+    """Ours minus the paper's."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +69,53 @@ class View:
 
     @cached_property
     def footnotes(self) -> dict[str, str]:
-        """Text -> mark, for every way in which a cell departs from the usual."""
-        texts = dict.fromkeys(text for cell in self.filled.cells for text in self._departures(cell))
-        return {text: MARKS[index % 26] * (index // 26 + 1) for index, text in enumerate(texts)}
+        """Text -> mark, for every way in which a cell departs from the usual or from the paper's recipe."""
+        texts = dict.fromkeys(text for cell in self.filled.cells for text in self._notes(cell))
+        lettered = (text for text in texts if text not in FIXED.values())
+        marks = {text: MARKS[index % 26] * (index // 26 + 1) for index, text in enumerate(lettered)}
+        fixed = {text: mark for mark, text in FIXED.items() if text in texts}
+        return marks | fixed
 
-    def _departures(self, cell: CellResults) -> Iterator[str]:
+    def _notes(self, cell: CellResults) -> Iterator[str]:
         for result in cell.results:
             yield from (f(result) for name, f in CONDITIONS.items() if f(result) != self.usual[name])
-        if cell.results and len(cell.results) != self.seeds:
+        yield from (text for text in _departures(cell) if text not in self.common)
+        if len(cell.results) == 1:
+            yield FIXED[ONE_SEED]
+        elif cell.results and len(cell.results) != self.seeds:
             yield seeds_text(len(cell.results))
+        if cell.cell.cited:
+            yield FIXED[CITED]
+
+    @cached_property
+    def common(self) -> list[str]:
+        """Departures that every cell shares which has a number of ours and one of the paper; none for one cell."""
+        cells = [cell for cell in self.filled.own if cell.results and cell.cell.paper is not None]
+        found = [_departures(cell) for cell in cells]
+        return [text for text in found[0] if all(text in other for other in found)] if len(found) > 1 else []
+
+    @property
+    def notes(self) -> list[tuple[str, str]]:
+        """The lines below the table, each with its mark; without one, what holds for the table as a whole."""
+        lines = [(mark, text) for text, mark in self.footnotes.items()]
+        shown = (self.shown(cell.cell.row, cell.cell.column) for cell in self.filled.cells)
+        if any(cell.best or cell.paper_best for cell in shown):
+            lines.append(("", "Bold is the best of its split, among ours and among the paper's."))
+        if self.common:
+            lines.append(("", f"Unlike the paper, in every cell: {'; '.join(self.common)}."))
+        if self.filled.missing:
+            lines.append(("", self.missing))
+        return lines
+
+    @property
+    def missing(self) -> str:
+        """Which cells of ours have no number yet."""
+        gone, own = self.filled.missing, self.filled.own
+        if len(gone) == len(own):
+            return f"Missing: all {len(own)} cells."
+        names = "; ".join(f"{cell.cell.row}, {cell.cell.column}" for cell in gone[:NAMED_AT_MOST])
+        more = f"; and {len(gone) - NAMED_AT_MOST} more" if len(gone) > NAMED_AT_MOST else ""
+        return f"Missing: {len(gone)} of {len(own)} cells ({names}{more})."
 
     @property
     def seeds(self) -> int:
@@ -72,10 +124,11 @@ class View:
 
     @property
     def caption(self) -> str:
-        """What the numbers are: data set, split, protocol, seeds, recipe."""
+        """What the numbers are: data set, split, protocol, recipe, batch, seeds."""
         table = self.filled.table
         facts = [f"data set {table.dataset}", *self.usual.values()]
-        facts.append(seeds_text(self.seeds) if self.filled.results else "no run has finished yet")
+        spread = ", mean ± standard deviation" if self.seeds > 1 else ""
+        facts.append(seeds_text(self.seeds) + spread if self.filled.results else "no run has finished yet")
         text = "; ".join(facts)
         ours_only = all(cell.cell.paper is None for cell in self.filled.cells)
         apart = " The paper prints no numbers for these runs." if ours_only else ""
@@ -85,27 +138,29 @@ class View:
         """A row's or column's label, with the number of labelled images where it names a split."""
         counts = {r.metrics["labeled"] for r in self.filled.results if r.split == part.split}
         images = part.images if part.images is not None else counts.pop() if len(counts) == 1 else None
-        return part.label if part.split is None or images is None else f"{part.label} ({images})"
+        cited = f" {CITED}" if getattr(part, "cited", False) else ""
+        return (part.label if part.split is None or images is None else f"{part.label} ({images})") + cited
 
     def shown(self, row: str, column: str) -> Shown:
         """The cell at two labels in words."""
         found = self.filled.at(row, column)
-        cell = found.cell
-        if cell.cited:
-            return Shown(MISSING if cell.paper is None else f"{cell.paper:.2f}", False, "", "")
-        paper = "" if cell.paper is None else f"paper {cell.paper:.2f}"
-        if found.mean is None:
-            return Shown(MISSING, False, "", paper)
-        value = f"{found.mean:.2f}" + (f" ± {found.sd:.2f}" if found.sd is not None else "")
-        if found.difference is not None:
-            paper += f", {signed(found.difference)}"
-        marks = ",".join(dict.fromkeys(self.footnotes[text] for text in self._departures(found)))
-        return Shown(value, self._is_best(found), marks, paper)
+        sd = f" ± {found.sd:.2f}" if found.sd is not None else ""
+        marks = dict.fromkeys(self.footnotes[text] for text in self._notes(found) if found.results)
+        return Shown(
+            value=MISSING if found.mean is None else f"{found.mean:.2f}{sd}",
+            best=self._is_best(found, lambda cell: cell.mean),
+            marks=",".join(marks),
+            seeds=len(found.results),
+            paper="" if found.cell.paper is None else f"{found.cell.paper:.2f}",
+            paper_best=self._is_best(found, lambda cell: cell.cell.paper),
+            difference="" if found.difference is None else signed(found.difference),
+        )
 
-    def _is_best(self, found: CellResults) -> bool:
-        """Whether no other run of the same split has a higher mean; alone, nothing is best."""
-        rivals = [c for c in self.filled.cells if c.cell.split == found.cell.split and c.mean is not None]
-        return len(rivals) > 1 and found.mean == max(c.mean for c in rivals if c.mean is not None)
+    def _is_best(self, found: CellResults, number: Callable[[CellResults], float | None]) -> bool:
+        """Whether no other cell of the same split has a higher number; alone, nothing is best."""
+        same = (number(c) for c in self.filled.cells if c.cell.split == found.cell.split)
+        rivals = [value for value in same if value is not None]
+        return len(rivals) > 1 and number(found) == max(rivals)
 
     def lines(self, join: Callable[[Shown], str]) -> list[list[str]]:
         """The table as a grid of texts, the head first; `join` makes a cell's text."""
@@ -118,9 +173,27 @@ class View:
         return [head, *body]
 
 
+def _departures(cell: CellResults) -> list[str]:
+    """What sets the runs of a cell apart from those behind the paper's number in it."""
+    swept = [key.rpartition(".")[2] for key in cell.cell.set]
+    texts = (
+        text
+        for result in (cell.results if cell.cell.paper is not None else ())
+        for text in departures(
+            result.metrics["dataset"], result.metrics["recipe"], result.metrics["hyper"], swept
+        )
+    )
+    return list(dict.fromkeys(texts))
+
+
 def signed(value: float) -> str:
     """`value` with its sign and two decimals: `+1.20`, `−0.35`."""
     return f"{value:+.2f}".replace("-", "−")
+
+
+def _both(paper: str, difference: str) -> str:
+    """`67.98, −1.08`, or the paper's number alone."""
+    return ", ".join(filter(None, (paper, difference)))
 
 
 def seeds_text(count: int) -> str:
@@ -134,12 +207,13 @@ def markdown(view: View) -> str:
     def join(shown: Shown) -> str:
         value = f"**{shown.value}**" if shown.best else shown.value
         mark = f"<sup>{shown.marks}</sup>" if shown.marks else ""
-        return value + mark + (f" ({shown.paper})" if shown.paper else "")
+        paper = f"**{shown.paper}**" if shown.paper_best else shown.paper
+        return value + mark + (f" (paper {_both(paper, shown.difference)})" if paper else "")
 
     grid = [[text.replace("|", "\\|") for text in line] for line in view.lines(join)]
     rule = ["---", *["---:"] * (len(grid[0]) - 1)]
     rows = [f"| {' | '.join(line)} |" for line in [grid[0], rule, *grid[1:]]]
-    notes = [f"<sup>{mark}</sup> {text}  " for text, mark in view.footnotes.items()]
+    notes = [f"<sup>{mark}</sup> {text}  " if mark else f"{text}  " for mark, text in view.notes]
     blocks = [f"**{view.filled.table.title}**", view.caption, "\n".join(rows), "\n".join(notes)]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
@@ -150,13 +224,17 @@ def latex(view: View) -> str:
     def join(shown: Shown) -> str:
         value = tex(shown.value)
         value = rf"\textbf{{{value}}}" if shown.best else value
-        mark = rf"\textsuperscript{{{shown.marks}}}" if shown.marks else ""
-        return value + mark + (rf" {{\footnotesize ({tex(shown.paper)})}}" if shown.paper else "")
+        mark = rf"\textsuperscript{{{tex(shown.marks)}}}" if shown.marks else ""
+        paper = rf"\textbf{{{shown.paper}}}" if shown.paper_best else shown.paper
+        paper = _both(paper, tex(shown.difference))
+        return value + mark + (rf" {{\footnotesize (paper {paper})}}" if paper else "")
 
     table = view.filled.table
     head = " & ".join(map(tex, view.lines(join)[0]))
     body = [" & ".join([tex(line[0]), *line[1:]]) for line in view.lines(join)[1:]]
-    notes = [rf"\textsuperscript{{{mark}}}~{tex(text)}" for text, mark in view.footnotes.items()]
+    notes = [
+        rf"\textsuperscript{{{tex(mark)}}}~{tex(text)}" if mark else tex(text) for mark, text in view.notes
+    ]
     lines = [
         r"% Needs \usepackage{booktabs}",
         r"\begin{table}",
@@ -170,7 +248,7 @@ def latex(view: View) -> str:
         *(rf"    {line} \\" for line in body),
         r"    \bottomrule",
         r"  \end{tabular}",
-        *([rf"  \par\footnotesize {'; '.join(notes)}"] if notes else []),
+        *([r"  \par\footnotesize", *(rf"  {note}\\" for note in notes)] if notes else []),
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
@@ -182,11 +260,27 @@ TEX = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "²": r"\textsuperscript{2}",
-    "α": r"$\alpha$",
     "₀": "$_0$",
     "±": r"$\pm$",
+    "×": r"$\times$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "→": r"$\to$",
     "−": r"$-$",
     "—": "---",
+    ONE_SEED: r"$\dagger$",
+    CITED: r"$\ddagger$",
+    **{
+        letter: rf"${name}$"
+        for letter, name in {
+            "α": r"\alpha",
+            "γ": r"\gamma",
+            "δ": r"\delta",
+            "η": r"\eta",
+            "λ": r"\lambda",
+            "τ": r"\tau",
+        }.items()
+    },
 }
 
 
@@ -196,22 +290,10 @@ def tex(text: str) -> str:
 
 
 COLUMNS = [
-    *(
-        "table",
-        "row",
-        "column",
-        "dataset",
-        "split",
-        "method",
-        "labeled",
-        "reported",
-        "last",
-        "best",
-        "seeds",
-        "mean",
-        "sd",
-    ),
-    *("split_source", "protocol", "recipe", "fingerprint", "run", "paper", "difference", "source"),
+    *("table", "row", "column", "dataset", "split", "method", "labeled", "seed"),
+    *("reported", "last", "best", "seeds", "mean", "sd"),
+    *("split_source", "protocol", "recipe", "batch", "departures", "fingerprint", "revision", "run"),
+    *("paper", "difference", "source"),
 ]
 
 
@@ -243,13 +325,17 @@ def long_csv(view: View) -> str:
         own: Sequence[dict[str, object]] = [
             {
                 "labeled": result.metrics["labeled"],
+                "seed": result.metrics["seed"],
                 "reported": number(result.reported),
                 "last": number(result.last),
                 "best": number(result.best),
                 "split_source": result.metrics["split_source"],
                 "protocol": result.protocol,
                 "recipe": result.recipe,
+                "batch": result.batch,
+                "departures": "; ".join(_departures(replace(found, results=[result]))),
                 "fingerprint": result.metrics["fingerprint"],
+                "revision": result.metrics["revision"],
                 "run": result.name,
             }
             for result in found.results

@@ -1,0 +1,160 @@
+"""`u2pl figure`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from u2pl.data.description import Progress
+    from u2pl.engine.evidence.subject import Named
+    from u2pl.project import Project
+
+
+class _Asked(NamedTuple):
+    """What a figure is made from."""
+
+    project: "Project"
+    runs: "list[Named]"
+    options: dict[str, Any]
+    """Those that were given, by name."""
+    progress: "Progress"
+
+
+def _fig1(asked: _Asked) -> "Figure":
+    from u2pl.engine.evidence import subject, unlabeled
+    from u2pl.reporting import plates
+
+    run = subject.opened(asked.project, asked.runs[0])
+    return plates.class_plate(unlabeled.class_reliability(run, progress=asked.progress, **asked.options))
+
+
+def _fig2(asked: _Asked) -> "Figure":
+    from u2pl.engine.evidence import subject, unlabeled
+    from u2pl.reporting import plates
+
+    run = subject.opened(asked.project, asked.runs[0])
+    return plates.image_plate(unlabeled.image_reliability(run, progress=asked.progress, **asked.options))
+
+
+def _fig4(asked: _Asked) -> "Figure":
+    from u2pl.engine.evidence import comparison, subject
+    from u2pl.reporting import plates
+
+    runs = [subject.opened(asked.project, run) for run in asked.runs]
+    return plates.comparison_plate(comparison.compare(runs, progress=asked.progress, **asked.options))
+
+
+def _figA2(asked: _Asked) -> "Figure":
+    from u2pl.engine.evidence import features, subject
+    from u2pl.reporting import plates
+
+    runs = [subject.opened(asked.project, run) for run in asked.runs]
+    return plates.embedding_plate(features.embed(runs, progress=asked.progress, **asked.options))
+
+
+def _reliability(asked: _Asked) -> "Figure":
+    from u2pl.engine.evidence import history
+    from u2pl.reporting import plates
+
+    return plates.reliability_plate(history.reliability(asked.project, asked.runs))
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A figure that can be asked for."""
+
+    draw: Callable[[_Asked], "Figure"]
+    least: int
+    most: int | None
+    """Runs; None: any number."""
+    options: frozenset[str] = frozenset()
+
+    @property
+    def runs(self) -> str:
+        """How many runs it takes, in words."""
+        if self.most is None:
+            return f"{self.least} runs or more" if self.least > 1 else "one run or more"
+        return "one run" if self.most == 1 else f"{self.most} runs"
+
+
+_COMPARISON = _Kind(_fig4, 2, None, frozenset({"images"}))
+KINDS = {
+    "fig1": _Kind(_fig1, 1, 1, frozenset({"alpha", "images"})),
+    "fig2": _Kind(_fig2, 1, 1, frozenset({"alpha", "images", "image"})),
+    "fig4": _COMPARISON,
+    "figA1": _COMPARISON,  # the same of Cityscapes, whose runs say so themselves
+    "figA2": _Kind(_figA2, 2, 2, frozenset({"images"})),
+    "reliability": _Kind(_reliability, 1, None),
+}
+
+
+def figure(
+    name: Annotated[str, typer.Argument(help="fig1, fig2, fig4, figA1, figA2 or reliability.")],
+    runs: Annotated[list[str], typer.Argument(help="Names of finished runs, or their folders.")],
+    into: Annotated[
+        Path | None, typer.Option(help="Folder that receives the figure; default: reports/figures.")
+    ] = None,
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="png, svg or pdf, repeatable; default: png and svg.")
+    ] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option("--label", help="What the figure calls a run, one for each in the same order."),
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="fig1, fig2: share of unreliable pixels; default: the run's alpha0.")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Look at so many images, evenly spread over the list.")
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="fig2: name of an unlabelled image.")] = None,
+) -> None:
+    """Draw a figure of the paper, or the reliability of pixels over training, from runs of yours.
+
+    Example: u2pl figure fig4 shapes-1_8-suponly-s0 shapes-1_8-u2pl-negatives=all-s0 shapes-1_8-u2pl-s0
+    """
+    from u2pl.project import Project
+
+    from .progress import counting
+
+    given = {"alpha": alpha, "images": images, "image": image}
+    options = {word: value for word, value in given.items() if value is not None}
+    kind = _checked(name, runs, formats or [], options)
+    project = Project.find()
+
+    from u2pl.engine.evidence import subject
+    from u2pl.reporting import plates
+
+    found = subject.find(project, runs, labels or [])
+    with counting() as progress:
+        drawn = kind.draw(_Asked(project, found, options, progress))
+    folder = into if into is not None else project.root / "reports" / "figures"
+    paths = plates.write(drawn, folder, name, formats or ["png", "svg"])
+    typer.echo(f"Wrote {', '.join(map(str, paths))}. What it shows and how it was made: docs/figures.md")
+
+
+def _checked(name: str, runs: Sequence[str], formats: Sequence[str], options: dict[str, Any]) -> _Kind:
+    """The kind of figure, if the words fit it."""
+    from u2pl.errors import UsageError, unknown
+
+    if name not in KINDS:
+        raise unknown("figure", name, KINDS)
+    kind = KINDS[name]
+    if len(runs) < kind.least or (kind.most is not None and len(runs) > kind.most):
+        raise UsageError(
+            f"{name} takes {kind.runs}, not {len(runs)}. Example: u2pl figure {name} "
+            + " ".join(["RUN"] * kind.least)
+        )
+    for word in options:
+        if word not in kind.options:
+            fitting = ", ".join(other for other, each in KINDS.items() if word in each.options)
+            raise UsageError(f"{name} has no use for --{word}. Leave it out; it belongs to {fitting}.")
+    for word in formats:
+        if word not in ("png", "svg", "pdf"):
+            raise unknown("format", word, ("png", "svg", "pdf"))
+    return kind

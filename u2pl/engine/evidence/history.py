@@ -1,0 +1,102 @@
+"""How reliable pixels were in training: their share, their labels, and false negatives, of each class."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from u2pl.data.prepared import description_of
+from u2pl.engine.evidence.subject import Named
+from u2pl.engine.results import train_command
+from u2pl.errors import UserError
+from u2pl.project import Project
+
+MEASURES = ("reliable/share", "reliable/accuracy", "negatives/false")
+"""Names below train/ in history.csv of what is measured of all pixels; those of each class go on with its name."""
+
+Points = list[tuple[int, float]]
+"""Epoch, counted from 0, and value."""
+
+
+@dataclass(frozen=True)
+class RunCurves:
+    """One run."""
+
+    label: str
+    overall: dict[str, Points]
+    """Measure -> its values, 0 to 1; without points where the method has no such thing."""
+    by_class: dict[str, dict[str, Points]]
+    """Measure -> class -> its values; epochs without a pixel to count are left out."""
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Some runs of one data set."""
+
+    dataset: str
+    classes: list[str]
+    colors: list[tuple[int, int, int]]
+    runs: list[RunCurves]
+
+
+def reliability(project: Project, runs: Sequence[Named]) -> Reliability:
+    """What the runs recorded while they trained; they need not be finished.
+
+    Raises:
+        UserError: one recorded nothing of its classes; the message says how to have it recorded.
+    """
+    description = description_of(project, runs[0].run["dataset"])
+    curves = [_curves(named, description.classes) for named in runs]
+    return Reliability(description.name, description.classes, description.colors, curves)
+
+
+def _curves(named: Named, classes: Sequence[str]) -> RunCurves:
+    history = read_history(named.folder)
+    found = RunCurves(
+        named.label,
+        {measure: history.get(f"train/{measure}", []) for measure in MEASURES},
+        {m: {c: history[k] for c in classes if (k := f"train/{m}/{c}") in history} for m in MEASURES},
+    )
+    if any(found.by_class.values()):
+        return found
+    raise UserError(
+        f"{named.folder.name} says nothing of the reliability of classes: {_reason(named, history)}"
+    )
+
+
+def _reason(named: Named, history: dict[str, Points]) -> str:
+    run, again = named.run, train_command(dict(named.run))
+    if "imported" in run:
+        return "it was imported, and not trained here. Name a run that u2pl trained."
+    if not history:
+        return f"no epoch of it has ended yet. Go on with: {again}"
+    if not any(name.startswith("train/reliable/") for name in history):
+        return (
+            f"its method ({run['method']}) has no pseudo-labels, or its warm start is not over. Name a run that has "
+            "some."
+        )
+    if not run["recipe"]["unlabeled_truth"]:
+        return (
+            "it was trained without opening the masks of unlabelled images. Train one that measures by them and trains "
+            f"on none: {again} --set unlabeled_truth=true"
+        )
+    if "train/reliable/accuracy" not in history:
+        return (
+            "no unlabelled image of its split has a mask. Name a run of a data set that has masks for them."
+        )
+    return (
+        f"it was trained before u2pl recorded that. Delete {named.folder}, then train it again with: {again}"
+    )
+
+
+def read_history(folder: Path) -> dict[str, Points]:
+    """Metric -> its values by epoch, from a run's history.csv; empty where there is none yet."""
+    path = folder / "history.csv"
+    series: dict[str, Points] = {}
+    if path.is_file():
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                for name, value in row.items():
+                    if value and name not in ("epoch", "step"):
+                        series.setdefault(name, []).append((int(row["epoch"]), float(value)))
+    return series

@@ -1,0 +1,56 @@
+"""Addresses of the runs in MLflow, from what tracking left in their work folders; MLflow is not asked."""
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from u2pl.errors import UserError
+from u2pl.files import read_json
+from u2pl.project import Project
+from u2pl.reporting.results import Result
+
+LOCAL = "http://127.0.0.1:5000"
+"""Where `mlflow ui` serves if nothing else is said."""
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where the runs of a report are tracked; empty where nothing is known."""
+
+    addresses: dict[str, str] = field(default_factory=dict)
+    """Name of a run -> address of its page."""
+    commands: list[str] = field(default_factory=list)
+    """What must run for those addresses that are no server's."""
+
+
+def links(project: Project, results: Iterable[Result]) -> Links:
+    """The links of all runs whose work folder still holds the run that the result is of."""
+    found = Links()
+    for result in results:
+        try:
+            where = read_json(project.runs / result.name / "tracking.json")
+            store, same = where["store"], where["fingerprint"] == result.metrics["fingerprint"]
+            page = f"/#/experiments/{where['experiment']}/runs/{where['run']}"
+        except (OSError, UserError, KeyError, TypeError):
+            continue  # never tracked, or trained on another machine
+        server = _server(store)
+        if not same or server is None:
+            continue
+        found.addresses[result.name] = server + page
+        if server == LOCAL and (command := _command(project, store)) not in found.commands:
+            found.commands.append(command)
+    return found
+
+
+def _server(store: str) -> str | None:
+    """The address that serves `store`, without a name or password in it; None if no browser can open it."""
+    parts = urlsplit(store)
+    if parts.scheme in ("http", "https"):
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
+    return None if store.startswith("databricks") else LOCAL
+
+
+def _command(project: Project, store: str) -> str:
+    """What serves a store that is no server, typed in the project's folder."""
+    return f"mlflow ui --backend-store-uri {shlex.quote(store.replace(f'{project.root}/', ''))}"
