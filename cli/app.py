@@ -15,7 +15,6 @@ from . import (
     figure,
     import_,
     plan,
-    plan_run,
     predict,
     prepare,
     report,
@@ -40,7 +39,6 @@ app.command("train")(train.train)
 app.command("import")(import_.import_)
 app.command("evaluate")(evaluate.evaluate)
 app.command("ablate")(ablate.ablate)
-plan.app.command("run")(plan_run.run)
 app.add_typer(plan.app, name="plan")
 app.command("table")(table.table)
 app.command("report")(report.report)

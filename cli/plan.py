@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from . import plan_run
+
 if TYPE_CHECKING:
     from u2pl.planning import ActivePlan
     from u2pl.project import Project
@@ -30,6 +32,9 @@ app = typer.Typer(
     Example: u2pl plan demo
     """,
 )
+
+
+app.command("run")(plan_run.run)
 
 
 @app.command("NAME")

@@ -92,7 +92,7 @@ def of_plan(project: Project, active: ActivePlan) -> dict[str, list[str]]:
         swept[stage.run] |= _swept(project, active, stage.shows)
     found: dict[str, list[str]] = {}
     for name, run in active.runs.items():
-        resolved = params.resolve(spec_of(run))
+        resolved = params.resolve(spec_of(run), bfloat16=False)
         for text in departures(run.dataset, resolved.recipe.model_dump(), resolved.hyper, swept[name]):
             found.setdefault(f"{run.dataset}: {text}", []).append(name)
     return found

@@ -272,7 +272,7 @@ class _Stages:
 
     def add_run(self, shows: str, spec: RunSpec, cell: Cell | None = None) -> str:
         """Add a run that a table or figure shows, and the evaluation that it reads; the run's name."""
-        name = self.params.resolve(spec).name
+        name = self.params.resolve(spec, bfloat16=False).name  # which decides no name, and asking takes torch
         self.active.runs[name] = TrainStage(
             dataset=spec.dataset,
             split=spec.split,
