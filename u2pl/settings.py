@@ -182,6 +182,8 @@ class ResolvedRun:
     recipe: Recipe
     hyper: Mapping[str, Any]
     """The method's own settings, not yet checked by the method's class."""
+    changed: Mapping[str, Any]
+    """The overrides that say something else than params.yaml."""
 
 
 class Params:
@@ -301,7 +303,7 @@ class Params:
             recipe = recipe.model_copy(update={"precision": chosen})
         if recipe.weights not in WORDS_FOR_WEIGHTS:
             recipe = recipe.model_copy(update={"weights": str(self.root / recipe.weights)})
-        return ResolvedRun(spec, run_name(spec, changed), flavor, recipe, parts[spec.method])
+        return ResolvedRun(spec, run_name(spec, changed), flavor, recipe, parts[spec.method], changed)
 
     def _presets(self, flavor: str, base: Mapping[str, Any]) -> dict[str, Any]:
         """The settings that a flavour changes, as far as this method and its recipe have them."""

@@ -31,6 +31,7 @@ tables:
   table7: {splits: {blender-1/8: 1/8}}
 """
 RECIPE = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))["recipe"]
+HYPER = {"alpha0": 0.2, "negatives": "unreliable"}
 CLASSES = ["background", "disk", "ring", "square"]
 
 
@@ -65,7 +66,7 @@ def write_result(
             "scale": [0.5, 2.0],
             "lr": 0.01,
         },
-        "hyper": {"alpha0": 0.2, "negatives": "unreliable"},
+        "hyper": HYPER,
         "fingerprint": f"f{seed}{method}",
         "protocol": {
             "evaluation": "whole image",
@@ -128,6 +129,9 @@ def write_results(project: Project, plan: ActivePlan, **changes: Any) -> None:
             method=run.method,
             seed=run.seed,
             dataset=run.dataset,
-            overrides=dict(spec_of(run).overrides),
-            **changes,
+            overrides=(overrides := dict(spec_of(run).overrides)),
+            **{
+                "hyper": HYPER | {key.rpartition(".")[2]: value for key, value in overrides.items()},
+                **changes,
+            },
         )

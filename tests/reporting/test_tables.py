@@ -239,3 +239,14 @@ def test_a_plan_older_than_its_table_is_refused(project: Project) -> None:
     path.write_text(path.read_text().replace("label: MT", "label: Mean Teacher"))
     with pytest.raises(UserError, match="u2pl plan demo"):
         collect(project, plan, "table1")
+
+
+def test_a_run_of_another_value_than_its_cell_asks_for_is_refused(project: Project) -> None:
+    """As when the default is changed under a plan: the run at the default is not named by its value."""
+    plan = resolve(project, "demo", ["table7"])
+    write_results(project, plan)
+    path = project.root / "results/table7/runs/shapes-1_8-u2pl-s0/metrics.json"
+    metrics = json.loads(path.read_text())
+    path.write_text(json.dumps(metrics | {"hyper": metrics["hyper"] | {"alpha0": 0.35}}))
+    with pytest.raises(UserError, match=r"alpha0 = 0\.35, and its cell asks for 0\.2: .* u2pl plan demo"):
+        collect(project, plan, "table7")

@@ -272,7 +272,10 @@ class _Stages:
 
     def add_run(self, shows: str, spec: RunSpec, cell: Cell | None = None) -> str:
         """Add a run that a table or figure shows, and the evaluation that it reads; the run's name."""
-        name = self.params.resolve(spec, bfloat16=False).name  # which decides no name, and asking takes torch
+        # Which precision is chosen decides no name, and asking takes torch.
+        resolved = self.params.resolve(spec, bfloat16=False)
+        # An override that changes nothing is left out: tables that share the run may say it or not.
+        name, spec = resolved.name, replace(spec, overrides=resolved.changed)
         self.active.runs[name] = TrainStage(
             dataset=spec.dataset,
             split=spec.split,

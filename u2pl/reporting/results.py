@@ -10,7 +10,7 @@ from typing import Any
 
 from u2pl.errors import UserError, unknown
 from u2pl.files import read_json
-from u2pl.planning import ActivePlan, Cell, Table, bind, read_table, table_name
+from u2pl.planning import ActivePlan, Cell, Table, bind, read_plan, read_table, table_name, word
 from u2pl.project import Project
 
 
@@ -221,6 +221,7 @@ def collect(project: Project, plan: ActivePlan, name: str) -> TableResults:
         raise unknown(f"table in the active plan {plan.plan!r}", name, plan.tables)
     bound = plan.tables[name]
     table = bind(read_table(project, name), bound.dataset, bound.binding)
+    asked = read_plan(project, plan.plan).set
     filled = {(cell.row, cell.column): CellResults(cell) for cell in table.cells()}
     rows, columns = {cell.row for cell in table.cells()}, {cell.column for cell in table.cells()}
     for stage in plan.evaluations.values():
@@ -232,8 +233,25 @@ def collect(project: Project, plan: ActivePlan, name: str) -> TableResults:
                         f"The active plan does not fit pipelines/tables/{name}.yaml any more. "
                         f"Make it again with: u2pl plan {plan.plan}"
                     )
-                filled[row, column].results.extend([result] if result else [])
+                if result:
+                    _check_settings(result, {**asked, **filled[row, column].cell.set}, plan.plan)
+                    filled[row, column].results.append(result)
     return TableResults(name, table, list(filled.values()))
+
+
+def _check_settings(result: Result, asked: Mapping[str, Any], plan: str) -> None:
+    """Refuse a result that was trained with another value of a setting than the cell or the plan asks for.
+
+    That happens when a default in params.yaml is changed, since a run at the default is not named by its value.
+    """
+    own = {**result.metrics["recipe"], **result.metrics["hyper"]}
+    for key, value in asked.items():
+        name = key.rpartition(".")[2]
+        if name in own and own[name] != value:
+            raise UserError(
+                f"{result.name} was trained with {name} = {word(own[name])}, and its cell asks for {word(value)}: "
+                f"params.yaml has changed since the plan was made. Make it again with: u2pl plan {plan}"
+            )
 
 
 def collect_all(project: Project, plan: ActivePlan) -> list[TableResults]:
