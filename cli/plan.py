@@ -69,8 +69,8 @@ def choose(
     if numbers and min(numbers) < 0:
         raise UsageError(f"--seeds takes whole numbers from 0, not {seeds!r}. Example: --seeds 0,1,2")
     active = resolve(project, name, table, numbers)
-    active.write(project)
     if json:
+        active.write(project)
         typer.echo(active.model_dump_json(indent=2))
     else:
         _show(project, active, measure=measure)
@@ -135,6 +135,7 @@ def _show(project: "Project", active: "ActivePlan", *, measure: bool) -> None:
     missing = _missing(project, active)
     for sentence in missing:
         print(f"Missing: {sentence}")
+    active.write(project)  # now that all settings are known to work
     print(f"The active plan is {active.plan} (pipelines/plan.yaml). Next: dvc repro")
 
 

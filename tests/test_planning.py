@@ -180,6 +180,26 @@ def test_values_of_a_plan_stand_in_place_of_the_tables_and_known_ones_keep_label
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "binding"),
+    [
+        ("table1", Binding(splits={"classic-1/8": "1/8", "classic-1/4": "1/8"})),
+        ("table7", Binding(values=[0.1, 0.1])),
+    ],
+)
+def test_a_binding_that_makes_two_columns_the_same_is_refused(name: str, binding: Binding) -> None:
+    with pytest.raises(UsageError, match="two columns have the same label"):
+        bind(read_table(REPOSITORY, name), "shapes", binding)
+
+
+def test_a_seed_named_twice_counts_once(project: Project) -> None:
+    plan = add_plan(
+        project, "{dataset: shapes, seeds: [0, 0], tables: {table1: {splits: {classic-1/8: 1/8}}}}"
+    )
+    assert len(plan.evaluations) == 4
+    assert all(len(stage.cells) == 1 for stage in plan.evaluations.values())
+
+
 def test_rows_made_from_values_can_be_chosen_by_label_beside_rows_that_are_written_out(
     project: Project,
 ) -> None:

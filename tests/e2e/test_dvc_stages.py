@@ -184,6 +184,25 @@ def test_narrowing_the_rows_of_a_table_makes_the_table_again_and_trains_nothing(
     assert commands(workspace.repro()) in (["table"], ["table", "report"])
 
 
+def test_other_seeds_or_tables_make_tables_and_page_again_though_old_results_lie_there(
+    workspace: Workspace,
+) -> None:
+    resolve(workspace.project, "small", ["1", "7"], [0, 1]).write(workspace.project)
+    workspace.repro()
+    resolve(workspace.project, "small", ["1", "7"]).write(workspace.project)
+    assert sorted(commands(workspace.repro())) == ["report", "table", "table"]
+    resolve(workspace.project, "small", ["1"]).write(workspace.project)
+    assert commands(workspace.repro()) == ["report"]
+
+
+def test_another_version_of_the_recipe_trains_again(workspace: Workspace) -> None:
+    plan = resolve(workspace.project, "small", ["1"])
+    plan.write(workspace.project)
+    workspace.repro()
+    plan.model_copy(update={"recipe_version": 0}).write(workspace.project)
+    assert commands(workspace.repro()).count("train") == 2
+
+
 def test_a_run_leaves_git_with_nothing_but_the_lock_file_to_see(workspace: Workspace) -> None:
     root = workspace.project.root
     git = ["git", "-C", str(root)]

@@ -241,12 +241,15 @@ def test_a_plan_older_than_its_table_is_refused(project: Project) -> None:
         collect(project, plan, "table1")
 
 
-def test_a_run_of_another_value_than_its_cell_asks_for_is_refused(project: Project) -> None:
-    """As when the default is changed under a plan: the run at the default is not named by its value."""
+def test_a_plan_from_before_a_default_was_changed_is_refused(project: Project) -> None:
+    """The run at the default is not named by its value: it would stand where another value is asked for."""
     plan = resolve(project, "demo", ["table7"])
     write_results(project, plan)
-    path = project.root / "results/table7/runs/shapes-1_8-u2pl-s0/metrics.json"
-    metrics = json.loads(path.read_text())
-    path.write_text(json.dumps(metrics | {"hyper": metrics["hyper"] | {"alpha0": 0.35}}))
-    with pytest.raises(UserError, match=r"alpha0 = 0\.35, and its cell asks for 0\.2: .* u2pl plan demo"):
+    assert "60.50" in markdown(view(project, plan, "table7"))
+    params = project.params.read_text(encoding="utf-8")
+    project.params.write_text(params.replace("alpha0: 0.2", "alpha0: 0.35"), encoding="utf-8")
+    with pytest.raises(
+        UserError, match=r"1/8, 20 % in table7 is not what shapes-1_8-u2pl-s0 .* u2pl plan demo"
+    ):
         collect(project, plan, "table7")
+    assert "60.50" in markdown(view(project, resolve(project, "demo", ["table7"]), "table7"))

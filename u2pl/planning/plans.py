@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from u2pl.errors import UserError, unknown
 from u2pl.files import write_text
 from u2pl.project import Project, slug
-from u2pl.settings import Params, RunSpec, Settings, parse_overrides
+from u2pl.settings import RECIPE_VERSION, Params, RunSpec, Settings, parse_overrides
 
 from .figures import FigureBinding, read_figure
 from .files import names, read_yaml
@@ -112,12 +112,18 @@ class BoundTable(Settings):
     folder: str
     dataset: str
     binding: Binding
+    runs: list[str] = Field(default_factory=list)
+    """The runs that it shows. Older results may lie beside theirs, so DVC has to see a change of this list."""
 
 
 class ActivePlan(Settings):
     """What `dvc repro` regenerates now; the contents of pipelines/plan.yaml."""
 
     plan: str
+    recipe_version: int = RECIPE_VERSION
+    """Of the code that made the plan: a change of it makes DVC train again."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """The plan's own settings."""
     reports: str
     pictures: str
     """A folder that the report waits for: that of the figures, or that of the runs where the plan has no figure."""
@@ -191,8 +197,7 @@ def resolve(
         UsageError: the plan, a table, a method or a setting is unknown.
     """
     plan = read_plan(project, name)
-    if seeds:
-        plan = plan.model_copy(update={"seeds": list(dict.fromkeys(seeds))})
+    plan = plan.model_copy(update={"seeds": list(dict.fromkeys(seeds or plan.seeds))})
     wanted = [table_name(table) for table in tables or plan.tables]
     for table in wanted:
         if table not in plan.tables:
@@ -216,22 +221,29 @@ class _Stages:
             if not any(self.params.find_key(key, method) for method in self.params.methods):
                 raise unknown(f"setting of plan {name!r}", key, self.params.values["recipe"])
         pictures = "figures" if plan.figures and figures else "tables"
-        self.active = ActivePlan(plan=name, reports=plan.reports, pictures=f"{plan.reports}/{pictures}")
+        self.active = ActivePlan(
+            plan=name, set=plan.set, reports=plan.reports, pictures=f"{plan.reports}/{pictures}"
+        )
 
     def add_table(self, name: str) -> None:
         """Add a table, bound to its data set, and all that it shows."""
         binding, table = self.plan.tables[name], read_table(self.project, name)
         dataset = binding.dataset or self.plan.dataset or table.dataset
         table = bind(table, dataset, binding)
-        self.active.tables[name] = BoundTable(folder=f"results/{name}", dataset=dataset, binding=binding)
         for seed in self.plan.seeds:
             for cell in table.cells():
                 if not cell.cited:
-                    spec = self.spec(dataset, cell.split, cell.method, cell.set, seed)
+                    spec = cell_spec(self.params, self.plan.set, dataset, cell, seed)
                     self.add_run(name, spec, cell)
             for split in table.ablated_splits():
                 assert table.ablate is not None
                 self.add_ablation(name, table, table.ablate, split, seed)
+        self.active.tables[name] = BoundTable(
+            folder=f"results/{name}",
+            dataset=dataset,
+            binding=binding,
+            runs=[stage.run for stage in self.active.evaluations.values() if stage.shows == name],
+        )
 
     def add_figure(self, name: str) -> None:
         """Add a figure and the runs that it shows, of the plan's first seed."""
@@ -239,26 +251,16 @@ class _Stages:
         dataset = binding.dataset or self.plan.dataset or figure.dataset
         split = binding.split or figure.split
         runs = [
-            self.add_run(name, self.spec(dataset, split, run.method, run.set, self.plan.seeds[0]))
+            self.add_run(
+                name,
+                _spec(self.params, self.plan.set, dataset, split, run.method, run.set, self.plan.seeds[0]),
+            )
             for run in figure.runs
         ]
         labels = [f"--label={run.label}" for run in figure.runs]
         self.active.figures[name] = FigureStage(
             runs=runs, args=shlex.join([*runs, *labels]), group=f"results/{name}/runs"
         )
-
-    def spec(self, dataset: str, split: str, method: str, own: Mapping[str, Any], seed: int) -> RunSpec:
-        """A run with the settings of a cell, which beat the plan's."""
-        keys = {self.params.full_key(key, method): value for key, value in own.items()}
-        return self.params.spec(dataset, split, method, seed, self.common(method) | keys)
-
-    def common(self, method: str) -> dict[str, Any]:
-        """The plan's own settings, by their full names, as far as a method or its recipe has them."""
-        return {
-            full: value
-            for key, value in self.plan.set.items()
-            if (full := self.params.find_key(key, method)) is not None
-        }
 
     def add_split(self, dataset: str, split: str) -> str:
         """Add the preparation of a split; its folder, relative to the project."""
@@ -298,7 +300,7 @@ class _Stages:
     def add_ablation(self, name: str, table: Table, ablation: Ablation, split: str, seed: int) -> None:
         """Add the comparison of an ablation's values on one split."""
         method = ablation.method
-        spec = self.params.spec(table.dataset, split, method, seed, self.common(method))
+        spec = _spec(self.params, self.plan.set, table.dataset, split, method, {}, seed)
         for value in ablation.values:
             swept = {self.params.full_key(k, method): v for k, v in ablation.settings(value).items()}
             spec = replace(spec, overrides={k: v for k, v in spec.overrides.items() if k not in swept})
@@ -311,6 +313,28 @@ class _Stages:
             group=f"results/{name}/runs",
             record=f"results/{name}/{key}.json",
         )
+
+
+def cell_spec(params: Params, common: Mapping[str, Any], dataset: str, cell: Cell, seed: int) -> RunSpec:
+    """The run behind a cell: its settings beat those that are common to the plan."""
+    return _spec(params, common, dataset, cell.split, cell.method, cell.set, seed)
+
+
+def _spec(
+    params: Params,
+    common: Mapping[str, Any],
+    dataset: str,
+    split: str,
+    method: str,
+    own: Mapping[str, Any],
+    seed: int,
+) -> RunSpec:
+    # Of the plan's settings those that the method or its recipe has.
+    plans = {
+        full: value for key, value in common.items() if (full := params.find_key(key, method)) is not None
+    }
+    keys = {params.full_key(key, method): value for key, value in own.items()}
+    return params.spec(dataset, split, method, seed, plans | keys)
 
 
 def spec_of(stage: TrainStage) -> RunSpec:

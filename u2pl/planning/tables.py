@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from u2pl.errors import UsageError, unknown
 from u2pl.project import Project
@@ -198,11 +198,11 @@ def bind(table: Table, dataset: str, binding: Binding) -> Table:
     """`table` as a plan shows it: its data set, splits, rows and values.
 
     The paper's numbers stay only where data set, split and value are the paper's. Rows that are only cited
-    go when the data set is another.
+    go when none of their numbers stays.
 
     Raises:
         UsageError: the binding names a split or a row that the table does not have, values where the table ablates
-            nothing, or leaves no cell.
+            nothing, makes two rows or columns the same, or leaves no cell.
     """
     own = dataset == table.dataset
     table = _with_values(table, binding.values)
@@ -241,7 +241,7 @@ def bind(table: Table, dataset: str, binding: Binding) -> Table:
     rows = [
         Row(**moved(row) | {"paper": numbers(row, row.paper)})
         for row in table.rows
-        if is_kept(row) and is_wanted(row.label) and (own or not row.cited)
+        if is_kept(row) and is_wanted(row.label) and (numbers(row, row.paper) or not row.cited)
     ]
     columns = [Part(**moved(column)) for column in table.columns if is_kept(column)]
     ablate = table.ablate
@@ -260,10 +260,14 @@ def bind(table: Table, dataset: str, binding: Binding) -> Table:
             "paper": [line or blank for line in printed] if any(printed) else [],
         }
         ablate = ablate.model_copy(update=update) if kept else None
-    bound = table.model_copy(update={"dataset": dataset, "rows": rows, "columns": columns, "ablate": ablate})
-    if not bound.lines or not bound.parts:
-        raise UsageError(f"The plan leaves nothing of {table.title!r}. Name more of its rows or splits.")
-    return bound
+    bound = {"dataset": dataset, "rows": rows, "columns": columns, "ablate": ablate}
+    try:
+        return Table(**table.model_dump() | bound)
+    except ValidationError as error:
+        problems = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
+        raise UsageError(
+            f"{table.title!r} as the plan has it: {problems}. Mend what the plan says of it."
+        ) from None
 
 
 def _with_values(table: Table, values: Sequence[Any]) -> Table:

@@ -10,8 +10,9 @@ from typing import Any
 
 from u2pl.errors import UserError, unknown
 from u2pl.files import read_json
-from u2pl.planning import ActivePlan, Cell, Table, bind, read_plan, read_table, table_name, word
+from u2pl.planning import ActivePlan, Cell, Table, bind, cell_spec, read_table, table_name
 from u2pl.project import Project
+from u2pl.settings import Params
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,7 @@ def collect(project: Project, plan: ActivePlan, name: str) -> TableResults:
         raise unknown(f"table in the active plan {plan.plan!r}", name, plan.tables)
     bound = plan.tables[name]
     table = bind(read_table(project, name), bound.dataset, bound.binding)
-    asked = read_plan(project, plan.plan).set
+    params = Params.read(project)
     filled = {(cell.row, cell.column): CellResults(cell) for cell in table.cells()}
     rows, columns = {cell.row for cell in table.cells()}, {cell.column for cell in table.cells()}
     for stage in plan.evaluations.values():
@@ -233,25 +234,16 @@ def collect(project: Project, plan: ActivePlan, name: str) -> TableResults:
                         f"The active plan does not fit pipelines/tables/{name}.yaml any more. "
                         f"Make it again with: u2pl plan {plan.plan}"
                     )
-                if result:
-                    _check_settings(result, {**asked, **filled[row, column].cell.set}, plan.plan)
-                    filled[row, column].results.append(result)
+                cell, seed = filled[row, column].cell, plan.runs[stage.run].seed
+                spec = cell_spec(params, plan.set, bound.dataset, cell, seed)
+                if params.resolve(spec, bfloat16=False).name != stage.run:
+                    # A default was changed since, and runs at the default are not named by its value.
+                    raise UserError(
+                        f"{cell.row}, {cell.column} in {name} is not what {stage.run} is any more: params.yaml has "
+                        f"changed since the plan was made. Make it again with: u2pl plan {plan.plan}"
+                    )
+                filled[row, column].results.extend([result] if result else [])
     return TableResults(name, table, list(filled.values()))
-
-
-def _check_settings(result: Result, asked: Mapping[str, Any], plan: str) -> None:
-    """Refuse a result that was trained with another value of a setting than the cell or the plan asks for.
-
-    That happens when a default in params.yaml is changed, since a run at the default is not named by its value.
-    """
-    own = {**result.metrics["recipe"], **result.metrics["hyper"]}
-    for key, value in asked.items():
-        name = key.rpartition(".")[2]
-        if name in own and own[name] != value:
-            raise UserError(
-                f"{result.name} was trained with {name} = {word(own[name])}, and its cell asks for {word(value)}: "
-                f"params.yaml has changed since the plan was made. Make it again with: u2pl plan {plan}"
-            )
 
 
 def collect_all(project: Project, plan: ActivePlan) -> list[TableResults]:
