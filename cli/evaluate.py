@@ -1,7 +1,7 @@
 """`u2pl evaluate`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,9 +34,15 @@ def evaluate(
     project = Project.find()
     path = filed.run_path(project, run)
     is_own = (evaluation, scales, flip, worst) == (None, "1", False, 0)
-    if into is not None and is_own and (found := filed.find(project, path)):
-        filed.publish(path, into)
-        metrics, folder = found, into / found["name"]
+    if into is not None and is_own:
+
+        def measure() -> dict[str, Any]:
+            from u2pl.engine.results import evaluate_run
+
+            return evaluate_run(project, str(path))
+
+        metrics = filed.own_evaluation(project, path, measure, into)
+        folder = into / metrics["name"]
     else:
         from u2pl.engine.inference import Looks
         from u2pl.engine.results import evaluate_run, evaluation_folder

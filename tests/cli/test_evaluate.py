@@ -2,6 +2,8 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -211,3 +213,32 @@ def test_a_mistake_is_answered_in_words_and_leaves_no_trace(
     assert said.out == ""
     assert says in re.sub(r"\s+", " ", said.err.replace("│", " "))
     assert contents(project.root) == before
+
+
+@pytest.mark.slow
+def test_stages_that_want_one_run_at_once_measure_it_once_and_all_get_the_whole(project: Project) -> None:
+    shutil.rmtree(project.runs / RUN / "evaluations")
+    commands = [
+        [sys.executable, "-m", "u2pl_cli", "evaluate", RUN, "--into", f"results/table{k}"] for k in range(4)
+    ]
+    stages = [
+        subprocess.Popen(command, cwd=project.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for command in commands
+    ]
+    for stage in stages:
+        _, errors = stage.communicate(timeout=200)
+        assert stage.returncode == 0, errors
+    first, *others = (contents(project.root / "results" / f"table{k}" / RUN) for k in range(4))
+    assert {"metrics.json", "iou.csv", "confusion.csv", "history.csv"} < first.keys()
+    assert all(other == first for other in others)
+
+
+@pytest.mark.slow
+def test_pictures_of_the_worst_images_are_no_part_of_what_tables_are_made_of(
+    project: Project, evaluated: Evaluate
+) -> None:
+    evaluated("--into", "results/table1")
+    before = contents(project.root / "results" / "table1" / RUN)
+    evaluated("--worst", "2")
+    evaluated("--into", "results/table1")
+    assert contents(project.root / "results" / "table1" / RUN) == before

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def ablate(
             path = find_finished(project, description["fingerprint"]) or train(
                 project, spec, fresh=fresh, parent=ablation.name, observe=observe
             )
-            metrics = filed.find(project, path) or evaluate_run(project, path.name)
+            metrics = filed.own_evaluation(project, path, partial(evaluate_run, project, path.name))
         except UserError as error:
             if error.exit_code == 130:
                 raise

@@ -5,8 +5,11 @@ Knows no torch, so that a pipeline's stage that only copies results takes no tim
 
 import hashlib
 import shutil
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
+
+import filelock
 
 from u2pl.errors import UserError, unknown
 from u2pl.files import read_json, write_json
@@ -47,6 +50,30 @@ def stamp(project: Project, path: Path) -> dict[str, Any]:
     }
 
 
+def lock(path: Path) -> filelock.FileLock:
+    """Held by whoever reads or writes the kept evaluation of the run in `path`, since many stages want it at once."""
+    # One for all of this process, which may take it again while it has it.
+    return filelock.FileLock(path / "evaluations.lock", is_singleton=True)
+
+
+def own_evaluation(
+    project: Project, path: Path, measure: Callable[[], dict[str, Any]], into: Path | None = None
+) -> dict[str, Any]:
+    """The metrics of a finished run by its own protocol, as kept or measured now.
+
+    Args:
+        project: where the run is.
+        path: its folder.
+        measure: measures and keeps them.
+        into: folder that receives a folder of the run's name with all of it.
+    """
+    with lock(path):
+        metrics = find(project, path) or measure()
+        if into is not None:
+            publish(path, into)
+    return metrics
+
+
 def sign(project: Project, path: Path) -> None:
     """Say what the evaluation that was just written to `own_folder` is true of."""
     write_json(own_folder(path) / "stamp.json", stamp(project, path))
@@ -66,15 +93,15 @@ def find(project: Project, path: Path) -> dict[str, Any] | None:
 def publish(path: Path, into: Path) -> None:
     """Copy the evaluation of the run in `path` to a folder of the run's name in `into`, with history.csv."""
     target = into / read_json(path / "run.json")["name"]
-    replace(target, own_folder(path))
-    (target / "stamp.json").unlink(missing_ok=True)
+    # The stamp is for the run's folder alone, and pictures of the worst images are there if somebody asked for them.
+    replace(target, own_folder(path), without=("stamp.json", "worst"))
     shutil.copy(path / "history.csv", target)
 
 
-def replace(target: Path, source: Path) -> None:
-    """Make the folder `target` a copy of the folder `source`."""
+def replace(target: Path, source: Path, without: Collection[str] = ()) -> None:
+    """Make the folder `target` a copy of the folder `source`, but for some names."""
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target)
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*without))
 
 
 def result_in_words(metrics: dict[str, Any]) -> str:

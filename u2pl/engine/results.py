@@ -134,17 +134,20 @@ def evaluate_run(
     elif metrics["protocol"]["checkpoint"] == "last" or miou["best_epoch"] == metrics["epochs"] - 1:
         miou["last"] = result.miou
     metrics |= {"iou": result.iou(split.classes), "revision": revision(project)}
-    _keep(folder, split, recipe, metrics, result)
-    if worst:
-        names = result.worst(worst)
-        _write_pictures(folder / "worst", split, recipe, predictions(network, split, recipe, names, looks))
-        rows = [(name, result.images[name]) for name in names]
-        write_csv(folder / "worst" / "worst.csv", [("image", "miou"), *rows])
-    if own:
-        filed.sign(project, path)
-        filed.replace(path / "samples", folder / "samples")
-    if into is not None:
-        filed.publish(path, into)
+    with filed.lock(path):
+        _keep(folder, split, recipe, metrics, result)
+        if worst:
+            names = result.worst(worst)
+            _write_pictures(
+                folder / "worst", split, recipe, predictions(network, split, recipe, names, looks)
+            )
+            rows = [(name, result.images[name]) for name in names]
+            write_csv(folder / "worst" / "worst.csv", [("image", "miou"), *rows])
+        if own:
+            filed.sign(project, path)
+            filed.replace(path / "samples", folder / "samples")
+        if into is not None:
+            filed.publish(path, into)
     return metrics
 
 
@@ -159,8 +162,9 @@ def keep_last(project: Project, path: Path, split: Split, recipe: Recipe, result
         result: of the network that the run is reported by.
     """
     metrics = {**read_json(path / "metrics.json"), "revision": revision(project)}
-    _keep(filed.own_folder(path), split, recipe, metrics, result)
-    filed.sign(project, path)
+    with filed.lock(path):
+        _keep(filed.own_folder(path), split, recipe, metrics, result)
+        filed.sign(project, path)
 
 
 def _keep(folder: Path, split: Split, recipe: Recipe, metrics: dict[str, Any], result: Evaluation) -> None:
