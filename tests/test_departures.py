@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from u2pl.planning import resolve
-from u2pl.planning.departures import departures, of_plan
+from u2pl.planning.departures import APART, HYPER, NO_MATTER, RECIPES, departures, of_plan
 from u2pl.project import Project
 from u2pl.settings import Params
 
@@ -14,7 +14,7 @@ STEM = "the backbone's stem is one 7x7 convolution, in the released code three o
 
 def of_run(dataset: str, swept: tuple[str, ...] = (), method: str = "u2pl", **overrides: Any) -> list[str]:
     params = Params.read(REPOSITORY)
-    resolved = params.resolve(params.spec(dataset, "1/4", method, 0, overrides))
+    resolved = params.resolve(params.spec(dataset, "1/4", method, 0, overrides), bfloat16=False)
     return departures(dataset, resolved.recipe.model_dump(), resolved.hyper, swept)
 
 
@@ -31,18 +31,36 @@ def test_the_recipes_of_params_yaml_are_the_papers_but_for_what_is_said() -> Non
         ({"crop": 321}, "crop 321 instead of 513"),
         ({"batch": 8}, "batch 8 instead of 16"),
         ({"micro_batch": 4}, "batch norm over 4 images instead of 16"),
-        ({"batch_norm": "fixed"}, "batch norm's statistics fixed"),
+        ({"batch_norm": "fixed"}, "batch norm's statistics fixed instead of batch"),
         ({"lr": 0.002}, "learning rate 0.002 instead of 0.001"),
         ({"scale": [0.75, 1.5]}, "random scale 0.75 to 1.5 instead of 0.5 to 2.0"),
         ({"weights": "runs/x/weights.pt"}, "start from weights a file of one's own instead of imagenet"),
         ({"alpha0": 0.3}, "alpha0 0.3 instead of 0.2"),
         ({"warm_start_epochs": 0}, "warm start, epochs 0 instead of 1"),
         ({"evaluation": "whole"}, "evaluated by whole instead of center"),
-        ({"replicas": 4}, "thresholds and centres of 4 groups of a batch instead of the whole"),
+        ({"replicas": 4}, "groups of a batch with thresholds and centres of their own: 4 instead of 1"),
+        ({"dpa": False}, "dynamic partition adjustment off instead of on"),
+        ({"contrast": "L_b"}, "contrastive loss L_b instead of L_c"),
+        ({"representation": 64}, "representation 64 instead of 256"),
+        ({"checkpoint": "best"}, "checkpoint best instead of last"),
+        ({"precision": "bfloat16"}, "precision bfloat16 instead of float32"),
     ],
 )
 def test_a_departure_is_named_with_both_values(changed: dict[str, Any], phrase: str) -> None:
     assert of_run("voc", stem="deep", **changed) == [phrase]
+
+
+def test_every_setting_is_judged_or_known_not_to_matter() -> None:
+    judged = {*RECIPES["voc"], *HYPER, "warm_start_epochs"}
+    params = Params.read(REPOSITORY)
+    settings = {key for section in ("recipe", *params.methods) for key in params.values[section]}
+    assert settings == judged | APART | NO_MATTER
+    assert not judged & (APART | NO_MATTER)
+
+
+def test_the_released_flavour_departs_in_each_of_its_settings() -> None:
+    presets = Params.read(REPOSITORY).values["flavors"]["released"]
+    assert len(of_run("voc", stem="deep", flavor="released")) == len(set(presets) - NO_MATTER - {"precision"})
 
 
 def test_what_the_papers_own_table_varies_is_no_departure() -> None:
@@ -59,7 +77,7 @@ def test_data_sets_that_the_paper_does_not_have_depart_from_nothing() -> None:
 
 
 def test_a_plan_lists_its_departures_with_the_runs_before_anything_runs(tmp_path: Path) -> None:
-    found = of_plan(REPOSITORY, resolve(REPOSITORY, "paper", ["7", "A8"]))
+    found = of_plan(REPOSITORY, resolve(REPOSITORY, "paper", ["7", "A8"]), bfloat16=False)
     assert {text: len(names) for text, names in found.items()} == {
         f"voc: {STEM}": 8,
         f"cityscapes: {STEM}": 8,

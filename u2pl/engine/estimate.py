@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -17,10 +18,11 @@ from u2pl.data.loader import Batch
 from u2pl.data.prepared import description_of
 from u2pl.engine import distributed
 from u2pl.engine.learner import Learner
+from u2pl.engine.run_folder import device_name
 from u2pl.errors import UserError
 from u2pl.files import read_json, write_json
 from u2pl.methods import Classes, Step
-from u2pl.project import Project
+from u2pl.project import Project, slug
 from u2pl.settings import Params, Recipe, RunSpec
 
 _SMALL_CROP = 129
@@ -104,16 +106,18 @@ def kind_of(method: str, recipe: Mapping[str, object]) -> str:
 def speeds(project: Project) -> dict[str, float]:
     """What is known of this machine: from runs that finished on it, else from `measure`."""
     path = _measured(project)
-    found: dict[str, float] = dict(read_json(path)) if path.is_file() else {}
+    found: dict[str, list[float]] = {}
+    here = {"host": platform.node(), "device": device_name()}
     for folder in sorted(project.runs.glob("*/")):
         try:
             run, metrics = read_json(folder / "run.json"), read_json(folder / "metrics.json")
-            if run["tags"]["host"] == platform.node() and metrics["images_per_second"]:
+            if here.items() <= run["tags"].items() and metrics["images_per_second"]:
                 pixels = metrics["images_per_second"] * run["recipe"]["crop"] ** 2
-                found[kind_of(run["method"], run["recipe"])] = pixels
+                found.setdefault(kind_of(run["method"], run["recipe"]), []).append(pixels)
         except (OSError, UserError, KeyError):
             continue  # not finished, or imported
-    return found
+    measured: dict[str, float] = read_json(path) if path.is_file() else {}
+    return measured | {kind: fmean(values) for kind, values in found.items()}
 
 
 def measure(project: Project, params: Params, spec: RunSpec) -> None:
@@ -171,7 +175,7 @@ def _random(recipe: Recipe, classes: Classes, device: torch.device, *, unlabeled
 
 
 def _measured(project: Project) -> Path:
-    return project.runs / ".speed" / f"{platform.node()}.json"
+    return project.runs / ".speed" / slug(f"{platform.node()}-{device_name()}.json")
 
 
 def _classes(project: Project, dataset: str) -> Classes:

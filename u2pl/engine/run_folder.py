@@ -40,6 +40,11 @@ def described(name: str, resolved: ResolvedRun, facts: Mapping[str, Any]) -> dic
     }
 
 
+def device_name() -> str:
+    """What trains here: the GPU's name, or `cpu`."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
 class RunFolder:
     """`runs/NAME/`, held by one process at a time; of several that train one run together, the first.
 
@@ -94,6 +99,7 @@ class RunFolder:
             machine = {
                 "host": platform.node(),
                 "processor": platform.machine(),
+                "device": device_name(),
                 "torch": torch.__version__,
                 "threads": torch.get_num_threads(),
             }

@@ -13,45 +13,95 @@ from .tables import bind, read_table
 _VOC = {
     "backbone": "resnet101",
     "weights": "imagenet",
+    "output_stride": 8,
+    "multi_grid": True,
+    "zero_init_residual": True,
+    "width": 256,
+    "representation": 256,
+    "dropout": 0.1,
     "resize": 1.0,
     "crop": 513,
     "scale": [0.5, 2.0],
+    "padding_label": "ignore",
+    "padding_unlabeled": "ignore",
+    "labeled_order": "permutations",
     "batch": 16,
+    "batch_norm": "batch",
+    "replicas": 1,
     "epochs": 80,
     "lr": 0.001,
     "head_lr_multiplier": 10,
+    "momentum": 0.9,
     "weight_decay": 0.0001,
     "poly_power": 0.9,
+    "precision": "float32",
     "evaluation": "center",
+    "score_padding": False,
+    "absent_iou": "skip",
+    "checkpoint": "last",
 }
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "voc": _VOC,
     "cityscapes": _VOC
     | {"crop": 769, "epochs": 200, "lr": 0.01, "weight_decay": 0.0005, "evaluation": "sliding"},
 }
-"""Data set -> the recipe of Sec. 4.1 and App. A, as far as they give one."""
+"""Data set -> the recipe of Sec. 4.1 and App. A; where they are silent, what docs/fidelity.md decides."""
 
 HYPER: Mapping[str, Any] = {
+    "epoch": "labeled",
+    "ema_decay": 0.99,
+    "alpha0": 0.2,
+    "dpa": True,
+    "eta": 1.0,
+    "teacher_mode": "eval",
+    "entropy_pass": "plain",
+    "teacher_statistics": "average",
+    "warm_teacher": "copy",
+    "first_epoch": "average",
+    "cutmix_probability": 0.5,
+    "lambda_c": 0.1,
+    "contrast": "L_c",
     "M": 50,
     "N": 256,
-    "delta_p": 0.3,
-    "lambda_c": 0.1,
-    "eta": 1.0,
     "tau": 0.5,
-    "alpha0": 0.2,
+    "delta_p": 0.3,
     "r_l": 3,
     "r_h": 20,
+    "prt": True,
+    "negatives": "unreliable",
+    "memory_bank": True,
     "queue": 30000,
     "queue_background": 50000,
+    "large_queue": "background",
+    "pairing": "class",
+    "labeled_negatives": True,
+    "negative_label": "any",
+    "at_threshold": False,
+    "anchors": "reliable",
+    "center": "anchors",
+    "normalizer": "all",
+    "label_points": "aligned",
 }
-"""Table A1 and App. A: hyper-parameters of the methods that have them."""
+"""Table A1 and App. A, and docs/fidelity.md: hyper-parameters of the methods that have them."""
 WARM_START = {"voc": 1, "cityscapes": 20}
+
+APART = {"stem", "micro_batch"}
+"""Settings whose departures are told in words of their own."""
+NO_MATTER = {"flavor", "interpolation", "unlabeled_truth", "validate_every"}
+"""Settings that name others, that move no number, or none by more than a grey level."""
 
 NAMES = {
     "lr": "learning rate",
     "head_lr_multiplier": "learning rate of the heads, times",
     "evaluation": "evaluated by",
     "weights": "start from weights",
+    "batch_norm": "batch norm's statistics",
+    "replicas": "groups of a batch with thresholds and centres of their own:",
+    "dpa": "dynamic partition adjustment",
+    "prt": "probability rank threshold",
+    "memory_bank": "memory bank",
+    "contrast": "contrastive loss",
+    "epoch": "epochs over the images",
     "scale": "random scale",
     "resize": "images resized by",
     "queue": "queue of",
@@ -81,10 +131,15 @@ def departures(
     return list(_departures(dataset, recipe, hyper, swept))
 
 
-def of_plan(project: Project, active: ActivePlan) -> dict[str, list[str]]:
+def of_plan(project: Project, active: ActivePlan, *, bfloat16: bool | None = None) -> dict[str, list[str]]:
     """Where the runs of a plan depart from the paper's recipe: phrase -> names of the runs, by data set.
 
     A setting that a table varies is none where the run stands in that table.
+
+    Args:
+        project: whose params.yaml is read.
+        active: the plan.
+        bfloat16: whether precision `auto` is bfloat16; None: as on this machine.
     """
     params = Params.read(project)
     swept: dict[str, set[str]] = {name: set() for name in active.runs}
@@ -92,7 +147,7 @@ def of_plan(project: Project, active: ActivePlan) -> dict[str, list[str]]:
         swept[stage.run] |= _swept(project, active, stage.shows)
     found: dict[str, list[str]] = {}
     for name, run in active.runs.items():
-        resolved = params.resolve(spec_of(run), bfloat16=False)
+        resolved = params.resolve(spec_of(run), bfloat16=bfloat16)
         for text in departures(run.dataset, resolved.recipe.model_dump(), resolved.hyper, swept[name]):
             found.setdefault(f"{run.dataset}: {text}", []).append(name)
     return found
@@ -112,16 +167,12 @@ def _departures(
     dataset: str, recipe: Mapping[str, Any], hyper: Mapping[str, Any], swept: Collection[str]
 ) -> Iterator[str]:
     theirs = {**RECIPES[dataset], **HYPER, "warm_start_epochs": WARM_START[dataset]}
+    own = {**recipe, **hyper}
     for key, value in theirs.items():
-        own = {**recipe, **hyper}
         if key in own and key not in swept and not _equal(own[key], value):
             yield f"{NAMES.get(key, key)} {_word(own[key])} instead of {_word(value)}"
     if recipe["micro_batch"]:
         yield f"batch norm over {recipe['micro_batch']} images instead of {RECIPES[dataset]['batch']}"
-    if recipe["batch_norm"] == "fixed":
-        yield "batch norm's statistics fixed"
-    if recipe["replicas"] > 1:
-        yield f"thresholds and centres of {recipe['replicas']} groups of a batch instead of the whole"
     if recipe["stem"] == "plain":
         yield "the backbone's stem is one 7x7 convolution, in the released code three of 3x3"
     if dataset == "cityscapes":
@@ -133,6 +184,8 @@ def _equal(own: Any, theirs: Any) -> bool:
 
 
 def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
     if isinstance(value, (list, tuple)):
         return " to ".join(map(str, value))
     # Weights of one's own are known by their hash, or by a path that says nothing to a reader.
