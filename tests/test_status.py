@@ -21,7 +21,8 @@ from u2pl.planning import ActivePlan, resolve, spec_of
 from u2pl.project import Project
 from u2pl.scheduling import Entry, Record, State
 from u2pl.settings import Params, differences
-from u2pl.status import RunState, RunStatus, facts, status
+from u2pl.status import RunState, RunStatus, status
+from u2pl.today import changes, facts
 
 PLAN = """
 dataset: tiny

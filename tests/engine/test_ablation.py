@@ -25,7 +25,7 @@ def record(project: Project, ablation: Ablation) -> dict:
 
 
 def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "train", lambda *_, **__: pytest.fail("a finished run was trained again"))
+    monkeypatch.setattr(trainer, "train", lambda *_, **__: pytest.fail("a finished run was trained again"))
 
 
 def test_an_ablation_trains_a_run_for_each_value_and_records_the_comparison(
@@ -93,7 +93,7 @@ def test_an_interruption_ends_all_of_it(tiny_project: Project, monkeypatch: pyte
         tried.append(spec)
         raise Interrupted("stopped")
 
-    monkeypatch.setattr(engine, "train", stopped)
+    monkeypatch.setattr(trainer, "train", stopped)
     with pytest.raises(Interrupted):
         engine.ablate(tiny_project, plan(tiny_project, "alpha0", "0.1", "0.5"))
     assert len(tried) == 1
