@@ -61,7 +61,8 @@ def ablate(
                 project, plan, copy=record, fresh=fresh, train=not compare, starting=starting
             )
         finally:
-            warning = sync_ablation(project, plan.name)
+            # A stage of the pipeline need not wait for MLflow, which takes longer than the comparison.
+            warning = sync_ablation(project, plan.name, wait=not compare)
     if warning:
         print(f"Warning: {warning}", file=sys.stderr)
 

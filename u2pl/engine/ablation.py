@@ -93,14 +93,17 @@ def find_comparable(project: Project, params: Params, spec: RunSpec) -> Path:
         if not all((path / file).is_file() for file in ("run.json", "metrics.json", "weights.pt")):
             continue
         recorded = read_json(path / "run.json").get("facts", {})
-        if all(recorded.get(key) == getattr(spec, key) for key in ("dataset", "split", "method", "seed")):
-            lines = differences(recorded, facts(project, params, spec, recorded))
-            if not lines:
-                return path
+        # What is told apart at a glance first: of a hundred runs few are worth a closer look.
+        if any(recorded.get(key) != getattr(spec, key) for key in ("dataset", "split", "method", "seed")):
+            continue
+        if not differences(recorded, facts(project, params, spec, recorded)):
+            return path
     from u2pl.engine.results import train_command
 
     run = {key: getattr(spec, key) for key in ("dataset", "split", "method", "seed", "overrides")}
-    raise UserError(f"There is no finished run {name} of today's settings. Train it: {train_command(run)} --fresh")
+    raise UserError(
+        f"There is no finished run {name} of today's settings. Train it: {train_command(run)} --fresh"
+    )
 
 
 def ablate(
@@ -203,7 +206,7 @@ def _record(
     path = record_of(project, ablation)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name("ablation.lock")):
-        old = read_json(path) if path.is_file() else {"uid": uuid.uuid4().hex, "runs": []}
+        old: dict[str, Any] = read_json(path) if path.is_file() else {"uid": uuid.uuid4().hex, "runs": []}
         known = {row["value"]: row for row in old["runs"] if row["value"] not in failed}
         known |= {row["value"]: row for row in rows}
         write_json(path, {**_header(ablation), "uid": old["uid"], "runs": list(known.values())})
