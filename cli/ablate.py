@@ -2,9 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from u2pl.engine.trainer import Observer
 
 
 def ablate(
@@ -20,13 +23,16 @@ def ablate(
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
     set_: Annotated[list[str], typer.Option("--set", help="Override a setting in every run.")] = [],  # noqa: B006
     fresh: Annotated[bool, typer.Option("--fresh", help="Move runs of other settings aside.")] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Train nothing: compare the runs that have finished.")
+    ] = False,
     record: Annotated[Path | None, typer.Option(help="File that receives the comparison as JSON.")] = None,
 ) -> None:
     """Train one run for each value of a setting and compare them; finished runs of the same settings are reused.
 
     Example: u2pl ablate --param alpha0 0.1 0.2 0.3
     """
-    from u2pl.errors import UserError
+    from u2pl.errors import UsageError, UserError
     from u2pl.project import Project
     from u2pl.settings import Params, parse_overrides
 
@@ -34,25 +40,29 @@ def ablate(
     from contextlib import ExitStack
 
     from u2pl.engine import ablation as engine
-    from u2pl.engine.trainer import Observer
     from u2pl.tracking import sync_ablation
 
     from .progress import training
 
+    if compare and fresh:
+        raise UsageError("--compare trains nothing, so nothing is to be moved aside. Leave --fresh out.")
     plan = engine.plan_ablation(
         Params.read(project), param, values,
         dataset=dataset, split=split, method=method, seed=seed, overrides=parse_overrides(set_),
     )  # fmt: skip
     with ExitStack() as stack:
 
-        def starting(value: str, name: str) -> Observer:
+        def starting(value: str, name: str) -> "Observer":
             stack.close()  # the bar of the value before
             return stack.enter_context(training(name))
 
         try:
-            rows, failed = engine.ablate(project, plan, copy=record, fresh=fresh, starting=starting)
+            rows, failed = engine.ablate(
+                project, plan, copy=record, fresh=fresh, train=not compare, starting=starting
+            )
         finally:
-            warning = sync_ablation(project, plan.name)
+            # A stage of the pipeline need not wait for MLflow, which takes longer than the comparison.
+            warning = sync_ablation(project, plan.name, wait=not compare)
     if warning:
         print(f"Warning: {warning}", file=sys.stderr)
 

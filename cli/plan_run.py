@@ -1,5 +1,6 @@
 """`u2pl plan run`: runs the active plan, several stages at a time."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -14,7 +15,10 @@ def run(
     ] = None,
     gpus: Annotated[
         str | None,
-        typer.Option(help="GPUs to share out, one to each stage that runs: 0,1,2,3. Default: all for all."),
+        typer.Option(
+            help="GPUs to share out, one to each stage that runs: 0,1,2,3. Default: with several --jobs those that "
+            "are visible, else what `u2pl train` takes."
+        ),
     ] = None,
 ) -> None:
     """Run the stages of the active plan side by side and go on past failures; what is done already costs little.
@@ -32,6 +36,8 @@ def run(
 
     project = Project.find()
     workers = Workers.of(jobs, gpus)
+    if workers.warning:
+        print(f"Warning: {workers.warning}", file=sys.stderr)
     with showing(project) as (observe, tick):
         entries = run_plan(project, workers, observe=observe, tick=tick)
     of = {state: [name for name, entry in entries.items() if entry.state is state] for state in State}

@@ -30,12 +30,13 @@ ALLOWED = {
     "data": {"settings", "processes", *GROUND},
     "methods": {"losses", "models", "settings", "errors", "processes", "data.loader", "data.mixing"},
     "tracking": {"settings", *GROUND},
-    "engine": {"methods", "losses", "models", "data", "tracking", "settings", "processes", *GROUND},
+    "today": {"settings", *GROUND},
+    "engine": {"methods", "losses", "models", "data", "tracking", "settings", "today", "processes", *GROUND},
     "planning": {"settings", *GROUND},
     "keeper": set(),
     "scheduling": {"planning", *GROUND},
-    "dvc_stages": {"scheduling", "planning", "keeper", *GROUND},
-    "status": {"scheduling", "planning", "settings", *GROUND},
+    "dvc_stages": {"scheduling", "planning", "settings", "today", "keeper", *GROUND},
+    "status": {"scheduling", "planning", "settings", "today", *GROUND},
     "reporting": {"planning", "settings", *GROUND},
 }
 """Part of u2pl -> what it may import beside itself. A part of its own is a module or a folder of `u2pl`."""

@@ -1,6 +1,7 @@
 """How one stage is run, tried again and given up, with a module of a few lines in place of DVC."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from e2e.toy import REPOSITORY, metrics_of
+from engine.tiny import edit_params
 
 from u2pl import keeper
 from u2pl.dvc_stages import (
@@ -21,6 +24,8 @@ from u2pl.dvc_stages import (
     sentence,
 )
 from u2pl.errors import UsageError
+from u2pl.files import read_json, write_json
+from u2pl.planning import ActivePlan, resolve
 from u2pl.project import Project
 from u2pl.scheduling import Outcome, Stage
 
@@ -134,21 +139,79 @@ def test_a_stage_counts_as_recorded_with_the_outputs_that_are_there(project: Pro
     assert not is_recorded(project, "train@a")
 
 
-def test_results_whose_model_is_gone_are_deleted_and_others_are_not(project: Project):
-    (project.root / "dvc.lock").write_text(
-        "stages: {train@a: {outs: [{path: a.pt}]}, evaluate@a: {outs: [{path: r/a}]}, train@b: {outs: [{path: b}]}}"
-    )
-    (project.root / "r/a").mkdir(parents=True)
-    (project.root / "a.pt").touch()
-    (project.root / "b").touch()
-    blocked = Stage("evaluate@a", frozenset({"train@a"}))
-    forget_outdated(project, blocked)
-    assert (project.root / "r/a").exists()
-    (project.root / "a.pt").unlink()
-    forget_outdated(project, Stage("train@b", frozenset({"train@a"})))
-    assert (project.root / "b").exists()
-    forget_outdated(project, blocked)
-    assert not (project.root / "r/a").exists()
+RUNS = ("shapes-1_8-suponly-s0", "shapes-1_8-u2pl-s0")
+PLAN = """
+dataset: shapes
+seeds: [0]
+tables:
+  table1: {rows: [SupOnly, U²PL (w/ CutMix)], splits: {classic-1/8: 1/8}}
+"""
+
+
+@pytest.fixture
+def planned(project: Project) -> tuple[Project, ActivePlan]:
+    """With a plan of two runs, a figure of both, and their results but no model and no run."""
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(REPOSITORY / name, project.root)
+    shutil.copytree(REPOSITORY / "pipelines", project.root / "pipelines")
+    (project.root / "pipelines/plans/small.yaml").write_text(PLAN, encoding="utf-8")
+    plan = resolve(project, "small")
+    for name, stage in plan.runs.items():
+        write_json(project.root / "results/table1/runs" / name / "metrics.json", metrics_of(project, stage))
+    (project.root / "dvc.lock").write_text("stages: {figure@curves: {outs: [{path: reports/curves.png}]}}")
+    (project.root / "reports").mkdir()
+    (project.root / "reports/curves.png").touch()
+    return project, plan
+
+
+def blocked(kind: str) -> Stage:
+    """The evaluation of a run, or the figure of both runs, as a schedule has it."""
+    if kind == "figure":
+        return Stage("figure@curves", frozenset(f"evaluate@table1-{name}" for name in RUNS))
+    return Stage(f"evaluate@table1-{kind}", frozenset({f"train@{kind}"}))
+
+
+def forget_all(project: Project, plan: ActivePlan) -> list[bool]:
+    """Whether results were moved away of the two evaluations and the figure."""
+    return [forget_outdated(project, plan, blocked(kind)) for kind in (*RUNS, "figure")]
+
+
+def test_results_of_todays_settings_stay_though_no_model_is_there(planned: tuple[Project, ActivePlan]):
+    project, plan = planned
+    assert forget_all(project, plan) == [False] * 3
+    assert len(list(project.root.glob("results/table1/runs/*/metrics.json"))) == 2
+
+
+def test_results_of_other_settings_and_what_was_made_from_them_are_moved_aside(
+    planned: tuple[Project, ActivePlan],
+):
+    project, plan = planned
+    edit_params(project, lambda values: values["u2pl"].update(alpha0=0.35))
+    (project.root / "models").mkdir()
+    for name in RUNS:
+        (project.root / "models" / f"{name}.pt").touch()  # which says nothing
+    for _ in range(2):
+        assert forget_all(project, plan) == [False, True, True]
+        kept, moved = (Path("results/table1/runs") / name / "metrics.json" for name in RUNS)
+        aside = project.root / "runs/.plan/outdated"
+        assert (project.root / kept).exists() and not (project.root / moved).exists()
+        assert (aside / moved).exists() and (aside / "reports/curves.png").exists()
+        # Once more, with something there from before.
+        write_json(project.root / moved, read_json(aside / moved))
+        shutil.copy(aside / "reports/curves.png", project.root / "reports")
+
+
+def test_results_of_lists_that_are_drawn_anew_are_moved_aside(planned: tuple[Project, ActivePlan]):
+    project, plan = planned
+    edit_params(project, lambda values: values["splits"].update(seed=3))
+    assert forget_all(project, plan) == [True] * 3
+
+
+def test_a_result_that_cannot_be_read_is_left_to_the_table(planned: tuple[Project, ActivePlan]):
+    project, plan = planned
+    for name in RUNS:
+        (project.root / "results/table1/runs" / name / "metrics.json").write_text("[]")
+    assert forget_all(project, plan) == [False] * 3
 
 
 # ---- workers -------------------------------------------------------------------------------------------
@@ -170,6 +233,39 @@ def test_a_single_worker_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert not {"OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"} & Workers.of(None, None).environment(0).keys()
+
+
+@pytest.mark.parametrize(
+    ("visible", "listed", "found"),
+    [
+        ("2,3", "", ["2", "3"]),
+        ("1,-1,2", "", ["1"]),
+        ("", "GPU 0: NVIDIA (UUID: GPU-1)", []),
+        (None, "GPU 0: NVIDIA A (UUID: GPU-1)\nGPU 1: NVIDIA A (UUID: GPU-2)", ["0", "1"]),
+        (None, "GPU 0: NVIDIA (UUID: GPU-1)\n  MIG 1g.5gb Device 0: (UUID: MIG-1)", []),
+        (None, None, []),
+    ],
+)
+def test_several_jobs_share_out_the_gpus_that_are_visible(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, visible: str | None, listed: str | None, found: list[str]
+):
+    if listed is not None:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '{listed}'\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert Workers.of(2, None).gpus == found
+    assert not Workers.of(None, None).gpus and not Workers.of(1, None).gpus
+
+
+def test_gpus_that_stay_idle_are_told_of():
+    said = Workers.of(1, "0,1").warning
+    assert said is not None
+    assert said.startswith("--jobs 1 uses GPU 0 only, and leaves 1 idle")
+    assert said.endswith("u2pl plan run --gpus 0,1")
+    assert Workers.of(2, "0,1").warning is None and Workers.of(4, "0,1").warning is None
 
 
 @pytest.mark.parametrize("gpus", ["", "0,,1", "0,0"])

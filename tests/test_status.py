@@ -16,12 +16,13 @@ from u2pl_cli.plan_progress import live
 from u2pl.engine import trainer
 from u2pl.engine.run_folder import RunFolder
 from u2pl.errors import UserError
-from u2pl.files import write_json
+from u2pl.files import read_json, write_json
 from u2pl.planning import ActivePlan, resolve, spec_of
 from u2pl.project import Project
 from u2pl.scheduling import Entry, Record, State
-from u2pl.settings import Params, differences
-from u2pl.status import RunState, RunStatus, facts, status
+from u2pl.settings import Params, RunSpec, differences
+from u2pl.status import RunState, RunStatus, status
+from u2pl.today import changes, facts
 
 PLAN = """
 dataset: tiny
@@ -130,6 +131,14 @@ def test_of_what_the_run_and_its_stage_have_said_the_newer_counts(project: Proje
     assert first(project).state is RunState.FAILED
 
 
+def test_what_a_run_said_before_does_not_hide_why_its_newest_start_failed(project: Project):
+    folder = claim(project)
+    folder.event("failed", 7, 0, message="The loss is not finite at step 7.")
+    folder.release()
+    note(project, f"train@{RUN}", Entry(State.FAILED, "The data are gone.", ended=time.time() + 1))
+    assert first(project).note == "The data are gone."
+
+
 def test_what_a_trainer_that_breaks_off_leaves_is_enough(project: Project, monkeypatch: pytest.MonkeyPatch):
     def broken(self: Any, *arguments: Any) -> None:
         raise UserError("No more today. Come back tomorrow.")
@@ -148,6 +157,35 @@ def test_a_finished_run_has_its_miou_and_counts_in_the_tables_once_it_is_evaluat
     assert [(table.cells, table.there) for table in status(project).tables] == [(2, 0)]
     write_json(project.root / "results/table1/runs" / RUN / "metrics.json", {})
     assert [(table.cells, table.there) for table in status(project).tables] == [(2, 1)]
+
+
+# ---- what is damaged does not hide the rest -------------------------------------------------------------
+
+
+def test_a_run_whose_folder_is_damaged_says_so_and_the_others_are_shown(project: Project):
+    finish(project)
+    path = project.runs / RUN / "run.json"
+    path.write_text('{"recipe": {"epochs": 3}}')
+    assert [run.state for run in status(project).runs] == [RunState.FAILED, RunState.WAITING]
+    assert first(project).note.startswith("How far it is cannot be told (KeyError: 'facts').")
+    path.write_text("[]")
+    assert first(project).state is RunState.FAILED
+
+
+def test_a_method_that_has_no_settings_any_more_is_the_sentence_of_its_runs(project: Project):
+    edit_params(project, lambda values: values.pop("suponly"))
+    states = {run.name: run.state for run in status(project).runs}
+    assert states.pop(RUN) is RunState.FAILED and list(states.values()) == [RunState.WAITING]
+    assert first(project).note.startswith("No method called 'suponly'.")
+
+
+def test_a_lock_that_may_not_be_opened_counts_as_free(project: Project, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError
+
+    finish(project)
+    monkeypatch.setattr("u2pl.files.filelock.FileLock", refuse)
+    assert first(project).state is RunState.DONE
 
 
 # ---- stale runs ----------------------------------------------------------------------------------------
@@ -252,6 +290,55 @@ def test_weights_are_known_by_their_content(tiny_project: Project):
     assert differences(old, facts(tiny_project, params, spec, old)) == []
     (tiny_project.root / "some.pt").write_bytes(b"others")
     assert differences(old, facts(tiny_project, params, spec, old))
+
+
+# ---- results without their runs --------------------------------------------------------------------------
+
+
+def result_of(project: Project) -> tuple[Params, RunSpec, dict[str, Any]]:
+    """Today's settings, a run, and what its metrics.json would repeat of run.json."""
+    params = Params.read(project)
+    spec = params.spec("tiny", "1/4", "mt", 0)
+    described = json.loads(json.dumps(trainer.describe(project, spec)[2]))
+    manifest = read_json(project.split("tiny", "1/4") / "manifest.json")
+    return params, spec, {**described, "facts": None, "split_source": manifest["source"]}
+
+
+def test_a_result_tells_by_itself_what_has_changed_since(tiny_project: Project):
+    params, spec, metrics = result_of(tiny_project)
+    assert changes(tiny_project, params, spec, metrics) == []
+    edit_params(tiny_project, lambda values: values["mt"].update(alpha0=0.35))
+    assert changes(tiny_project, Params.read(tiny_project), spec, metrics) == ["hyper.alpha0: 0.2 -> 0.35"]
+    edit_params(tiny_project, lambda values: values["mt"].update(alfa0=0.2))
+    edit_params(tiny_project, lambda values: values["recipe"].update(momentum=7))
+    (line,) = changes(tiny_project, Params.read(tiny_project), spec, metrics)
+    assert line.startswith("Bad setting: recipe.momentum")
+
+
+def test_a_result_of_other_lists_is_known_by_its_fingerprint_or_by_the_seed_of_the_draw(
+    tiny_project: Project,
+):
+    params, spec, metrics = result_of(tiny_project)
+    path = tiny_project.split("tiny", "1/4") / "manifest.json"
+    path.write_text(path.read_text().replace('"source"', '"sauce"'))
+    assert changes(tiny_project, params, spec, metrics) == [
+        "the images, their lists or the version of the recipe"
+    ]
+    path.unlink()
+    assert changes(tiny_project, params, spec, metrics) == []
+    edit_params(tiny_project, lambda values: values["splits"].update(seed=3))
+    assert changes(tiny_project, Params.read(tiny_project), spec, metrics) == ["lists: seeded 2 -> seeded 3"]
+
+
+def test_a_result_is_not_outdated_because_the_weights_it_began_with_are_not_here(tiny_project: Project):
+    weights = tiny_project.root / "some.pt"
+    weights.write_bytes(b"weights")
+    edit_params(tiny_project, lambda values: values["recipe"].update(weights="some.pt"))
+    params, spec, metrics = result_of(tiny_project)
+    weights.unlink()
+    assert changes(tiny_project, params, spec, metrics) == []
+    weights.write_bytes(b"others")
+    assert len(changes(tiny_project, params, spec, metrics)) == 1
 
 
 # ---- the command ---------------------------------------------------------------------------------------

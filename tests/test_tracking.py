@@ -346,6 +346,22 @@ def make_ablation(project: Project, name: str, values: dict[str, str]) -> Path:
     return folder
 
 
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # as it is meant to be
+def test_an_ablation_is_mirrored_by_a_process_that_nobody_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("U2PL_TRACKING", raising=False)
+    project, mirrored = Project(tmp_path), tmp_path / "mirrored"
+    assert tracking.sync_ablation(project, "by-alpha0", wait=False) is None  # nothing was recorded
+    make_ablation(project, "by-alpha0", {})
+    # Stands in for MLflow: it takes its time once its owner has let go of it.
+    script = f"import sys, time; sys.stdin.read(); time.sleep(0.5); open({str(mirrored)!r}, 'w')"
+    monkeypatch.setattr(tracking, "_command", lambda *_: [sys.executable, "-c", script])
+    assert tracking.sync_ablation(project, "by-alpha0", wait=False) is None
+    assert not mirrored.exists()
+    wait_until(mirrored.exists, 20)
+
+
 def test_an_ablation_is_a_parent_with_one_child_a_value(project):
     make_run(project, "own", *CURVE, parent="by-alpha0", miou=50.0)
     make_run(project, "reused", *CURVE, miou=60.0)

@@ -1,5 +1,6 @@
 """Runs the stages of the active plan side by side, each by a `dvc` of its own."""
 
+import itertools
 import os
 import platform
 import re
@@ -19,8 +20,8 @@ import yaml
 
 from u2pl import keeper
 from u2pl.errors import UsageError, UserError
-from u2pl.files import parse_yaml, write_text
-from u2pl.planning import ActivePlan
+from u2pl.files import parse_yaml, read_json, write_text
+from u2pl.planning import ActivePlan, spec_of
 from u2pl.project import Project
 from u2pl.scheduling import (
     Entry,
@@ -35,6 +36,8 @@ from u2pl.scheduling import (
     run,
     stages,
 )
+from u2pl.settings import Params
+from u2pl.today import changes
 
 _TRIES = 5
 """How often a stage is tried whose trouble was not its command's but DVC's."""
@@ -55,7 +58,7 @@ class Workers:
 
     @classmethod
     def of(cls, jobs: int | None, gpus: str | None) -> "Workers":
-        """From the words of a user.
+        """From the words of a user; several jobs share out the devices that are visible, if none are named.
 
         Raises:
             UsageError: `gpus` is no list of different devices.
@@ -63,7 +66,20 @@ class Workers:
         names = [name.strip() for name in gpus.split(",")] if gpus is not None else []
         if not all(names) or len(set(names)) < len(names):
             raise UsageError(f"--gpus takes different devices, such as 0,1,2,3, not {gpus!r}.")
+        if gpus is None and jobs is not None and jobs > 1:
+            names = visible_gpus()
         return cls(jobs or len(names) or 1, names)
+
+    @property
+    def warning(self) -> str | None:
+        """What to say where a device that could be used is not."""
+        if self.jobs >= len(self.gpus):
+            return None
+        used, idle = ", ".join(self.gpus[: self.jobs]), ", ".join(self.gpus[self.jobs :])
+        return (
+            f"--jobs {self.jobs} uses GPU {used} only, and leaves {idle} idle; every stage has one. "
+            f"To use all: u2pl plan run --gpus {','.join(self.gpus)}"
+        )
 
     def environment(self, slot: int) -> dict[str, str]:
         """The environment of a stage in a slot."""
@@ -77,6 +93,23 @@ class Workers:
         own = str(Path(sys.executable).parent)
         values["PATH"] = os.pathsep.join([*filter(None, [values.get("PATH")]), own])
         return values
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that a process may use, as CUDA_VISIBLE_DEVICES names them, found without torch.
+
+    None where nvidia-smi does not tell, or tells of GPUs that are cut into instances, which have to be named.
+    """
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        # As CUDA reads it: what stands behind a device that cannot be is not used.
+        names = [name.strip() for name in named.split(",")]
+        return list(itertools.takewhile(lambda name: name and not name.startswith("-"), names))
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [] if "MIG" in listed.stdout else re.findall(r"^GPU (\d+):", listed.stdout, re.MULTILINE)
 
 
 def _cores() -> int:
@@ -286,10 +319,15 @@ def _run(
 
     def note(name: str, entry: Entry) -> None:
         record.stages[name] = entry
+        if entry.state is State.BLOCKED and forget_outdated(project, plan, schedule.stages[name]):
+            folder = project.relative(outdated_folder(project))
+            entry.sentence += f" (what it made with other settings before is in {folder} now)"
+            # What was made from it may have been blocked before, by something else.
+            for stage in schedule.stages.values():
+                if name in stage.needs and schedule.states[stage.name] is State.BLOCKED:
+                    forget_outdated(project, plan, stage)
         with suppress(OSError):  # a full disk will be told of by a stage
             record.write(project)
-        if entry.state is State.BLOCKED:
-            forget_outdated(project, schedule.stages[name])
         observe(name, entry)
 
     record.write(project)
@@ -308,25 +346,61 @@ def make_folders(project: Project, plan: ActivePlan, name: str) -> None:
         (project.root / folder).mkdir(parents=True, exist_ok=True)
 
 
-def forget_outdated(project: Project, stage: Stage) -> None:
-    """Delete the results of a blocked stage if what they were made from is gone.
+def forget_outdated(project: Project, plan: ActivePlan, stage: Stage) -> bool:
+    """Move the results of a blocked stage to `outdated_folder` if they are of other settings; whether it did.
 
-    They are of a run with other settings, whose model DVC deleted before it ran the stage that failed; a table would
-    show their numbers as if they were the plan's. Models are left: they take long, and are looked at by fingerprint.
+    A table would show their numbers as if they were the plan's. A result is asked what it was made with (see
+    `today.changes`, which says what is taken on trust); whether its model is there says nothing, since models and runs
+    may have been cleaned away. A comparison or figure goes with a result that it was made from.
+
+    What was made from a result that is gone for another reason stays, as when the evaluation itself failed; so does a
+    result that cannot be read. What lay in `outdated_folder` under the same name is replaced.
     """
-    if stage.name.startswith(("prepare@", "train@")):
-        return
-    entries = lock_entries(project)
+    kind, _, key = stage.name.partition("@")
+    moved: list[Path] = []
+    if kind == "evaluate" and _is_outdated(project, plan, key):
+        moved = [_result_folder(plan, key)]
+    elif kind in ("ablate", "figure") and any(_was_moved(project, plan, need) for need in stage.needs):
+        made = outputs(project, lock_entries(project).get(stage.name, {}))
+        moved = [path.relative_to(project.root) for path, _ in made if path.exists()]
+    for path in moved:
+        _move_aside(project, path)
+    return bool(moved)
 
-    def is_gone(name: str) -> bool:
-        return any(not path.exists() for path, _ in outputs(project, entries.get(name, {})))
 
-    if stage.name in entries and any(map(is_gone, stage.needs)):
-        for path, _ in outputs(project, entries[stage.name]):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+def outdated_folder(project: Project) -> Path:
+    """Where results of other settings are moved, under the path that they had in the project."""
+    return plan_folder(project) / "outdated"
+
+
+def _result_folder(plan: ActivePlan, key: str) -> Path:
+    """The result of an evaluation, relative to the project."""
+    return Path(plan.evaluations[key].group) / plan.evaluations[key].run
+
+
+def _is_outdated(project: Project, plan: ActivePlan, key: str) -> bool:
+    """Whether an evaluation's result is there, and of other settings than today's."""
+    try:
+        metrics = read_json(project.root / _result_folder(plan, key) / "metrics.json")
+        spec = spec_of(plan.runs[plan.evaluations[key].run])
+        return bool(changes(project, Params.read(project), spec, metrics))
+    except (OSError, UserError, LookupError, TypeError, AttributeError):
+        return False  # none, or not to be told: the table says so of one that is damaged
+
+
+def _was_moved(project: Project, plan: ActivePlan, evaluation: str) -> bool:
+    """Whether the result of a stage has been moved aside and not been made again."""
+    folder = _result_folder(plan, evaluation.partition("@")[2])
+    return (outdated_folder(project) / folder).exists() and not (project.root / folder).exists()
+
+
+def _move_aside(project: Project, path: Path) -> None:
+    """Move a file or folder, given relative to the project."""
+    target = outdated_folder(project) / path
+    if target.is_dir():
+        shutil.rmtree(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(project.root / path, target)
 
 
 @contextmanager

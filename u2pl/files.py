@@ -74,15 +74,18 @@ def parse_yaml(text: str) -> Any:
 def is_held(lock: Path) -> bool:
     """Whether a process holds the lock; a file that is missing is not created.
 
-    To find out, a free lock is held for an instant.
+    To find out, a free lock is held for an instant. A lock that this user may not open, or that lies on a disk that
+    is read-only, cannot be asked: it counts as not held.
     """
-    if not lock.exists():
-        return False
     try:
+        if not lock.exists():
+            return False
         with filelock.FileLock(lock, blocking=False):
             return False
     except filelock.Timeout:
         return True
+    except OSError:  # after Timeout, which is one
+        return False
 
 
 def sha256(data: bytes | str) -> str:

@@ -280,7 +280,12 @@ class Params:
         Args:
             spec: the run.
             bfloat16: whether precision `auto` is bfloat16; None asks the device, for which torch is loaded.
+
+        Raises:
+            UsageError: the method has no section, the flavour is unknown, or a setting is unknown or out of range.
         """
+        if spec.method not in self.methods:
+            raise unknown("method", spec.method, self.methods)
         own = dict(self.values["recipes"][self.section(spec.dataset)] or {})
         overrides = own.pop("overrides", {})
         base: dict[str, Any] = {f"recipe.{k}": v for k, v in {**self.values["recipe"], **own}.items()}

@@ -1,7 +1,5 @@
 """How far the runs and tables of the active plan are, from files alone: quick, and without torch or DVC."""
 
-import functools
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from u2pl.errors import UserError
-from u2pl.files import is_held, parse_yaml, read_json, sha256_json
+from u2pl.files import is_held, parse_yaml, read_json
 from u2pl.planning import ActivePlan, TrainStage, spec_of
 from u2pl.project import Project
 from u2pl.scheduling import Entry, Record, State, plan_folder
-from u2pl.settings import RECIPE_VERSION, WORDS_FOR_WEIGHTS, Params, RunSpec, differences
+from u2pl.settings import Params, differences
+from u2pl.today import facts
 
 _TAIL_BYTES = 64 * 1024
 """As much of the end of events.jsonl is read as tells where a run stands and how fast it goes."""
@@ -97,7 +96,7 @@ def status(project: Project) -> PlanStatus:
     record = Record.read(project)
     entries = record.stages if record else {}
     runs = [
-        run_status(project, params, name, stage, entries.get(f"train@{name}"), at_work=at_work)
+        _run_status(project, params, name, stage, entries.get(f"train@{name}"), at_work=at_work)
         for name, stage in plan.runs.items()
     ]
     stale = {run.name for run in runs if run.state is RunState.STALE}
@@ -111,6 +110,20 @@ def status(project: Project) -> PlanStatus:
                 cells |= {cell: there and cells.get(cell, True) for cell in shown.cells}
         tables.append(TableStatus(table, len(cells), sum(cells.values())))
     return PlanStatus(plan.plan, runs, tables, _holder(plan_folder(project)) if at_work else "")
+
+
+def _run_status(project: Project, params: Params, name: str, *arguments: Any, at_work: bool) -> RunStatus:
+    """As `run_status`; a run that cannot be looked at does not hide the others."""
+    try:
+        return run_status(project, params, name, *arguments, at_work=at_work)
+    # Whatever a file brings about that is no longer, or never was, what this version writes.
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, UserError) as error:
+        return RunStatus(
+            name,
+            RunState.FAILED,
+            f"How far it is cannot be told ({type(error).__name__}: {error}). If {project.runs / name} is damaged, "
+            "move it elsewhere, then start the run again.",
+        )
 
 
 def run_status(
@@ -156,7 +169,7 @@ def run_status(
         return RunStatus(name, RunState.DONE, **where | {"miou": metrics["miou"]["reported"]})
     # Of what the scheduler and the run itself have said, the newer counts.
     if entry and entry.state is State.FAILED and (entry.ended or 0.0) * 1000 > log.time:
-        return RunStatus(name, RunState.FAILED, log.failure or entry.sentence, **where)
+        return RunStatus(name, RunState.FAILED, entry.sentence or log.failure or "", **where)
     if log.failure is not None:
         return RunStatus(name, RunState.FAILED, log.failure, **where)
     if log.newest:
@@ -266,63 +279,3 @@ def _holder(folder: Path) -> str:
     except (OSError, ValueError):
         return ""
     return f"{host}, process {pid}"
-
-
-# ---- whether it is still the run that is wanted --------------------------------------------------------
-
-
-def facts(project: Project, params: Params, spec: RunSpec, recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """All that decides a run's numbers today, as `trainer.describe` finds it, but without torch.
-
-    Three things are taken on trust. Precision `auto` is what it was when the run began, if it can be, since asking
-    the device takes seconds. A method's settings are compared as they stand in params.yaml, after the type of what
-    was recorded; defaults or conversions of the method's own class are not known here. Lists and images are those
-    that the split's manifest tells of; `u2pl train` refuses lists that were edited since.
-
-    Args:
-        project: whose splits and weights are looked at.
-        params: the settings of today.
-        spec: the run.
-        recorded: the same of when it began.
-
-    Raises:
-        UserError: a setting is unknown or out of range.
-    """
-    old = recorded["recipe"]
-    resolved = params.resolve(spec, bfloat16=old.get("precision") == "bfloat16")
-    recipe = resolved.recipe.model_dump(mode="json")
-    if resolved.recipe.weights not in WORDS_FOR_WEIGHTS:
-        recipe["weights"] = _hash_of(Path(resolved.recipe.weights))
-    manifest = _json(project.split(spec.dataset, spec.split) / "manifest.json")
-    return {
-        "recipe_version": RECIPE_VERSION,
-        "dataset": spec.dataset,
-        "split": spec.split,
-        "data": recorded["data"] if manifest is None else sha256_json(manifest),
-        "method": spec.method,
-        "seed": spec.seed,
-        "recipe": recipe,
-        "hyper": {key: _like(value, recorded["hyper"].get(key)) for key, value in resolved.hyper.items()},
-    }
-
-
-def _like(value: Any, recorded: Any) -> Any:
-    """`value` after the type of what was recorded: the text `1e-3`, as YAML reads it, is a number to a setting."""
-    try:
-        return value if recorded is None else TypeAdapter(type(recorded)).validate_python(value)
-    except ValidationError:
-        return value
-
-
-def _hash_of(path: Path) -> str:
-    try:
-        stat = path.stat()
-        return f"sha256:{_digest(path, stat.st_mtime_ns, stat.st_size)}"
-    except OSError as error:
-        return f"{path} ({error.strerror})"
-
-
-@functools.cache  # looked at again every other second by --watch, and shared by all runs
-def _digest(path: Path, modified: int, size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

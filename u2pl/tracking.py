@@ -561,10 +561,29 @@ class Sidecar:
         log = self._folder / "tracking.log"
         return f"Tracking is behind for {self._folder.name} ({late}see {log}); run: u2pl track sync"
 
+    def leave(self) -> str | None:
+        """As `close`, without waiting: what then goes wrong stands in tracking.log, and `sync` makes up for it."""
+        process, self._process = self._process, None
+        if process is None:
+            return self._problem
+        assert process.stdin is not None
+        process.stdin.close()
+        return None
 
-def sync_ablation(project: Project, name: str) -> str | None:
-    """Mirror a finished ablation from a process of its own; what to show where that failed, else None."""
-    return Sidecar.start(project, project.runs / ".ablations" / name).close()
+
+def sync_ablation(project: Project, name: str, *, wait: bool = True) -> str | None:
+    """Mirror a finished ablation from a process of its own; what to show where that failed, else None.
+
+    Args:
+        project: in which the ablation was recorded; where it was not, there is nothing to do.
+        name: of the ablation.
+        wait: False leaves the process to itself, which takes seconds, up to a minute where the store is slow.
+    """
+    folder = project.runs / ".ablations" / name
+    if not (folder / "ablation.json").is_file():
+        return None
+    sidecar = Sidecar.start(project, folder)
+    return sidecar.close() if wait else sidecar.leave()
 
 
 def _command(project: Project, folder: Path, poll: float, pause: float) -> list[str]:

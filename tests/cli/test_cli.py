@@ -194,12 +194,12 @@ def test_prepare_train_evaluate_ablate(u2pl: Command, tmp_path: Path):
     assert all(word in shown for word in ("ground", "disc", "mIoU", f"{metrics['miou']['reported']:.2f}"))
 
     words = ("--param", "alpha0", "0.2", "0.5", "--dataset", "tiny", "--split", "1/4")
-    compared = run("ablate", *words, *short, "--into", "results/table7")
+    compared = run("ablate", *words, *short, "--record", "results/table7/by-alpha0.json")
     assert name in compared
     assert "alpha0=0.5" in compared
-    written = read_json(project.root / "results" / "table7" / "ablation.json")
-    assert [entry["value"] for entry in written["values"]] == ["0.2", "0.5"]
-    assert written["values"][0]["run"] == name, "the run trained before is reused"
+    written = read_json(project.root / "results" / "table7" / "by-alpha0.json")
+    assert [entry["value"] for entry in written["runs"]] == ["0.2", "0.5"]
+    assert written["runs"][0]["run"] == name, "the run trained before is reused"
 
 
 @pytest.mark.slow

@@ -132,7 +132,7 @@ def test_the_words_of_a_stage_are_a_command_a_person_could_type(workspace: Works
     ) in lines
     assert "evaluate shapes-1_8-u2pl-s0 --into results/table1/runs" in lines
     assert (
-        "ablate --param alpha0 0.4 0.2 --dataset shapes --split 1/8 --method u2pl --seed 0 "
+        "ablate --compare --param alpha0 0.4 0.2 --dataset shapes --split 1/8 --method u2pl --seed 0 "
         "--record results/table7/shapes-1_8-u2pl-by-alpha0-s0.json"
     ) in lines
     assert (

@@ -10,8 +10,11 @@ from typing import Any
 import psutil
 import yaml
 
-from u2pl.planning import resolve
+from u2pl.files import write_json
+from u2pl.planning import TrainStage, resolve, spec_of
 from u2pl.project import Project
+from u2pl.settings import Params, fingerprint
+from u2pl.today import facts
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -47,7 +50,7 @@ fi
 case $command in
   prepare) folder=data/$dataset/splits/${split//\//_}; mkdir -p "$folder"; echo 1 > "$folder/labeled.txt" ;;
   train) mkdir -p models; echo "$words" > "$model" ;;
-  evaluate) mkdir -p "$into/$name"; cp "models/$name.pt" "$into/$name/metrics.json" ;;
+  evaluate) mkdir -p "$into/$name"; cp "described/$name.json" "$into/$name/metrics.json" ;;
   table)
     mkdir -p reports/tables
     for run in $(grep -o "^  $name-[^:]*" pipelines/plan.yaml | sed "s/^  $name-//"); do
@@ -60,6 +63,20 @@ case $command in
 esac
 echo "end $words" >> commands.log
 """
+
+
+def metrics_of(project: Project, stage: TrainStage) -> dict[str, Any]:
+    """What a result of today says about the settings it was made with, no split being prepared."""
+    params, spec = Params.read(project), spec_of(stage)
+    resolved = params.resolve(spec, bfloat16=False)
+    recorded = {
+        "recipe": resolved.recipe.model_dump(mode="json"),
+        "hyper": dict(resolved.hyper),
+        "data": None,
+    }
+    known = facts(project, params, spec, recorded)
+    source = f"seeded {params.values['splits']['seed']}"
+    return {**known, "fingerprint": fingerprint(known), "split_source": source}
 
 
 class Toy:
@@ -87,6 +104,8 @@ class Toy:
         if not evaluated:
             self.plan = self.plan.model_copy(update={"evaluations": {}})
         self.plan.write(self.project)
+        for name, stage in self.plan.runs.items():
+            write_json(self.root / "described" / f"{name}.json", metrics_of(self.project, stage))
         self.break_()
         self.take(0)
         stand_in = self.home / "u2pl"

@@ -1,12 +1,19 @@
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from engine.tiny import edit_params
 
 from u2pl.engine import ablation as engine
-from u2pl.engine import trainer
+from u2pl.engine import filed, trainer
 from u2pl.engine.ablation import Ablation
+from u2pl.engine.run_folder import RunFolder
 from u2pl.errors import Interrupted, UsageError
-from u2pl.files import read_json
+from u2pl.files import read_json, write_json
 from u2pl.project import Project
 from u2pl.settings import Params
 
@@ -25,7 +32,7 @@ def record(project: Project, ablation: Ablation) -> dict:
 
 
 def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "train", lambda *_, **__: pytest.fail("a finished run was trained again"))
+    monkeypatch.setattr(trainer, "train", lambda *_, **__: pytest.fail("a finished run was trained again"))
 
 
 def test_an_ablation_trains_a_run_for_each_value_and_records_the_comparison(
@@ -86,6 +93,75 @@ def test_a_later_ablation_of_the_same_setting_keeps_the_values_it_does_not_try_a
     assert [row["value"] for row in record(tiny_project, later)["runs"]] == ["0.1", "0.5"]
 
 
+def finish(project: Project, ablation: Ablation, miou: float = 50.0) -> None:
+    """Finished and evaluated runs of all values, without training."""
+    for _, spec in ablation.specs:
+        _, _, description = trainer.describe(project, spec)
+        folder = RunFolder.claim(project, description["name"], {**description, "parent": None}, fresh=True)
+        folder.release()
+        (folder.path / "weights.pt").touch()
+        result = {"reported": miou, "last": miou, "best": miou}
+        write_json(folder.path / "metrics.json", {"fingerprint": description["fingerprint"], "miou": result})
+        write_json(filed.own_folder(folder.path) / "metrics.json", {"miou": result})
+        filed.sign(project, folder.path)
+
+
+def test_a_comparison_trains_nothing_and_names_what_is_missing(tiny_project: Project):
+    ablation = plan(tiny_project, "alpha0", "0.1", "0.5")
+    finish(tiny_project, replace(ablation, specs=ablation.specs[:1]))
+    rows, failed = engine.ablate(tiny_project, ablation, train=False)
+    assert [row["value"] for row in rows] == ["0.1"]
+    name = "tiny-1_4-mt-alpha0=0.5-warm_start_epochs=0-epochs=1-s0"
+    said = str(failed["0.5"])
+    assert said.startswith(
+        f"There is no finished run {name} of today's settings. Train it: u2pl train --dataset"
+    )
+    assert said.endswith("--set mt.alpha0=0.5 --fresh")
+    assert not (tiny_project.runs / name).exists()
+    # Nor is a run of other settings, whose value leaves the record as well.
+    edit_params(tiny_project, lambda values: values["recipe"].update(momentum=0.8))
+    rows, failed = engine.ablate(tiny_project, ablation, train=False)
+    assert (rows, list(failed), record(tiny_project, ablation)["runs"]) == ([], ["0.1", "0.5"], [])
+
+
+def test_a_comparison_takes_the_precision_that_a_run_was_trained_with(tiny_project: Project):
+    ablation = plan(tiny_project, "alpha0", "0.1")
+    for precision in ("bfloat16", "float32"):
+        edit_params(tiny_project, lambda values, p=precision: values["recipes"]["tiny"].update(precision=p))
+        finish(tiny_project, ablation)
+        edit_params(tiny_project, lambda values: values["recipes"]["tiny"].update(precision="auto"))
+        assert not engine.ablate(tiny_project, ablation, train=False)[1]
+
+
+def test_a_comparison_of_evaluated_runs_loads_no_torch(tiny_project: Project, tmp_path: Path):
+    finish(tiny_project, plan(tiny_project, "alpha0", "0.1"))
+    words = (
+        "ablate --compare --param alpha0 0.1 --dataset tiny --split 1/4 --method mt --seed 0 --set epochs=1 "
+        f"--set warm_start_epochs=0 --record {tmp_path / 'record.json'}"
+    )
+    script = (
+        f"import sys; from u2pl_cli.app import run; code = run({words.split()!r}); "
+        "print(code, [n for n in ('torch', 'mlflow', 'numpy') if n in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tiny_project.root, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == "0 []", done.stderr
+    assert [row["value"] for row in read_json(tmp_path / "record.json")["runs"]] == ["0.1"]
+
+
+def test_comparisons_that_share_a_record_keep_each_others_rows(tiny_project: Project):
+    """Many times over: what one has read when the other writes is a matter of chance."""
+    mine, others = plan(tiny_project, "alpha0", "0.1", "0.2"), plan(tiny_project, "alpha0", "0.2", "0.3")
+    finish(tiny_project, mine)
+    finish(tiny_project, others)
+    for _ in range(10):
+        shutil.rmtree(tiny_project.runs / ".ablations", ignore_errors=True)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda each: engine.ablate(tiny_project, each, train=False), (mine, others)))
+        assert sorted(row["value"] for row in record(tiny_project, mine)["runs"]) == ["0.1", "0.2", "0.3"]
+
+
 def test_an_interruption_ends_all_of_it(tiny_project: Project, monkeypatch: pytest.MonkeyPatch):
     tried = []
 
@@ -93,7 +169,7 @@ def test_an_interruption_ends_all_of_it(tiny_project: Project, monkeypatch: pyte
         tried.append(spec)
         raise Interrupted("stopped")
 
-    monkeypatch.setattr(engine, "train", stopped)
+    monkeypatch.setattr(trainer, "train", stopped)
     with pytest.raises(Interrupted):
         engine.ablate(tiny_project, plan(tiny_project, "alpha0", "0.1", "0.5"))
     assert len(tried) == 1

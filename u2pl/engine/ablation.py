@@ -1,19 +1,23 @@
-"""Trains one run for every value of a setting, and compares them."""
+"""Trains one run for every value of a setting, and compares them; loads torch only to train or to evaluate."""
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
 
 from u2pl.engine import filed
-from u2pl.engine.results import evaluate_run
-from u2pl.engine.trainer import Observer, describe, train
 from u2pl.errors import UsageError, UserError
 from u2pl.files import read_json, write_json
 from u2pl.project import Project, slug
-from u2pl.settings import Params, RunSpec, parse_value
+from u2pl.settings import Params, RunSpec, differences, parse_value
+from u2pl.today import facts
+
+if TYPE_CHECKING:
+    from u2pl.engine.trainer import Observer
 
 
 @dataclass(frozen=True)
@@ -75,22 +79,54 @@ def find_finished(project: Project, fingerprint: str) -> Path | None:
     return None
 
 
+def find_comparable(project: Project, params: Params, spec: RunSpec) -> Path:
+    """The finished run of today's settings, whatever its name, found without torch (see `today.facts`).
+
+    Of precision `auto` it takes whichever was chosen when the run began, on this machine or another.
+
+    Raises:
+        UserError: there is none; the command that trains it is named.
+    """
+    name = params.resolve(spec, bfloat16=False).name
+    own = project.runs / name
+    others = (path.parent for path in sorted(project.runs.glob("*/metrics.json")) if path.parent != own)
+    for path in (own, *others):
+        if not all((path / file).is_file() for file in ("run.json", "metrics.json", "weights.pt")):
+            continue
+        recorded = read_json(path / "run.json").get("facts", {})
+        # What is told apart at a glance first: of a hundred runs few are worth a closer look.
+        if any(recorded.get(key) != getattr(spec, key) for key in ("dataset", "split", "method", "seed")):
+            continue
+        if not differences(recorded, facts(project, params, spec, recorded)):
+            return path
+    from u2pl.engine.results import train_command
+
+    run = {key: getattr(spec, key) for key in ("dataset", "split", "method", "seed", "overrides")}
+    raise UserError(
+        f"There is no finished run {name} of today's settings. Train it: {train_command(run)} --fresh"
+    )
+
+
 def ablate(
     project: Project,
     ablation: Ablation,
     *,
     copy: Path | None = None,
     fresh: bool = False,
-    starting: Callable[[str, str], Observer] = lambda value, run: lambda *_: None,
+    train: bool = True,
+    starting: Callable[[str, str], "Observer"] = lambda value, run: lambda *_: None,
 ) -> tuple[list[dict[str, Any]], dict[str, UserError]]:
     """Train what is not yet trained, evaluate all, and record the comparison.
 
     A failed value does not stop the others. The record of an earlier ablation of the same setting keeps the
-    values that this one does not try again.
+    values that this one does not try again; so it does where two of them are at work at the same time.
 
     Args:
         copy: another file that is to hold the comparison.
-        starting: called with (value, run name) before each; returns who is told about its steps.
+        fresh: move runs of other settings aside.
+        train: False compares the runs that have finished; a value without one fails. Where all have been evaluated,
+            torch is not loaded.
+        starting: called with (value, run name) before each that may be trained; returns who is told about its steps.
 
     Returns:
         One dictionary a value (value, run, miou_reported, miou_last, miou_best), and value -> error for those
@@ -98,36 +134,80 @@ def ablate(
     """
     rows: list[dict[str, Any]] = []
     failed: dict[str, UserError] = {}
-    record = project.runs / ".ablations" / ablation.name / "ablation.json"
-    old = read_json(record) if record.is_file() else {}
-    kept = [row for row in old.get("runs", []) if row["value"] not in dict(ablation.specs)]
+    params = Params.read(project)
+    for value, spec in ablation.specs:
+        try:
+            if train:
+                path = _trained(project, ablation, value, spec, fresh, starting)
+            else:
+                path = find_comparable(project, params, spec)
+            metrics = filed.own_evaluation(project, path, partial(_evaluated, project, path))
+        except UserError as error:
+            if error.exit_code == 130:
+                raise
+            failed[value] = error
+            if record_of(project, ablation).is_file():
+                _record(project, ablation, rows, failed)
+            continue
+        miou = {f"miou_{key}": metrics["miou"][key] for key in ("reported", "last", "best")}
+        rows.append({"value": value, "run": path.name, **miou})
+        _record(project, ablation, rows, failed)
+    if copy is not None and rows:
+        write_json(copy, {**_header(ablation), "runs": rows})
+    return rows, failed
+
+
+def _trained(
+    project: Project,
+    ablation: Ablation,
+    value: str,
+    spec: RunSpec,
+    fresh: bool,
+    starting: Callable[[str, str], "Observer"],
+) -> Path:
+    from u2pl.engine import trainer
+
+    _, _, description = trainer.describe(project, spec)
+    observe = starting(value, description["name"])
+    return find_finished(project, description["fingerprint"]) or trainer.train(
+        project, spec, fresh=fresh, parent=ablation.name, observe=observe
+    )
+
+
+def _evaluated(project: Project, path: Path) -> dict[str, Any]:
+    from u2pl.engine.results import evaluate_run
+
+    return evaluate_run(project, path.name)
+
+
+def _header(ablation: Ablation) -> dict[str, Any]:
     first = ablation.specs[0][1]
-    header = {
+    return {
         "name": ablation.name,
-        "uid": old["uid"] if old else uuid.uuid4().hex,
         "parameter": ",".join(ablation.parameters),
         "method": first.method,
         "dataset": first.dataset,
         "split": first.split,
         "seed": first.seed,
     }
-    for value, spec in ablation.specs:
-        try:
-            _, _, description = describe(project, spec)
-            observe = starting(value, description["name"])
-            path = find_finished(project, description["fingerprint"]) or train(
-                project, spec, fresh=fresh, parent=ablation.name, observe=observe
-            )
-            metrics = filed.own_evaluation(project, path, partial(evaluate_run, project, path.name))
-        except UserError as error:
-            if error.exit_code == 130:
-                raise
-            failed[value] = error
-            continue
-        miou = {f"miou_{key}": metrics["miou"][key] for key in ("reported", "last", "best")}
-        rows.append({"value": value, "run": path.name, **miou})
-        write_json(record, {**header, "runs": kept + rows})
-    if copy is not None and rows:
-        # Without the uid, which is drawn: a stage's output says the same each time.
-        write_json(copy, {**{key: value for key, value in header.items() if key != "uid"}, "runs": rows})
-    return rows, failed
+
+
+def record_of(project: Project, ablation: Ablation) -> Path:
+    """Where the comparison is recorded, and mirrored from."""
+    return project.runs / ".ablations" / ablation.name / "ablation.json"
+
+
+def _record(
+    project: Project, ablation: Ablation, rows: Sequence[dict[str, Any]], failed: Collection[str]
+) -> None:
+    """Put the rows in their places in the record, and take those of failed values out.
+
+    Held by one process from reading to writing: tables that share a record may be made side by side.
+    """
+    path = record_of(project, ablation)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name("ablation.lock")):
+        old: dict[str, Any] = read_json(path) if path.is_file() else {"uid": uuid.uuid4().hex, "runs": []}
+        known = {row["value"]: row for row in old["runs"] if row["value"] not in failed}
+        known |= {row["value"]: row for row in rows}
+        write_json(path, {**_header(ablation), "uid": old["uid"], "runs": list(known.values())})
