@@ -46,7 +46,8 @@ PAPER_TABLES = [f"table{k}" for k in range(1, 8)] + [f"tableA{k}" for k in range
 def test_a_plan_of_everything_has_every_table_and_figure_of_the_paper(name: str) -> None:
     plan = resolve(REPOSITORY, name)
     assert list(plan.tables) == PAPER_TABLES
-    assert list(plan.figures) == names(REPOSITORY, "figures")
+    # Fig. A1 is Fig. 4 of other images: the demonstration has but one data set.
+    assert {*plan.figures, "figA1"} == set(names(REPOSITORY, "figures"))
     assert {stage.shows for stage in plan.evaluations.values()} == {*plan.tables, *plan.figures}
 
 

@@ -116,6 +116,37 @@ def test_the_share_of_reliable_pixels_and_their_right_labels_are_recorded_by_tru
     assert recorded(trained, "reliable/accuracy") == pytest.approx(shares(right), abs=1e-12)
 
 
+def test_all_classes_together_are_the_sums_of_their_counts(trained: Trained):
+    counts = defaultdict(lambda: [0, 0])
+    for epoch, scenes in epochs_of(trained.scenes).items():
+        for scene in scenes:
+            known = (scene.pseudo.truth != 255) & scene.pseudo.valid
+            counts[epoch][0] += int((known & (scene.target != 255)).sum())
+            counts[epoch][1] += int(known.sum())
+    (named,) = subject.find(trained.project, [RUN])
+    curves = history.reliability(trained.project, [named]).runs[0]
+    assert curves.summed
+    overall = dict(curves.overall["reliable/share"])
+    assert overall == pytest.approx({epoch: part / whole for epoch, (part, whole) in counts.items()})
+    for measure, points in curves.overall.items():
+        for epoch, value in points:
+            of_classes = [
+                dict(line)[epoch] for line in curves.by_class[measure].values() if epoch in dict(line)
+            ]
+            assert min(of_classes) - 1e-12 <= value <= max(of_classes) + 1e-12
+
+
+def test_a_run_that_recorded_no_sum_of_its_classes_is_read_with_the_mean_over_steps(
+    trained: Trained, tmp_path: Path
+):
+    (named,) = subject.find(trained.project, [RUN])
+    row = {"epoch": 1, "step": 6, "train/reliable/share": 0.8, "train/reliable/share/disc": 0.7}
+    RunFolder(tmp_path).write_history([row])
+    (run,) = history.reliability(trained.project, [replace(named, folder=tmp_path)]).runs
+    assert not run.summed
+    assert run.overall["reliable/share"] == [(1, 0.8)]
+
+
 def test_a_false_negative_is_a_pixel_pushed_into_the_bank_of_the_class_it_is_of(trained: Trained):
     false = defaultdict(lambda: [0, 0])
     for epoch, steps in epochs_of(trained.found).items():

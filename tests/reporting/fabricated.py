@@ -31,6 +31,7 @@ tables:
   table7: {splits: {blender-1/8: 1/8}}
 """
 RECIPE = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))["recipe"]
+LABELED = {"1/16": 30, "1/8": 60, "1/4": 120, "classic-1/8": 183, "classic-1/4": 366, "blender-1/8": 1323}
 HYPER = {"alpha0": 0.2, "negatives": "unreliable"}
 CLASSES = ["background", "disk", "ring", "square"]
 
@@ -48,7 +49,7 @@ def write_result(
     folder: Path, *, last: float, split: str, method: str, seed: int = 0, **changes: Any
 ) -> None:
     """A results folder such as `u2pl evaluate` writes; `changes` replaces entries of metrics.json."""
-    labeled = {"1/16": 30, "1/8": 60, "1/4": 120}.get(split, 92)
+    labeled = LABELED.get(split, 92)
     metrics = {
         "name": folder.name,
         "dataset": "shapes",
@@ -73,7 +74,7 @@ def write_result(
             "network": "student" if method == "suponly" else "teacher",
             "checkpoint": "last",
         },
-        "split_source": "seeded 2",
+        "split_source": "u2pl" if changes.get("dataset") in ("voc", "cityscapes") else "seeded 2",
         "labeled": labeled,
         "unlabeled": 480 - labeled,
         "miou": {"reported": last, "last": last, "best": last + 1.25, "best_epoch": 9},

@@ -13,6 +13,7 @@ from fabricated import make_project, write_results
 
 from u2pl.planning import resolve
 from u2pl.reporting import page
+from u2pl.reporting.results import collect_all
 
 FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
@@ -53,12 +54,10 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
         shutil.rmtree(folder)
     picture = project.root / "picture.png"
     shutil.copy(next(project.root.rglob("*.input.png")), picture)
-    page.write(
-        project,
-        plan,
-        [("Figure 1", "What was drawn.", picture), ("Figure 2", "What was not.", Path("no.png"))],
-    )
-    return (project.root / "reports/index.html").as_uri()
+    shown = [("Figure 1", "What was drawn.", picture), ("Figure 2", "What was not.", Path("no.png"))]
+    address = project.root / "index.html"
+    address.write_text(page.html(plan, collect_all(project, plan), shown), encoding="utf-8")
+    return address.as_uri()
 
 
 @pytest.fixture(scope="module")

@@ -266,7 +266,7 @@ def test_figures_of_the_plan_are_embedded_and_a_missing_one_is_named(project: Pr
 
 
 def test_an_svg_takes_its_text_colour_from_the_page_and_is_well_formed() -> None:
-    panel = figures.Panel("a & b < c", "mIoU (%)", [figures.line("one", 0, [[(1, 10.0), (2, 20.0)]])])
+    panel = figures.Panel("a & b < c", "mIoU (%)", (figures.line("one", 0, [[(1, 10.0), (2, 20.0)]]),))
     text = figures.svg(panel, "first")
     root = ElementTree.fromstring(text)
     assert "height" not in root.attrib
@@ -277,7 +277,20 @@ def test_an_svg_takes_its_text_colour_from_the_page_and_is_well_formed() -> None
 
 def test_a_line_is_the_mean_over_the_epochs_that_every_seed_has() -> None:
     line = figures.line("u2pl", 3, [[(1, 10.0), (2, 20.0), (3, 60.0)], [(1, 20.0), (2, 40.0)]])
-    assert (line.epochs, line.mean, line.low, line.high) == ([1, 2], [15.0, 30.0], [10.0, 20.0], [20.0, 40.0])
+    assert (line.epochs, line.mean, line.low, line.high) == ((1, 2), (15.0, 30.0), (10.0, 20.0), (20.0, 40.0))
+
+
+def test_equal_panels_are_drawn_once_under_whatever_words_and_differ_in_their_ids() -> None:
+    figures._panel.cache_clear()
+    one, two = (
+        figures.Panel("same", "mIoU (%)", (figures.line(label, 0, [[(1, 10.0), (2, 20.0)]]),))
+        for label in "ab"
+    )
+    first, second = figures.svg(one, "first"), figures.svg(two, "second")
+    assert figures._panel.cache_info().misses == 1
+    assert "first-" in first and first.replace("first-", "second-") == second
+    shown = {"1/8": [figures.Point("MT", 50.0, 1.0, 51.0), figures.Point("CutMix", 52.0, None, None)]}
+    assert figures.spread_svg(shown, "x").replace("x-", "y-") == figures.spread_svg(shown, "y")
 
 
 def test_the_contact_sheet_has_a_row_a_split_and_a_column_a_method(project: Project) -> None:
@@ -301,8 +314,14 @@ def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
     assert page.duration(seconds) == text
 
 
-def test_reporting_imports_neither_torch_nor_mlflow() -> None:
-    code = (
-        "import sys, u2pl.reporting.page; sys.exit(any(m in sys.modules for m in ('torch', 'mlflow', 'dvc')))"
-    )
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("page", ("torch", "mlflow", "dvc")),
+        ("table", ("torch", "mlflow", "dvc", "matplotlib", "numpy", "pandas", "PIL", "jinja2")),
+    ],
+)
+def test_reporting_imports_no_more_than_it_needs(module: str, unwanted: tuple[str, ...]) -> None:
+    """`u2pl table` runs once for each table of a plan."""
+    code = f"import sys, u2pl.reporting.{module}; sys.exit(any(m in sys.modules for m in {unwanted}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

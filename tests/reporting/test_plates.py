@@ -71,12 +71,14 @@ def embedded() -> Any:
     )  # fmt: skip
 
 
-def curves() -> Any:
+def curves(summed: bool = True) -> Any:
     def run(bank: bool) -> Any:
         measures = ("reliable/share", "reliable/accuracy", *(["negatives/false"] if bank else []))
         overall = {m: [(1, 0.5), (2, 0.6)] if m in measures else [] for m in plates._WORDS}
         classes = {m: {c: [(2, 0.1)] for c in CLASSES[:3]} if m in measures else {} for m in plates._WORDS}
-        return SimpleNamespace(label="u2pl" if bank else "mt", overall=overall, by_class=classes)
+        return SimpleNamespace(
+            label="u2pl" if bank else "mt", overall=overall, by_class=classes, summed=bank or summed
+        )
 
     return SimpleNamespace(dataset="tiny", classes=CLASSES, colors=COLORS, runs=[run(False), run(True)])
 
@@ -183,6 +185,12 @@ def test_a_method_without_a_bank_has_an_empty_panel_that_says_so_and_rows_share_
     assert list(grid[0, 1].lines[-1].get_ydata()) == [50, 60]
     assert all(one.get_ylim() == two.get_ylim() for one, two in grid)
     assert grid[2, 1].get_ylim()[1] == pytest.approx(63)
+
+
+def test_a_bold_line_that_is_no_sum_of_the_classes_is_said_to_be_a_mean():
+    assert "bold" not in words(DRAWN["reliability"]())
+    said = words(plates.reliability_plate(curves(summed=False)))
+    assert "The bold line of mt is a mean over steps, and of pixels of unknown class too" in said
 
 
 @pytest.mark.parametrize(("number", "text"), [(1, "1"), (100, "100"), (10**4, "10k"), (10**6, "1M")])

@@ -4,13 +4,13 @@ import json
 import re
 
 import pytest
-from fabricated import street_plan, write_result, write_results
+from fabricated import REPOSITORY, street_plan, write_result, write_results
 
 from u2pl.errors import UsageError, UserError
 from u2pl.planning import ActivePlan, resolve
 from u2pl.project import Project
 from u2pl.reporting.results import collect
-from u2pl.reporting.table import View, latex, long_csv, markdown, write
+from u2pl.reporting.table import TEX, View, latex, long_csv, markdown, tex, write
 
 
 def plan_file(project: Project, name: str, text: str) -> ActivePlan:
@@ -105,6 +105,22 @@ def test_missing_cells_are_counted_and_the_first_are_named(voc: View) -> None:
     assert line in latex(voc)
 
 
+def test_a_cell_with_some_of_its_seeds_is_named_and_many_are_counted(project: Project, voc: View) -> None:
+    line = "Missing seeds: 1 of 20 cells (U²PL (w/ CutMix), 1/8: 1 of 3 seeds)."
+    assert line in markdown(voc)
+    assert line.replace("²", r"\textsuperscript{2}") in latex(voc)
+    plan = plan_file(
+        project, "two", "{dataset: shapes, seeds: [0, 1], tables: {table1: {splits: {classic-1/8: 1/8}}}}"
+    )
+    write_results(project, plan)
+    assert "Missing" not in markdown(view(project, plan, "table1"))
+    for path in project.root.glob("results/table1/runs/shapes-*-s1/metrics.json"):
+        path.unlink()
+    table = view(project, plan, "table1")
+    assert table.missing.startswith("Missing seeds: 4 of 4 cells (SupOnly, 1/8: 1 of 2 seeds; MT, 1/8: 1 of ")
+    assert "1 of 2 seeds" in table.caption
+
+
 def test_a_departure_from_the_papers_recipe_is_a_footnote_beside_a_number_of_the_paper(
     project: Project, voc: View
 ) -> None:
@@ -121,6 +137,45 @@ def test_a_departure_from_the_papers_recipe_is_a_footnote_beside_a_number_of_the
     lines = {line["column"]: line for line in csv.DictReader(io.StringIO(long_csv(table))) if line["run"]}
     assert "batch norm over 4 images" in lines["1/8"]["departures"]
     assert "batch norm over" not in lines["1/16"]["departures"]
+
+
+def change(project: Project, run: str, **entries: object) -> None:
+    """Replace entries of the metrics of a run of table 1."""
+    path = project.root / f"results/table1/runs/{run}/metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+def test_another_split_than_the_papers_is_a_footnote_and_the_label_says_our_number_of_images(
+    project: Project, voc: View
+) -> None:
+    change(project, "voc-classic-1_8-u2pl-s0", labeled=184, split_source="seeded 2")
+    table = view(project, ActivePlan.read(project), "table1")
+    text = markdown(table)
+    assert "| Method | 1/16 (92) | 1/8 (184) | 1/4 (366) |" in text
+    assert "70.00<sup>a,b,†</sup> (paper **69.15**" in text
+    assert "<sup>a</sup> 184 labelled images instead of 183" in text
+    assert "<sup>b</sup> split drawn with seed 2 instead of the authors' lists" in text
+    (line,) = (line for line in csv.DictReader(io.StringIO(long_csv(table))) if line["labeled"] == "184")
+    assert line["departures"].startswith("184 labelled images instead of 183; split drawn with seed 2")
+
+
+def test_a_table_of_drawn_splits_alone_departs_from_the_paper_in_every_cell(
+    project: Project, voc: View
+) -> None:
+    for path in project.root.rglob("metrics.json"):
+        change(project, path.parent.name, split_source="seeded 2")
+    text = markdown(view(project, ActivePlan.read(project), "table1"))
+    (line,) = (line for line in text.splitlines() if line.startswith("Unlike the paper, in every cell:"))
+    assert "split drawn with seed 2 instead of the authors' lists" in line
+    assert "<sup>a</sup>" not in text
+
+
+def test_where_all_labels_are_kept_no_list_is_another_than_the_authors(project: Project) -> None:
+    plan = plan_file(
+        project, "own", "{dataset: voc, seeds: [0], tables: {table1: {splits: {classic-full: classic-full}}}}"
+    )
+    write_results(project, plan, labeled=1464, split_source="seeded 0")
+    assert "authors' lists" not in markdown(view(project, plan, "table1"))
 
 
 def test_departures_are_not_asked_for_where_the_paper_has_no_number(project: Project, voc: View) -> None:
@@ -211,6 +266,15 @@ def test_latex_escapes_percent_signs_and_writes_symbols_as_commands(project: Pro
     assert r"Labelled & 40 \% & 30 \% & 20 \% & 10 \% \\" in text
     assert r"$\alpha$$_0$" in text
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1
+
+
+def test_latex_knows_every_character_of_the_pipelines_and_of_our_own_words() -> None:
+    pipelines = sorted((REPOSITORY / "pipelines").rglob("*.yaml"))
+    own = [REPOSITORY / f"u2pl/{name}.py" for name in ("reporting/table", "reporting/results")]
+    own.append(REPOSITORY / "u2pl/planning/departures.py")
+    text = "".join(path.read_text(encoding="utf-8") for path in [*pipelines, *own])
+    assert {character for character in text if not character.isascii()} <= TEX.keys()
+    assert tex("10⁻⁵ < α₀") == "10$^{-}$$^5$ $<$ $\\alpha$$_0$"
 
 
 def test_writing_a_table_gives_three_files_under_the_plans_reports_folder(project: Project) -> None:

@@ -373,12 +373,13 @@ class _Run:
         observe("epoch", progress.step, self.steps, metrics)
 
     def _shares(self) -> dict[str, float]:
-        """What the epoch's tallies say of each class; NaN of one that nothing was counted for."""
+        """What the epoch's tallies say of each class and of all together; NaN where nothing was counted."""
         shares: dict[str, float] = {}
         for name, tally_2C in self._tallies.items():
             part_C, whole_C = tally_2C.double()
             by_class = zip(self.split.classes, (part_C / whole_C).tolist(), strict=True)
             shares |= {f"train/{name}/{word}": value for word, value in by_class}
+            shares[f"train/all_classes/{name}"] = float(part_C.sum() / whole_C.sum())
         return shares
 
     def _validate(self, epoch: int, stopped: Callable[[], bool]) -> dict[str, float]:

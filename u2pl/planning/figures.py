@@ -39,6 +39,8 @@ class FigureBinding(Settings):
     """Where the plan names none: another data set than the figure's own."""
     split: str | None = None
     """Another split than the figure's own."""
+    images: int | None = Field(default=None, ge=1)
+    """How many images to look at; None: all that the figure is about."""
 
 
 def read_figure(project: Project, name: str) -> Figure:

@@ -257,9 +257,10 @@ class _Stages:
             )
             for run in figure.runs
         ]
-        labels = [f"--label={run.label}" for run in figure.runs]
+        words = [f"--label={run.label}" for run in figure.runs]
+        words += [f"--images={binding.images}"] if binding.images else []
         self.active.figures[name] = FigureStage(
-            runs=runs, args=shlex.join([*runs, *labels]), group=f"results/{name}/runs"
+            runs=runs, args=shlex.join([*runs, *words]), group=f"results/{name}/runs"
         )
 
     def add_split(self, dataset: str, split: str) -> str:

@@ -4,8 +4,9 @@ import base64
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -14,6 +15,8 @@ import numpy as np
 from matplotlib import rc_context, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 from PIL import Image
@@ -43,10 +46,10 @@ class Line:
     label: str
     style: int
     """Index into STYLES, the same for a method in every panel."""
-    epochs: list[int]
-    mean: list[float]
-    low: list[float]
-    high: list[float]
+    epochs: tuple[int, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
 
 
 def dashes(style: int) -> tuple[str, str]:
@@ -62,7 +65,7 @@ def line(label: str, style: int, seeds: Sequence[Points]) -> Line:
     columns = np.array([[v[epoch] for epoch in epochs] for v in values], dtype=float).reshape(len(values), -1)
     low, high = (columns.min(0), columns.max(0)) if values else (np.empty(0), np.empty(0))
     mean = columns.mean(0) if values else np.empty(0)
-    return Line(label, style, epochs, mean.tolist(), low.tolist(), high.tolist())
+    return Line(label, style, tuple(epochs), *(tuple(each.tolist()) for each in (mean, low, high)))
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Panel:
 
     title: str
     ylabel: str
-    lines: list[Line]
+    lines: tuple[Line, ...]
     span: tuple[float, float] | None = None
     """Lowest and highest value of the axis, where panels are to be compared."""
 
@@ -103,7 +106,7 @@ def draw(axes: Axes, panel: Panel, ink: str) -> None:
             axes.fill_between(curve.epochs, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
     if panel.span:
         axes.set_ylim(panel.span)
-    axes.set_title(panel.title, color=ink, fontsize=10)
+    axes.set_title(panel.title, color=ink, fontsize=10, y=1)  # found by itself, the place takes long
     axes.set_xlabel("epoch", color=ink)
     axes.set_ylabel(panel.ylabel, color=ink)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -114,25 +117,60 @@ def draw(axes: Axes, panel: Panel, ink: str) -> None:
         spine.set_color(ink)
 
 
+SIZE = (4.2, 2.9)
+"""Of a picture in the page, inches."""
+REMEMBERED = 512
+"""Pictures kept: a plan shows many of its runs in several tables."""
+
+
 def svg(panel: Panel, name: str) -> str:
     """The panel as an `<svg>` element for a page; `name` keeps its ids apart from those of other panels.
 
     The same panel always gives the same text.
     """
-    figure = Figure(figsize=(4.2, 2.9), layout="constrained")
-    draw(figure.subplots(), panel, INK)
-    return _element(figure, name, f"{panel.title}: {panel.ylabel} by epoch")
+    # What tells equal panels apart, the words of the legend, stands outside the picture.
+    unnamed = replace(panel, lines=tuple(replace(curve, label="") for curve in panel.lines))
+    return _named(_panel(unnamed), name)
 
 
-def _element(figure: Figure, name: str, description: str) -> str:
+@lru_cache(REMEMBERED)
+def _panel(panel: Panel) -> str:
+    figure = Figure(figsize=SIZE)
+    axes = _axes(figure, left=0.72, right=0.06, top=0.3, bottom=0.48)
+    draw(axes, panel, INK)
+    axes.yaxis.set_label_coords(-0.5 / 3.42, 0.5)
+    axes.xaxis.set_label_coords(0.5, -0.27 / 2.12)
+    return _element(figure, f"{panel.title}: {panel.ylabel} by epoch")
+
+
+def _axes(figure: Figure, *, left: float, right: float, top: float, bottom: float) -> Axes:
+    """Axes with these margins in inches: fitted to their words they would take twice as long to draw."""
+    width, height = figure.get_size_inches()
+    return figure.add_axes(
+        (left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height)
+    )
+
+
+def _width(texts: Iterable[str], size: float) -> float:
+    """Of the longest of the texts, inches."""
+    font = FontProperties(family="DejaVu Sans", size=size)
+    widths = (text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] for text in texts)
+    return max(widths, default=0.0) / 72
+
+
+def _named(drawn: str, name: str) -> str:
+    """The element with all its ids begun by `name`, so that a page may hold it twice."""
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", drawn)
+
+
+def _element(figure: Figure, description: str) -> str:
     """A figure as an `<svg>` element whose size and text colour come from the page."""
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.sans-serif": ["DejaVu Sans"]}):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "u2pl", "font.sans-serif": ["DejaVu Sans"]}):
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = _small(text)
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
     label = quoteattr(description)
     return re.sub(r' width="[^"]*" height="[^"]*"', f' role="img" aria-label={label}', text, count=1)
 
@@ -184,39 +222,68 @@ def _frame(axes: Axes) -> None:
 
 def spread_svg(groups: Mapping[str, Sequence[Point]], name: str) -> str:
     """Ours with its spread over seeds, beside the paper's number: a line a cell, under the title of its group."""
-    lines = sum(1 + len(points) for points in groups.values())
-    figure = Figure(figsize=(4.2, 0.2 * lines + 0.75), layout="constrained")
-    axes = figure.subplots()
-    position, labels = 0, {}
-    for title, points in groups.items():
+    return _named(_spread(_hashable(groups)), name)
+
+
+Groups = tuple[tuple[str, tuple[Point, ...]], ...]
+
+
+def _hashable(groups: Mapping[str, Sequence[Point]]) -> Groups:
+    return tuple((title, tuple(points)) for title, points in groups.items())
+
+
+@lru_cache(REMEMBERED)
+def _spread(groups: Groups) -> str:
+    lines = sum(1 + len(points) for _, points in groups)
+    figure = Figure(figsize=(SIZE[0], 0.2 * lines + 0.75))
+    words = [point.label for _, points in groups for point in points]
+    axes = _axes(figure, left=_width(words, 8) + 0.12, right=0.1, top=0.05, bottom=0.7)
+    position, placed = 0, {}
+    for title, points in groups:
         heading = blended_transform_factory(axes.transAxes, axes.transData)
         axes.text(0.01, position, title, color=INK, fontsize=8, va="center", weight="bold", transform=heading)
         for point in points:
             position += 1
-            labels[position] = point.label
-            if point.mean is not None:
-                axes.errorbar(point.mean, position, xerr=point.sd, label="ours", linestyle="none", **_ours(2))
-            if point.paper is not None:
-                axes.plot(point.paper, position, linestyle="none", label="paper", zorder=3, **_papers(INK))
+            placed[position] = point
         position += 1
+    ours = [(p.mean, y, math.nan if p.sd is None else p.sd) for y, p in placed.items() if p.mean is not None]
+    papers = {place: point.paper for place, point in placed.items() if point.paper is not None}
+    if ours:
+        means, places, spreads = zip(*ours, strict=True)
+        bars = None if all(map(math.isnan, spreads)) else spreads
+        axes.errorbar(means, places, xerr=bars, label="ours", linestyle="none", **_ours(2))
+    if papers:
+        axes.plot(
+            list(papers.values()), list(papers), linestyle="none", label="paper", zorder=3, **_papers(INK)
+        )
     axes.set_ylim(position - 0.4, -0.6)
-    axes.set_yticks(list(labels), list(labels.values()))
+    axes.set_yticks(list(placed), [point.label for point in placed.values()])
     axes.set_xlabel("mIoU (%)", color=INK, fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.grid(color=INK, alpha=0.15, linewidth=0.6)
     axes.tick_params(axis="y", length=0)
     _frame(axes)
     _key(figure, axes)
-    return _element(figure, name, f"Ours and the paper's mIoU, {', '.join(groups)}")
+    return _element(figure, f"Ours and the paper's mIoU, {', '.join(title for title, _ in groups)}")
 
 
 def values_svg(groups: Mapping[str, Sequence[Point]], axis: str, name: str) -> str:
     """The same where a group's cells are the values of one setting: a line a group over the values."""
-    figure = Figure(figsize=(4.2, 2.9), layout="constrained")
-    axes = figure.subplots()
-    labels = [point.label for point in next(iter(groups.values()))]
+    return _named(_values(_hashable(groups), axis), name)
+
+
+@lru_cache(REMEMBERED)
+def _values(groups: Groups, axis: str) -> str:
+    figure = Figure(figsize=SIZE)
+    marks = sum(
+        any(number is not None for number in numbers)
+        for _, points in groups
+        for numbers in ([point.mean for point in points], [point.paper for point in points])
+    )
+    axes = _axes(figure, left=0.55, right=0.1, top=0.08, bottom=0.45 + 0.19 * -(-marks // 2))
+    labels = [point.label for point in groups[0][1]]
     shift = 0.12 if len(groups) > 1 else 0.0
-    for style, (title, points) in enumerate(groups.items(), start=2):
+    for style, (title, points) in enumerate(groups, start=2):
         colour, pattern = STYLES[style % len(STYLES)]
         places = [place + shift * (style - 2 - (len(groups) - 1) / 2) for place in range(len(points))]
         papers = [math.nan if point.paper is None else point.paper for point in points]
@@ -244,7 +311,7 @@ def values_svg(groups: Mapping[str, Sequence[Point]], axis: str, name: str) -> s
     axes.grid(color=INK, alpha=0.15, linewidth=0.6)
     _frame(axes)
     _key(figure, axes)
-    return _element(figure, name, f"mIoU by {axis}, {', '.join(groups)}")
+    return _element(figure, f"mIoU by {axis}, {', '.join(title for title, _ in groups)}")
 
 
 def _key(figure: Figure, axes: Axes) -> None:
@@ -253,8 +320,8 @@ def _key(figure: Figure, axes: Axes) -> None:
     marks = dict(sorted(zip(labels, handles, strict=True), key=lambda mark: mark[0]))
     columns = 2 if len(marks) > 1 else 1
     figure.legend(
-        marks.values(), marks.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=8,
-        labelcolor=INK,
+        marks.values(), marks.keys(), loc="lower center", ncols=columns, frameon=False, fontsize=8,
+        labelcolor=INK, borderaxespad=0, borderpad=0.2,
     )  # fmt: skip
 
 

@@ -48,11 +48,11 @@ def panels(filled: TableResults, metric: str, axis: str) -> list[drawing.Panel]:
     """The curves of a metric: a panel a split, a line a label; nothing where no run has the metric."""
     found = []
     for group in groups(filled):
-        lines = [
+        lines = tuple(
             drawing.line(label, filled.labels.index(label), [run.history[metric] for run in runs])
             for label, runs in group.runs.items()
             if all(metric in run.history for run in runs)
-        ]
+        )
         if lines:
             found.append(drawing.Panel(group.title, axis, lines))
     return drawing.with_common_span(found)

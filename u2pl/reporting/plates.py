@@ -338,7 +338,7 @@ _WORDS = {
 
 
 def reliability_plate(found: "Reliability") -> Figure:
-    """A column a run, a row a measure: of each class over training, and of all pixels in bold."""
+    """A column a run, a row a measure: of each class over training, and of all classes in bold."""
     figure = _figure(max(3.6 * len(found.runs), 5.5) + 0.4, 7.6)
     grid = figure.subplots(len(_WORDS), len(found.runs), squeeze=False, sharex="col", sharey="row")
     for line, (measure, words) in zip(grid, _WORDS.items(), strict=True):
@@ -354,15 +354,19 @@ def reliability_plate(found: "Reliability") -> Figure:
         epochs = {epoch for points in run.overall.values() for epoch, _ in points}
         if len(epochs) == 1:  # or the axis would count in hundredths of an epoch
             axes.set_xlim(min(epochs) - 0.8, max(epochs) + 0.8)
-    handles = [Line2D([], [], color=INK, linewidth=2.8, label="all pixels")] + [
+    handles = [Line2D([], [], color=INK, linewidth=2.8, label="all classes")] + [
         Line2D([], [], label=name, **_line_style(c, found.colors)) for c, name in enumerate(found.classes)
     ]
     _legend(figure, handles, max(1.9 * len(found.runs), 3))
+    means = [run.label for run in found.runs if not run.summed]
+    of_whom = f" of {' and '.join(means)}" if len(means) < len(found.runs) else ""
+    other = " and of pixels of unknown class too: such runs recorded no sum"
     _caption(
         figure,
         f"Unlabelled training images of {found.dataset}, measured by their masks, which training does not see. A "
         "class's pixels are those that truly are of it; its false negatives, among the unlabelled pixels pushed into "
-        "its memory bank in an epoch, those that are of it.",
+        "its memory bank in an epoch, those that are of it."
+        + (f" The bold line{of_whom} is a mean over steps,{other}." if means else ""),
     )
     return figure
 

@@ -2,6 +2,7 @@
 
 import csv
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -139,6 +140,8 @@ class CellResults:
 
     cell: Cell
     results: list[Result] = field(default_factory=list)
+    planned: int = 0
+    """How many results the plan asks for here, one a seed."""
 
     @property
     def mean(self) -> float | None:
@@ -198,6 +201,11 @@ class TableResults:
         return [cell for cell in self.own if not cell.results]
 
     @property
+    def incomplete(self) -> list[CellResults]:
+        """Those of them with some of their results, but not all."""
+        return [cell for cell in self.own if 0 < len(cell.results) < cell.planned]
+
+    @property
     def labels(self) -> list[str]:
         """Every label of `series`, in the table's order, finished or not."""
         split_is_a_row = self.table.lines[0].split is not None
@@ -223,26 +231,30 @@ def collect(project: Project, plan: ActivePlan, name: str) -> TableResults:
     bound = plan.tables[name]
     table = bind(read_table(project, name), bound.dataset, bound.binding)
     params = Params.read(project)
-    filled = {(cell.row, cell.column): CellResults(cell) for cell in table.cells()}
+    stages = [stage for stage in plan.evaluations.values() if stage.shows == name]
+    planned = Counter(place for stage in stages for place in stage.cells)
+    filled = {
+        (cell.row, cell.column): CellResults(cell, planned=planned[cell.row, cell.column])
+        for cell in table.cells()
+    }
     rows, columns = {cell.row for cell in table.cells()}, {cell.column for cell in table.cells()}
-    for stage in plan.evaluations.values():
-        if stage.shows == name:
-            result = Result.read(project.root / stage.group / stage.run)
-            for row, column in stage.cells:
-                if row not in rows or column not in columns:
-                    raise UserError(
-                        f"The active plan does not fit pipelines/tables/{name}.yaml any more. "
-                        f"Make it again with: u2pl plan {plan.plan}"
-                    )
-                cell, seed = filled[row, column].cell, plan.runs[stage.run].seed
-                spec = cell_spec(params, plan.set, bound.dataset, cell, seed)
-                if params.resolve(spec, bfloat16=False).name != stage.run:
-                    # A default was changed since, and runs at the default are not named by its value.
-                    raise UserError(
-                        f"{cell.row}, {cell.column} in {name} is not what {stage.run} is any more: params.yaml has "
-                        f"changed since the plan was made. Make it again with: u2pl plan {plan.plan}"
-                    )
-                filled[row, column].results.extend([result] if result else [])
+    for stage in stages:
+        result = Result.read(project.root / stage.group / stage.run)
+        for row, column in stage.cells:
+            if row not in rows or column not in columns:
+                raise UserError(
+                    f"The active plan does not fit pipelines/tables/{name}.yaml any more. "
+                    f"Make it again with: u2pl plan {plan.plan}"
+                )
+            cell, seed = filled[row, column].cell, plan.runs[stage.run].seed
+            spec = cell_spec(params, plan.set, bound.dataset, cell, seed)
+            if params.resolve(spec, bfloat16=False).name != stage.run:
+                # A default was changed since, and runs at the default are not named by its value.
+                raise UserError(
+                    f"{cell.row}, {cell.column} in {name} is not what {stage.run} is any more: params.yaml has "
+                    f"changed since the plan was made. Make it again with: u2pl plan {plan.plan}"
+                )
+            filled[row, column].results.extend([result] if result else [])
     return TableResults(name, table, list(filled.values()))
 
 

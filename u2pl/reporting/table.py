@@ -28,6 +28,8 @@ FIXED = {
 """Marks that mean the same under every table."""
 NAMED_AT_MOST = 8
 """Missing cells that are named one by one."""
+AUTHORS = "u2pl"
+"""Source of the split lists that the paper's numbers were measured with."""
 
 CONDITIONS: dict[str, Callable[[Result], str]] = {
     "split": lambda result: f"split {result.split_source}",
@@ -77,9 +79,13 @@ class View:
         return marks | fixed
 
     def _notes(self, cell: CellResults) -> Iterator[str]:
+        departures = self.departures(cell)
         for result in cell.results:
-            yield from (f(result) for name, f in CONDITIONS.items() if f(result) != self.usual[name])
-        yield from (text for text in _departures(cell) if text not in self.common)
+            texts = {name: describe(result) for name, describe in CONDITIONS.items()}
+            if _other_lists(result) in departures:  # says it already
+                del texts["split"]
+            yield from (text for name, text in texts.items() if text != self.usual[name])
+        yield from (text for text in departures if text not in self.common)
         if len(cell.results) == 1:
             yield FIXED[ONE_SEED]
         elif cell.results and len(cell.results) != self.seeds:
@@ -91,8 +97,21 @@ class View:
     def common(self) -> list[str]:
         """Departures that every cell shares which has a number of ours and one of the paper; none for one cell."""
         cells = [cell for cell in self.filled.own if cell.results and cell.cell.paper is not None]
-        found = [_departures(cell) for cell in cells]
+        found = [self.departures(cell) for cell in cells]
         return [text for text in found[0] if all(text in other for other in found)] if len(found) > 1 else []
+
+    def departures(self, cell: CellResults) -> list[str]:
+        """What sets the runs of a cell apart from those behind the paper's number in it; nothing without one."""
+        if cell.cell.paper is None:
+            return []
+        places = (cell.cell.row, cell.cell.column)
+        parts = [
+            part for part in (*self.filled.table.lines, *self.filled.table.parts) if part.label in places
+        ]
+        images = next((part.images for part in parts if part.split == cell.cell.split), None)
+        swept = [key.rpartition(".")[2] for key in cell.cell.set]
+        texts = (text for result in cell.results for text in _departures(result, images, swept))
+        return list(dict.fromkeys(texts))
 
     @property
     def notes(self) -> list[tuple[str, str]]:
@@ -103,19 +122,24 @@ class View:
             lines.append(("", "Bold is the best of its split, among ours and among the paper's."))
         if self.common:
             lines.append(("", f"Unlike the paper, in every cell: {'; '.join(self.common)}."))
-        if self.filled.missing:
+        if self.missing:
             lines.append(("", self.missing))
         return lines
 
     @property
     def missing(self) -> str:
-        """Which cells of ours have no number yet."""
-        gone, own = self.filled.missing, self.filled.own
-        if len(gone) == len(own):
-            return f"Missing: all {len(own)} cells."
-        names = "; ".join(f"{cell.cell.row}, {cell.cell.column}" for cell in gone[:NAMED_AT_MOST])
-        more = f"; and {len(gone) - NAMED_AT_MOST} more" if len(gone) > NAMED_AT_MOST else ""
-        return f"Missing: {len(gone)} of {len(own)} cells ({names}{more})."
+        """Which cells of ours have no number yet, and which lack some of their seeds; empty when all is there."""
+        gone, partly, own = self.filled.missing, self.filled.incomplete, self.filled.own
+        sentences = []
+        if gone and len(gone) == len(own):
+            sentences.append(f"Missing: all {len(own)} cells.")
+        elif gone:
+            names = _named([_place(cell) for cell in gone])
+            sentences.append(f"Missing: {len(gone)} of {len(own)} cells ({names}).")
+        if partly:
+            names = _named([f"{_place(c)}: {len(c.results)} of {seeds_text(c.planned)}" for c in partly])
+            sentences.append(f"Missing seeds: {len(partly)} of {len(own)} cells ({names}).")
+        return " ".join(sentences)
 
     @property
     def seeds(self) -> int:
@@ -128,16 +152,22 @@ class View:
         table = self.filled.table
         facts = [f"data set {table.dataset}", *self.usual.values()]
         spread = ", mean ± standard deviation" if self.seeds > 1 else ""
-        facts.append(seeds_text(self.seeds) + spread if self.filled.results else "no run has finished yet")
+        planned = max((cell.planned for cell in self.filled.cells), default=0)
+        seeds = f"{self.seeds} of {seeds_text(planned)}" if self.seeds < planned else seeds_text(self.seeds)
+        facts.append(seeds + spread if self.filled.results else "no run has finished yet")
         text = "; ".join(facts)
         ours_only = all(cell.cell.paper is None for cell in self.filled.cells)
         apart = " The paper prints no numbers for these runs." if ours_only else ""
         return f"{table.caption} {text[0].upper()}{text[1:]}.{apart}"
 
     def label(self, part: Part) -> str:
-        """A row's or column's label, with the number of labelled images where it names a split."""
+        """A row's or column's label, with the number of labelled images where it names a split.
+
+        That is the number in our runs, or the paper's before one has finished; none where our runs disagree.
+        """
         counts = {r.metrics["labeled"] for r in self.filled.results if r.split == part.split}
-        images = part.images if part.images is not None else counts.pop() if len(counts) == 1 else None
+        counts = counts or {part.images}
+        images = counts.pop() if len(counts) == 1 else None
         cited = f" {CITED}" if getattr(part, "cited", False) else ""
         return (part.label if part.split is None or images is None else f"{part.label} ({images})") + cited
 
@@ -173,17 +203,37 @@ class View:
         return [head, *body]
 
 
-def _departures(cell: CellResults) -> list[str]:
-    """What sets the runs of a cell apart from those behind the paper's number in it."""
-    swept = [key.rpartition(".")[2] for key in cell.cell.set]
-    texts = (
-        text
-        for result in (cell.results if cell.cell.paper is not None else ())
-        for text in departures(
-            result.metrics["dataset"], result.metrics["recipe"], result.metrics["hyper"], swept
-        )
-    )
-    return list(dict.fromkeys(texts))
+def _departures(result: Result, images: int | None, swept: Sequence[str]) -> Iterator[str]:
+    """What sets a run apart from the paper's of the same cell.
+
+    Args:
+        images: how many labelled images the paper's split has, where it says so.
+        swept: short names of the settings that the table varies.
+    """
+    labeled = result.metrics["labeled"]
+    if images not in (None, labeled):
+        yield f"{labeled} labelled images instead of {images}"
+    if other := _other_lists(result):
+        yield other
+    metrics = result.metrics
+    yield from departures(metrics["dataset"], metrics["recipe"], metrics["hyper"], swept)
+
+
+def _other_lists(result: Result) -> str | None:
+    """Where the split is another than the authors'; None where all labels are kept, so that nothing is chosen."""
+    if result.metrics["split_source"] == AUTHORS or "full" in result.split.split("-"):
+        return None
+    return f"split {result.split_source} instead of the authors' lists"
+
+
+def _place(cell: CellResults) -> str:
+    return f"{cell.cell.row}, {cell.cell.column}"
+
+
+def _named(texts: Sequence[str]) -> str:
+    """The texts in a row; of many only the first, and how many more there are."""
+    more = [f"and {len(texts) - NAMED_AT_MOST} more"] if len(texts) > NAMED_AT_MOST else []
+    return "; ".join([*texts[:NAMED_AT_MOST], *more])
 
 
 def signed(value: float) -> str:
@@ -259,8 +309,11 @@ TEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    **{character: f"${character}$" for character in "<>|"},
+    **{raised: f"$^{digit}$" for digit, raised in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
+    **{lowered: f"$_{digit}$" for digit, lowered in enumerate("₀₁₂₃₄₅₆₇₈₉")},
     "²": r"\textsuperscript{2}",
-    "₀": "$_0$",
+    "⁻": "$^{-}$",
     "±": r"$\pm$",
     "×": r"$\times$",
     "≤": r"$\leq$",
@@ -333,7 +386,7 @@ def long_csv(view: View) -> str:
                 "protocol": result.protocol,
                 "recipe": result.recipe,
                 "batch": result.batch,
-                "departures": "; ".join(_departures(replace(found, results=[result]))),
+                "departures": "; ".join(view.departures(replace(found, results=[result]))),
                 "fingerprint": result.metrics["fingerprint"],
                 "revision": result.metrics["revision"],
                 "run": result.name,

@@ -12,7 +12,9 @@ from u2pl.errors import UserError
 from u2pl.project import Project
 
 MEASURES = ("reliable/share", "reliable/accuracy", "negatives/false")
-"""Names below train/ in history.csv of what is measured of all pixels; those of each class go on with its name."""
+"""Names below train/ in history.csv of a mean over an epoch's steps; those of each class go on with its name."""
+ALL_CLASSES = "train/all_classes"
+"""What stands in place of train/ before the same sum over the epoch as a class has, of all classes together."""
 
 Points = list[tuple[int, float]]
 """Epoch, counted from 0, and value."""
@@ -24,9 +26,12 @@ class RunCurves:
 
     label: str
     overall: dict[str, Points]
-    """Measure -> its values, 0 to 1; without points where the method has no such thing."""
+    """Measure -> its values of all classes together, 0 to 1; without points where the method has no such thing."""
     by_class: dict[str, dict[str, Points]]
     """Measure -> class -> its values; epochs without a pixel to count are left out."""
+    summed: bool
+    """Whether `overall` sums the classes' counts. Of runs from before that was recorded it is the mean of the shares
+    in each step, with the pixels whose class is not known."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +57,13 @@ def reliability(project: Project, runs: Sequence[Named]) -> Reliability:
 
 def _curves(named: Named, classes: Sequence[str]) -> RunCurves:
     history = read_history(named.folder)
+    summed = any(f"{ALL_CLASSES}/{measure}" in history for measure in MEASURES)
+    overall = ALL_CLASSES if summed else "train"
     found = RunCurves(
         named.label,
-        {measure: history.get(f"train/{measure}", []) for measure in MEASURES},
+        {measure: history.get(f"{overall}/{measure}", []) for measure in MEASURES},
         {m: {c: history[k] for c in classes if (k := f"train/{m}/{c}") in history} for m in MEASURES},
+        summed,
     )
     if any(found.by_class.values()):
         return found
