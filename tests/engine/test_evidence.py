@@ -43,6 +43,7 @@ class Trained:
 def trained(tiny_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     root = Path(shutil.copytree(tiny_template, tmp_path_factory.mktemp("evidence") / "project"))
     result = Trained(Project(root), [], [])
+    shutil.rmtree(result.project.runs, ignore_errors=True)  # other tests may have trained the same run there
     scene, find = MeanTeacher.scene, U2PL.find
 
     def noted_scene(self: Any, *arguments: Any) -> Scene:
