@@ -291,7 +291,10 @@ def html(
             (title, caption, drawing.data_uri(path) if path.is_file() else None)
             for title, caption, path in figures
         ],
-        headline=[sentence for filled in tables if not filled.table.ablate for sentence in headline(filled)],
+        # Tables that share all their runs, as on one data set, say the same.
+        headline=list(
+            dict.fromkeys(s for filled in tables if not filled.table.ablate for s in headline(filled))
+        ),
         one_seed=all(len(cell.results) < 2 for filled in tables for cell in filled.cells),
         filled=sum(len(cell.results) for filled in tables for cell in filled.cells),
         expected=expected(plan),
