@@ -14,7 +14,7 @@ help: ## list the targets
 
 demo: install ## install the project, run the demonstration pipeline (about ten minutes on two cores), say where the report is
 	$(BIN)/u2pl plan demo
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/u2pl plan run --jobs 2
 	@echo "The report: $(CURDIR)/reports/index.html"
 
 test: lint ## install what the tests need, check format, lint and types, run the tests
