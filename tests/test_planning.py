@@ -43,9 +43,11 @@ PAPER_TABLES = [f"table{k}" for k in range(1, 8)] + [f"tableA{k}" for k in range
 
 
 @pytest.mark.parametrize("name", ["demo", "demo-full", "paper"])
-def test_a_plan_of_everything_has_every_table_and_figure_of_the_paper(name: str) -> None:
+def test_a_plan_of_everything_has_the_tables_and_figures_of_the_paper(name: str) -> None:
     plan = resolve(REPOSITORY, name)
-    assert list(plan.tables) == PAPER_TABLES
+    # The learning rate and the temperature did not fit into the demonstration's ten minutes.
+    left_out = {"tableA5", "tableA6"} if name == "demo" else set()
+    assert list(plan.tables) == [table for table in PAPER_TABLES if table not in left_out]
     # Fig. A1 is Fig. 4 of other images: the demonstration has but one data set.
     assert {*plan.figures, "figA1"} == set(names(REPOSITORY, "figures"))
     assert {stage.shows for stage in plan.evaluations.values()} == {*plan.tables, *plan.figures}
