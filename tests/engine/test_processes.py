@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -40,7 +39,6 @@ def test_a_run_by_two_processes_or_by_torchrun_is_the_run_of_one(
     for who in ("one", "two", "torchrun"):
         project = tmp_path / who
         subprocess.run(["cp", "-r", tiny_project.root, project], check=True)
-        shutil.rmtree(project / "runs", ignore_errors=True)  # which other tests may have left there
         if who == "torchrun":
             command = [
                 sys.executable,
