@@ -279,7 +279,9 @@ def test_a_list_of_devices_that_makes_no_sense_is_refused(gpus: str):
 
 def test_the_keeper_ends_what_its_killed_owner_has_left(tmp_path: Path):
     script = (
-        "import subprocess, sys, time\nfrom u2pl.keeper import Keeper\nguard = Keeper()\n"
+        "import signal, subprocess, sys, time\nfrom u2pl.keeper import Keeper\nguard = Keeper()\n"
+        # What a shell starts in the background inherits that Ctrl-C is ignored; a stage's dvc does not.
+        "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
         "for keep in (True, False):\n"
         "    left = subprocess.Popen(['sleep', '60'], stdout=subprocess.DEVNULL, start_new_session=True)\n"
         "    guard.watch(left.pid)\n"

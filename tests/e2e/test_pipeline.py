@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 from e2e.under_dvc import environment, put_under_dvc
@@ -63,9 +64,14 @@ def test_one_command_makes_tables_page_and_tracked_runs_and_a_second_does_nothin
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("u2pl")
     assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
-    parents = [run for run in runs if run.data.tags.get("u2pl.kind") == "ablation"]
-    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId")]
+    # The stages that compare do not wait for their copy in the store.
+    for _ in range(120):
+        runs = client.search_runs([experiment.experiment_id])
+        parents = [run for run in runs if run.data.tags.get("u2pl.kind") == "ablation"]
+        children = [run for run in runs if run.data.tags.get("mlflow.parentRunId")]
+        if (len(parents), len(children)) == (2, 4):
+            break
+        time.sleep(1)
     assert len(parents) == 2
     # unreliable, reliable, all; and all once more for Table 6
     assert len(children) == 4
