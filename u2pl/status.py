@@ -8,11 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
-
 from u2pl.errors import UserError
-from u2pl.files import is_held, parse_yaml, read_json
+from u2pl.files import is_held, read_json
 from u2pl.planning import ActivePlan, TrainStage, spec_of
 from u2pl.project import Project
 from u2pl.scheduling import Entry, Record, State, plan_folder
@@ -91,7 +88,7 @@ def status(project: Project) -> PlanStatus:
     Raises:
         UserError: there is no active plan, or params.yaml cannot be read.
     """
-    plan, params = _active_plan(project), Params.read(project)
+    plan, params = ActivePlan.read(project), Params.read(project)
     at_work = is_held(plan_folder(project) / "lock")
     record = Record.read(project)
     entries = record.stages if record else {}
@@ -176,14 +173,6 @@ def run_status(
         return RunStatus(name, RunState.INTERRUPTED, **where)
     blocked = entry is not None and entry.state is State.BLOCKED
     return RunStatus(name, RunState.WAITING, entry.sentence if entry and blocked else "")
-
-
-def _active_plan(project: Project) -> ActivePlan:
-    """As `ActivePlan.read`; the paper's plan has a thousand lines, which take YAML's loader in Python a second."""
-    try:
-        return ActivePlan.model_validate(parse_yaml(project.active_plan.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError, ValidationError):
-        return ActivePlan.read(project)  # which says what is wrong
 
 
 # ---- what the folder says ------------------------------------------------------------------------------

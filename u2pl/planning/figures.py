@@ -4,11 +4,10 @@ from typing import Any
 
 from pydantic import Field
 
-from u2pl.errors import unknown
 from u2pl.project import Project
 from u2pl.settings import Settings
 
-from .files import names, read_yaml
+from .files import read_named
 
 
 class FigureRun(Settings):
@@ -45,8 +44,4 @@ class FigureBinding(Settings):
 
 def read_figure(project: Project, name: str) -> Figure:
     """The figure pipelines/figures/NAME.yaml."""
-    known = names(project, "figures")
-    if name not in known:
-        raise unknown("figure", name, known)
-    path = project.pipelines / "figures" / f"{name}.yaml"
-    return read_yaml(Figure, path, "Mend the file, then make the plan again.")
+    return read_named(Figure, project, "figure", name)

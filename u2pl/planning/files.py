@@ -6,7 +6,7 @@ from typing import TypeVar
 import yaml
 from pydantic import ValidationError
 
-from u2pl.errors import UserError
+from u2pl.errors import UserError, unknown
 from u2pl.files import parse_yaml
 from u2pl.project import Project
 from u2pl.settings import Settings
@@ -30,6 +30,21 @@ def read_yaml(cls: type[S], path: Path, remedy: str) -> S:
             for problem in error.errors()
         )
         raise UserError(f"{path}: {problems}. {remedy}") from None
+
+
+def read_named(cls: type[S], project: Project, kind: str, name: str) -> S:
+    """The file pipelines/KINDs/NAME.yaml as a `cls`.
+
+    Raises:
+        UsageError: there is none of that name.
+        UserError: it does not describe a `cls`.
+    """
+    folder = f"{kind}s"
+    known = names(project, folder)
+    if name not in known:
+        raise unknown(kind, name, known)
+    path = project.pipelines / folder / f"{name}.yaml"
+    return read_yaml(cls, path, "Mend the file, then make the plan again.")
 
 
 def names(project: Project, folder: str) -> list[str]:

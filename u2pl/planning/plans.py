@@ -18,7 +18,7 @@ from u2pl.project import Project, slug
 from u2pl.settings import RECIPE_VERSION, Params, RunSpec, Settings, parse_overrides
 
 from .figures import FigureBinding, read_figure
-from .files import names, read_yaml
+from .files import read_named, read_yaml
 from .tables import Ablation, Binding, Cell, Table, bind, read_table, table_name, word
 
 
@@ -175,11 +175,7 @@ def _flow(value: Any) -> str:
 
 def read_plan(project: Project, name: str) -> Plan:
     """The plan pipelines/plans/NAME.yaml."""
-    known = names(project, "plans")
-    if name not in known:
-        raise unknown("plan", name, known)
-    path = project.pipelines / "plans" / f"{name}.yaml"
-    return read_yaml(Plan, path, "Mend the file, then make the plan again.")
+    return read_named(Plan, project, "plan", name)
 
 
 def resolve(

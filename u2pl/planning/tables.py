@@ -10,7 +10,7 @@ from u2pl.errors import UsageError, unknown
 from u2pl.project import Project
 from u2pl.settings import Settings
 
-from .files import names, read_yaml
+from .files import read_named
 
 
 class Part(Settings):
@@ -182,11 +182,7 @@ class Binding(Settings):
 
 def read_table(project: Project, name: str) -> Table:
     """The table pipelines/tables/NAME.yaml."""
-    known = names(project, "tables")
-    if name not in known:
-        raise unknown("table", name, known)
-    path = project.pipelines / "tables" / f"{name}.yaml"
-    return read_yaml(Table, path, "Mend the file, then make the plan again.")
+    return read_named(Table, project, "table", name)
 
 
 def table_name(word: str) -> str:
