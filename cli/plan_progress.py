@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from u2pl.reporting.words import duration
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -41,7 +43,7 @@ def rendered(status: "PlanStatus", lines: int | None = None) -> "RenderableType"
             "" if run.state == "done" or not run.epoch else f"{run.epoch}/{run.epochs}" for run in shown
         ],
         "step": ["" if run.state == "done" else _steps(run) for run in shown],
-        "left": [_duration(run.seconds_left) for run in shown],
+        "left": ["" if run.seconds_left is None else duration(run.seconds_left) for run in shown],
         "": [Text(run.note or run.holder) for run in shown],
     }
     columns = {heading: cells for heading, cells in columns.items() if any(str(cell) for cell in cells)}
@@ -63,16 +65,6 @@ def _steps(run: "RunStatus") -> str:
     if run.step is None:
         return ""
     return f"{run.step}" if run.share is None else f"{run.step}/{run.steps} ({100 * run.share:.0f} %)"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {seconds:02.0f} s" if minutes else f"{seconds:.0f} s"
 
 
 @contextmanager
@@ -124,7 +116,7 @@ def live(project: "Project", *, stderr: bool = False) -> "Iterator[Callable[[], 
 
 def _plain(name: str, entry: "Entry") -> None:
     """A line for each stage that starts, ends or is blocked."""
-    took = f" in {_duration(entry.ended - entry.started)}" if entry.ended and entry.started else ""
+    took = f" in {duration(entry.ended - entry.started)}" if entry.ended and entry.started else ""
     said = f": {entry.sentence}" if entry.sentence else ""
     state = "stopped" if entry.state == "waiting" else entry.state
     print(f"{time.strftime('%H:%M:%S')} {name}: {state}{took}{said}", file=sys.stderr, flush=True)

@@ -26,7 +26,7 @@ ALLOWED = {
     "settings": GROUND,
     "processes": set(),
     "losses": set(),
-    "models": {"settings", "errors"},
+    "models": {"settings", "errors", "files"},
     "data": {"settings", "processes", *GROUND},
     "methods": {"losses", "models", "settings", "errors", "processes", "data.loader", "data.mixing"},
     "tracking": {"settings", *GROUND},

@@ -20,7 +20,7 @@ import yaml
 
 from u2pl import keeper
 from u2pl.errors import UsageError, UserError
-from u2pl.files import parse_yaml, read_json, write_text
+from u2pl.files import holder_in_words, parse_yaml, read_json, write_holder
 from u2pl.planning import ActivePlan, spec_of
 from u2pl.project import Project
 from u2pl.scheduling import (
@@ -408,23 +408,17 @@ def _claimed(project: Project) -> Iterator[None]:
     """Hold the project's lock: two schedulers would run every stage twice."""
     folder = plan_folder(project)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(
-        folder / "lock", timeout=1
-    )  # whoever asks whether it is held holds it for an instant
+    # Whoever asks whether it is held holds it for an instant.
+    lock = filelock.FileLock(folder / "lock", timeout=1)
     try:
         lock.acquire()
     except filelock.Timeout:
-        try:
-            host, pid = (folder / "holder").read_text().split()
-            who = f" (process {pid} on {host})"
-        except (OSError, ValueError):
-            who = ""
         raise UserError(
-            f"Another `u2pl plan run`{who} is at work in this project. Wait for it, or stop it first; "
-            "u2pl status shows how far it is."
+            f"Another `u2pl plan run`{holder_in_words(folder)} is at work in this project. Wait for it, or stop it "
+            "first; u2pl status shows how far it is."
         ) from None
     try:
-        write_text(folder / "holder", f"{platform.node()} {os.getpid()}\n")
+        write_holder(folder)
         yield
     finally:
         lock.release()

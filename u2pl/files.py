@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import platform
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,3 +97,29 @@ def sha256(data: bytes | str) -> str:
 def sha256_json(value: Any) -> str:
     """Hexadecimal SHA-256 of a JSON value, independent of the order of its keys."""
     return sha256(json.dumps(value, sort_keys=True, ensure_ascii=False))
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of what a file holds; raises OSError where it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_holder(folder: Path) -> None:
+    """Say in a folder with a lock that this process holds it."""
+    write_text(folder / "holder", f"{platform.node()} {os.getpid()}\n")
+
+
+def holder(folder: Path) -> tuple[str, str] | None:
+    """Host and process that `write_holder` wrote down; None where that cannot be read."""
+    try:
+        host, pid = (folder / "holder").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return host, pid
+
+
+def holder_in_words(folder: Path) -> str:
+    """` (process 12 on host)`, or nothing where that is not known."""
+    found = holder(folder)
+    return f" (process {found[1]} on {found[0]})" if found else ""

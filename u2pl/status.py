@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from u2pl.errors import UserError
-from u2pl.files import is_held, read_json
+from u2pl.files import holder, is_held, read_json
 from u2pl.planning import ActivePlan, TrainStage, spec_of
 from u2pl.project import Project
 from u2pl.scheduling import Entry, Record, State, plan_folder
@@ -263,8 +263,5 @@ def _json(path: Path) -> Any:
 
 
 def _holder(folder: Path) -> str:
-    try:
-        host, pid = (folder / "holder").read_text().split()
-    except (OSError, ValueError):
-        return ""
-    return f"{host}, process {pid}"
+    found = holder(folder)
+    return f"{found[0]}, process {found[1]}" if found else ""

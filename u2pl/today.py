@@ -4,7 +4,6 @@ Knows no torch, so that the whole plan is looked through in no time.
 """
 
 import functools
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from u2pl.errors import UsageError, UserError
-from u2pl.files import read_json, sha256_json
+from u2pl.files import read_json, sha256_json, sha256_of
 from u2pl.project import Project
 from u2pl.settings import RECIPE_VERSION, WORDS_FOR_WEIGHTS, Params, RunSpec, differences, fingerprint
 
@@ -113,5 +112,4 @@ def _hash_of(path: Path) -> str:
 
 @functools.cache  # looked at again every other second by --watch, and shared by all runs
 def _digest(path: Path, modified: int, size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)

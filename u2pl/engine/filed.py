@@ -3,7 +3,6 @@
 Knows no torch, so that a pipeline's stage that only copies results takes no time to speak of.
 """
 
-import hashlib
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import filelock
 
 from u2pl.errors import UserError, unknown
-from u2pl.files import read_json, write_json
+from u2pl.files import read_json, sha256_of, write_json
 from u2pl.project import Project, slug
 from u2pl.settings import RECIPE_VERSION
 
@@ -41,11 +40,9 @@ def stamp(project: Project, path: Path) -> dict[str, Any]:
     """What an evaluation of the run in `path` depends on: its weights, its split as it is now, and our code."""
     run = read_json(path / "run.json")
     manifest = project.split(run["dataset"], run["split"]) / "manifest.json"
-    with (path / "weights.pt").open("rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
     return {
-        "weights": weights,
-        "manifest": hashlib.sha256(manifest.read_bytes()).hexdigest(),
+        "weights": sha256_of(path / "weights.pt"),
+        "manifest": sha256_of(manifest),
         "recipe_version": RECIPE_VERSION,
     }
 

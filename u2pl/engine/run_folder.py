@@ -4,7 +4,6 @@ import csv
 import json
 import logging
 import math
-import os
 import platform
 import shutil
 import time
@@ -19,7 +18,7 @@ import torch
 import yaml
 
 from u2pl.errors import UserError
-from u2pl.files import read_json, write_atomically, write_json, write_text
+from u2pl.files import holder_in_words, read_json, write_atomically, write_holder, write_json, write_text
 from u2pl.project import Project
 from u2pl.settings import ResolvedRun, differences, fingerprint
 
@@ -76,14 +75,14 @@ class RunFolder:
             folder._lock.acquire(timeout=1)  # whoever asks whether it is held holds it for an instant
         except filelock.Timeout:
             raise UserError(
-                f"Another process{folder._holder()} is training {name}. Wait for it, or stop it first."
+                f"Another process{holder_in_words(folder.path)} is training {name}. Wait for it, or stop it first."
             ) from None
         except OSError as error:
             raise UserError(
                 f"Cannot write {folder.path}: {error.strerror}. Make the folder writable, or set U2PL_ROOT to "
                 "another copy of the project."
             ) from None
-        write_text(folder.path / "holder", f"{platform.node()} {os.getpid()}\n")
+        write_holder(folder.path)
         old = folder.read("run.json")
         if old is not None and old["fingerprint"] != description["fingerprint"]:
             if not fresh:
@@ -211,13 +210,6 @@ class RunFolder:
         if path.is_file() and not path.read_bytes().endswith(b"\n"):
             with path.open("ab") as file:
                 file.write(b"\n")
-
-    def _holder(self) -> str:
-        try:
-            host, pid = (self.path / "holder").read_text().split()
-        except (OSError, ValueError):
-            return ""
-        return f" (process {pid} on {host})"
 
     def _move_aside(self, target: Path) -> None:
         if (target / "run.json").exists():

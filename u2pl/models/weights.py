@@ -1,6 +1,5 @@
 """Starts a network from a file: the weights of a ResNet for its backbone, or those of a run for all of it."""
 
-import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from u2pl import files
 from u2pl.errors import UserError
 from u2pl.settings import WORDS_FOR_WEIGHTS, Recipe
 
@@ -77,8 +77,7 @@ def sha256_of(path: Path) -> str:
         UserError: it cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return files.sha256_of(path)
     except OSError as error:
         raise UserError(
             f"The weights {path} cannot be read ({error.strerror}). --set weights= takes none, imagenet, or a file; "

@@ -17,6 +17,7 @@ from u2pl.reporting import figures as drawing
 from u2pl.reporting.links import Links, links
 from u2pl.reporting.results import Result, TableResults, collect_all, distinct
 from u2pl.reporting.table import CITED, Shown, View, signed
+from u2pl.reporting.words import duration
 
 VALIDATION = "val/miou"
 Figure = tuple[str, str, Path]
@@ -191,15 +192,6 @@ def settings_of(result: Result, usual: Mapping[str, str]) -> Settings:
     """The settings of a run beside the usual ones."""
     own = _settings(result)
     return Settings([(k, v, usual[k]) for k, v in own.items() if v != usual[k]], list(own.items()))
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `3 min 20 s`, `2 h 05 min`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes_left = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes_left:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def percent(value: float | None) -> str:
