@@ -105,8 +105,8 @@ class Watched(Learner):
 def bare(learner: Learner, batch: Batch, at_once: int) -> Callable[[Lap], None]:
     """The passes alone, with as many images at once as a step has."""
     student, teacher = learner.method.student, learner.method.teacher
-    assert batch.unlabeled_image is not None
-    parts = list(zip(batch.labeled_image.split(at_once), batch.unlabeled_image.split(at_once), strict=True))
+    assert batch.unlabeled is not None
+    parts = list(zip(batch.labeled.image.split(at_once), batch.unlabeled.image.split(at_once), strict=True))
 
     def passes(lap: Lap) -> None:
         with torch.no_grad():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from engine.tiny import TINY
 
-from u2pl.data.loader import Batch, Batches, Views, validation
+from u2pl.data.loader import Batch, Batches, Images, Views, validation
 from u2pl.data.prepare import prepare
 from u2pl.data.prepared import Split, open_split
 from u2pl.data.transforms import resize_mask
@@ -48,9 +48,13 @@ def same(a: list[Batch], b: list[Batch]) -> bool:
     return len(a) == len(b) and all(
         torch.equal(x, y)
         for one, other in zip(a, b, strict=True)
-        for x, y in zip(one, other, strict=True)
-        if x is not None and y is not None
+        for stream, twin in zip(streams(one), streams(other), strict=True)
+        for x, y in zip(stream, twin, strict=True)
     )
+
+
+def streams(batch: Batch) -> list[Images]:
+    return [batch.labeled, *([batch.unlabeled] if batch.unlabeled else []), *batch.extra.values()]
 
 
 def test_a_step_sees_the_same_wherever_one_starts(split: Split, recipe: Recipe) -> None:
@@ -67,17 +71,17 @@ def test_another_seed_gives_other_batches(split: Split, recipe: Recipe) -> None:
 
 def test_the_labelled_half_is_the_same_with_and_without_the_other(split: Split, recipe: Recipe) -> None:
     alone = batches(split, recipe, unlabeled=False)
-    assert all(part is None for batch in alone for part in batch[2:])
-    assert same([Batch(*batch[:2], None, None, None) for batch in batches(split, recipe)], alone)
+    assert all(batch.unlabeled is None for batch in alone)
+    assert same([Batch(batch.labeled, None) for batch in batches(split, recipe)], alone)
 
 
 def test_batches_have_the_shapes_and_types_that_networks_take(split: Split, recipe: Recipe) -> None:
     batch = batches(split, recipe, end=1)[0]
-    assert batch.labeled_image.shape == (2, 3, 32, 32) and batch.labeled_image.dtype == torch.float32
-    assert batch.labeled_mask.shape == (2, 32, 32) and batch.labeled_mask.dtype == torch.int64
-    assert batch.unlabeled_image is not None and batch.unlabeled_image.shape == (2, 3, 32, 32)
-    assert batch.unlabeled_valid is not None and batch.unlabeled_valid.shape == (2, 32, 32)
-    assert batch.unlabeled_valid.dtype == torch.bool
+    assert batch.labeled.image.shape == (2, 3, 32, 32) and batch.labeled.image.dtype == torch.float32
+    assert batch.labeled.mask.shape == (2, 32, 32) and batch.labeled.mask.dtype == torch.int64
+    assert batch.unlabeled is not None and batch.unlabeled.image.shape == (2, 3, 32, 32)
+    assert batch.unlabeled.valid.shape == (2, 32, 32)
+    assert batch.unlabeled.valid.dtype == torch.bool
 
 
 @pytest.mark.parametrize("interpolation", ["uint8", "float32"])
@@ -86,15 +90,16 @@ def test_workers_hand_over_what_was_interpolated_and_masks_as_bytes(
 ) -> None:
     (views,) = views_of(split, resolved(project, interpolation=interpolation), end=1)
     assert views.image.shape == (4, 32, 32, 3) and views.image.dtype == getattr(torch, interpolation)
-    assert (views.mask.dtype, views.rows.dtype, views.labeled) == (torch.uint8, torch.bool, 2)
+    assert (views.mask.dtype, views.rows.dtype) == (torch.uint8, torch.bool)
+    assert views.stream.tolist() == [0, 0, 1, 1]
 
 
 def test_bytes_and_floats_give_nearly_the_same_batch(project: Project, split: Split) -> None:
     both = [batches(split, resolved(project, interpolation=kind)) for kind in ("uint8", "float32")]
     for one, other in zip(*both, strict=True):
         # A grey level is 1/57 after normalisation.
-        torch.testing.assert_close(one.labeled_image, other.labeled_image, atol=1.01 / 57, rtol=0)
-        assert torch.equal(one.labeled_mask, other.labeled_mask)
+        torch.testing.assert_close(one.labeled.image, other.labeled.image, atol=1.01 / 57, rtol=0)
+        assert torch.equal(one.labeled.mask, other.labeled.mask)
     assert not same(*both)
 
 
@@ -105,8 +110,8 @@ def test_no_mask_of_an_unlabelled_image_is_opened(project: Project, split: Split
             split.masks[name].write_text("no picture")
     plain = batches(split, resolved(project, unlabeled_truth=False))
     for one, other in zip(plain, measured, strict=True):
-        assert one.unlabeled_truth is not None and (one.unlabeled_truth == 255).all()
-        assert same([one._replace(unlabeled_truth=None)], [other._replace(unlabeled_truth=None)])
+        assert one.unlabeled is not None and other.unlabeled is not None and (one.unlabeled.mask == 255).all()
+        assert same([one], [other._replace(unlabeled=other.unlabeled._replace(mask=one.unlabeled.mask))])
     with pytest.raises(UserError, match="damaged mask"):
         batches(split, resolved(project, unlabeled_truth=True))
 
@@ -114,8 +119,8 @@ def test_no_mask_of_an_unlabelled_image_is_opened(project: Project, split: Split
 def test_an_image_in_both_lists_keeps_its_mask_where_it_is_labelled(project: Project, split: Split) -> None:
     both = replace(split, unlabeled=split.labeled)
     for batch in batches(both, resolved(project, scale=[1.0, 1.0], unlabeled_truth=False), end=8):
-        assert batch.unlabeled_truth is not None and (batch.unlabeled_truth == 255).all()
-        assert (batch.labeled_mask != 255).any(dim=2).any(dim=1).all()
+        assert batch.unlabeled is not None and (batch.unlabeled.mask == 255).all()
+        assert (batch.labeled.mask != 255).any(dim=2).any(dim=1).all()
 
 
 def test_every_image_is_seen_once_before_any_is_seen_again(
@@ -142,7 +147,7 @@ def test_pictures_are_decoded_once_while_there_is_room(
 
 
 def test_an_unlabelled_image_without_a_mask_has_no_truth(split: Split, recipe: Recipe) -> None:
-    truths = [t for b in batches(split, recipe, end=6) for t in b.unlabeled_truth]  # type: ignore[union-attr]
+    truths = [t for b in batches(split, recipe, end=6) for t in b.unlabeled.mask]  # type: ignore[union-attr]
     empty = sum(bool((truth == 255).all()) for truth in truths)
     assert 0 < empty < len(truths)
 
@@ -157,7 +162,7 @@ def test_images_are_resized_before_anything_else(split: Split, recipe: Recipe) -
     half = recipe.model_copy(update={"resize": 0.5, "scale": (1.0, 1.0)})
     batch = batches(split, half, end=1)[0]
     # 64 pixels at half their size fill the crop of 32: nothing is padded but the two void rows, now one.
-    assert ((batch.labeled_mask == 255).sum(dim=(1, 2)) == 32).all()
+    assert ((batch.labeled.mask == 255).sum(dim=(1, 2)) == 32).all()
 
 
 PADDED = {"resize": 0.25, "scale": [1.0, 1.0]}
@@ -177,9 +182,9 @@ def test_the_padding_of_a_labelled_crop_is_ignored_or_class_0(
     project: Project, split: Split, setting: str, label: int
 ) -> None:
     for batch in batches(split, resolved(project, padding_label=setting, **PADDED)):
-        assert (batch.labeled_mask[padding(batch.labeled_image)] == label).all()
-        assert batch.unlabeled_image is not None and batch.unlabeled_truth is not None
-        assert (batch.unlabeled_truth[padding(batch.unlabeled_image)] == 255).all()
+        assert (batch.labeled.mask[padding(batch.labeled.image)] == label).all()
+        assert batch.unlabeled is not None
+        assert (batch.unlabeled.mask[padding(batch.unlabeled.image)] == 255).all()
 
 
 @pytest.mark.parametrize(("setting", "used"), [("ignore", False), ("use", True)])
@@ -187,10 +192,10 @@ def test_the_padding_of_an_unlabelled_crop_takes_part_or_not(
     project: Project, split: Split, setting: str, used: bool
 ) -> None:
     for batch in batches(split, resolved(project, padding_unlabeled=setting, **PADDED)):
-        assert batch.unlabeled_image is not None and batch.unlabeled_valid is not None
-        outside = padding(batch.unlabeled_image)
-        assert batch.unlabeled_valid[~outside].all() and (batch.unlabeled_valid[outside] == used).all()
-        assert batch.unlabeled_truth is not None and (batch.unlabeled_truth[outside] == 255).all()
+        assert batch.unlabeled is not None
+        outside = padding(batch.unlabeled.image)
+        assert batch.unlabeled.valid[~outside].all() and (batch.unlabeled.valid[outside] == used).all()
+        assert (batch.unlabeled.mask[outside] == 255).all()
 
 
 # ---- the order of labelled images ------------------------------------------------------------------------
@@ -251,9 +256,9 @@ def test_the_two_flavours_differ_in_padding_and_order(
 ) -> None:
     paper, released = (resolved(project, flavor=f, replicas=1, **PADDED) for f in ("paper", "released"))
     for ours, theirs in zip(batches(split, paper), batches(split, released), strict=True):
-        assert (ours.labeled_mask[:, 0] == 255).all() and (theirs.labeled_mask[:, 0] == 0).all()
-        assert ours.unlabeled_valid is not None and theirs.unlabeled_valid is not None
-        assert not ours.unlabeled_valid[:, 0].any() and theirs.unlabeled_valid.all()
+        assert (ours.labeled.mask[:, 0] == 255).all() and (theirs.labeled.mask[:, 0] == 0).all()
+        assert ours.unlabeled is not None and theirs.unlabeled is not None
+        assert not ours.unlabeled.valid[:, 0].any() and theirs.unlabeled.valid.all()
     short = replace(split, unlabeled=split.unlabeled[:10])
     paper_order, released_order = (labeled_order(short, r, monkeypatch, end=10) for r in (paper, released))
     assert sorted(Counter(paper_order).values()) == [5, 5, 5, 5]

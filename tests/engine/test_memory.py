@@ -92,7 +92,7 @@ def test_without_unlabelled_images_twice_as_many_labelled_ones_go_at_once(monkey
 
 
 def labeled_only(batch: Batch) -> Batch:
-    return Batch(batch.labeled_image, batch.labeled_mask, None, None, None)
+    return Batch(batch.labeled, None)
 
 
 def test_a_larger_step_is_seen_to_take_more():

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from methods.training import EPOCH_STEPS, EPOCHS, at, build, make_batch
+from methods.training import EPOCH_STEPS, EPOCHS, at, build, changed, make_batch
 from torch import Tensor
 
 from u2pl import processes
@@ -47,16 +47,19 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def labels_that_differ(batch: Batch) -> Batch:
     """In every image another number of pixels has a label, and some of each unlabelled one are padding."""
-    mask, valid = batch.labeled_mask.clone(), batch.unlabeled_valid.clone()
+    mask, valid = batch.labeled.mask.clone(), batch.unlabeled.valid.clone()
     for k in range(len(mask)):
         mask[k, : 3 * k] = 255
         valid[k, :, : 2 * k] = False
-    return batch._replace(labeled_mask=mask, unlabeled_valid=valid)
+    return changed(changed(batch, "labeled", mask=mask), "unlabeled", valid=valid)
 
 
 def share(batch: Batch) -> Batch:
     """This process's images."""
-    return Batch(*(part.chunk(processes.size())[processes.rank()] for part in batch))
+    each = len(batch.labeled.image) // processes.size()
+    mine = slice(processes.rank() * each, (processes.rank() + 1) * each)
+    labeled, unlabeled, extra = batch
+    return Batch(labeled.part(mine), unlabeled.part(mine), {k: v.part(mine) for k, v in extra.items()})
 
 
 def train(kind: str, micro_batch: int = 0, steps: int = 3, **options: bool) -> dict[str, Tensor]:

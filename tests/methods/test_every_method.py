@@ -16,6 +16,7 @@ from methods.training import (
     PARAMS,
     at,
     build,
+    changed,
     make_batch,
     optimizer,
     train_step,
@@ -86,7 +87,7 @@ def test_during_the_warm_start_only_the_labelled_images_count(name: str, flavor:
     method, batch = flavored(name, flavor), make_batch()
     if not warm_steps(method):
         pytest.skip("no warm start")
-    other = batch._replace(unlabeled_image=torch.full_like(batch.unlabeled_image, torch.nan))
+    other = changed(batch, "unlabeled", image=torch.full_like(batch.unlabeled.image, torch.nan))
     torch.manual_seed(0)
     assert list(method.step(batch, at(0)).losses) == ["supervised"]
     torch.manual_seed(0)
@@ -97,10 +98,10 @@ def test_during_the_warm_start_only_the_labelled_images_count(name: str, flavor:
 @every_flavor
 def test_no_training_signal_comes_from_the_true_labels_of_unlabelled_images(name: str, flavor: str):
     batch, results = make_batch(), []
-    for truth in (batch.unlabeled_truth, torch.full_like(batch.unlabeled_truth, CLASSES.ignore_index)):
+    for truth in (batch.unlabeled.mask, torch.full_like(batch.unlabeled.mask, CLASSES.ignore_index)):
         method = flavored(name, flavor)
         torch.manual_seed(0)
-        results.append(method.step(batch._replace(unlabeled_truth=truth), at(warm_steps(method))).losses)
+        results.append(method.step(changed(batch, "unlabeled", mask=truth), at(warm_steps(method))).losses)
     assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
 
 
@@ -177,8 +178,8 @@ def test_the_evaluated_network_answers_for_every_class(name: str, flavor: str):
 @every_flavor
 def test_labels_that_are_all_ignored_give_no_supervised_loss_and_no_nan(name: str, flavor: str):
     method, batch = flavored(name, flavor), make_batch()
-    void = torch.full_like(batch.labeled_mask, CLASSES.ignore_index)
-    losses = train_step(method, optimizer(method), warm_steps(method), batch._replace(labeled_mask=void))
+    void = torch.full_like(batch.labeled.mask, CLASSES.ignore_index)
+    losses = train_step(method, optimizer(method), warm_steps(method), changed(batch, "labeled", mask=void))
     assert losses["supervised"] == 0
     assert all(loss.isfinite() for loss in losses.values())
     assert all(value.isfinite().all() for value in method.state_dict().values())
@@ -187,11 +188,11 @@ def test_labels_that_are_all_ignored_give_no_supervised_loss_and_no_nan(name: st
 @every_method
 def test_an_ignore_index_other_than_255_is_respected(name: str):
     classes, batch = methods.Classes(4, ignore_index=7, background=False), make_batch()
-    masks = [m.where(m != 255, 7) for m in (batch.labeled_mask, batch.unlabeled_truth)]
+    masks = [m.where(m != 255, 7) for m in (batch.labeled.mask, batch.unlabeled.mask)]
     method = build(name, classes)
     torch.manual_seed(0)
     mended = method.step(
-        batch._replace(labeled_mask=masks[0], unlabeled_truth=masks[1]), at(warm_steps(method))
+        changed(changed(batch, "labeled", mask=masks[0]), "unlabeled", mask=masks[1]), at(warm_steps(method))
     )
     method = build(name, methods.Classes(4, ignore_index=255, background=False))
     torch.manual_seed(0)

@@ -17,6 +17,7 @@ from methods.training import (
     EPOCHS,
     at,
     build,
+    changed,
     make_batch,
     optimizer,
     scene_of,
@@ -420,7 +421,7 @@ def test_teacher_mode_train_looks_at_the_students_images_with_batch_statistics_a
     plain, mixed = passes
 
     assert not plain.training
-    assert torch.equal(plain.image, make_batch().unlabeled_image)
+    assert torch.equal(plain.image, make_batch().unlabeled.image)
     assert torch.equal(plain.output.logits, replayed(before, plain.image, training=False, seed=4).logits)
     assert mixed.training == (mode == "train")
     assert len(mixed.image) == 4 and not torch.equal(mixed.image[2:], plain.image)
@@ -467,7 +468,7 @@ def test_entropy_pass_mixed_filters_by_a_prediction_on_the_students_images(
     label = torch.where(boxes, prob.argmax(1).roll(-1, 0), prob.argmax(1))
     if source == "mixed":
         assert passes[1].training == (mode == "train")
-        assert torch.equal(passes[1].image, torch.cat([batch.labeled_image, scene.pseudo.image]))
+        assert torch.equal(passes[1].image, torch.cat([batch.labeled.image, scene.pseudo.image]))
         prob = upsample(passes[1].output.logits[2:], (32, 32)).double().softmax(1)
         entropy = entropies(prob)
     else:
@@ -538,7 +539,7 @@ def test_with_own_statistics_the_teacher_looks_at_the_labelled_images_in_the_war
     method.after_update(at(0))
     if kind == "passes":
         assert [p.training for p in passes] == [True]
-        assert torch.equal(passes[0].image, make_batch().labeled_image)
+        assert torch.equal(passes[0].image, make_batch().labeled.image)
         assert not equal(statistics(method.teacher), before)
     else:
         assert not passes
@@ -622,8 +623,8 @@ def test_replicas_have_thresholds_and_losses_of_their_own(replicas: int, monkeyp
     several.load_state_dict(method.state_dict())
     # Halves that differ: in the second, all but a strip is void.
     batch = make_batch(3, images=4)
-    batch.labeled_mask[2:, 8:] = IGNORE
-    batch.unlabeled_image[2:] *= 3
+    batch.labeled.mask[2:, 8:] = IGNORE
+    batch.unlabeled.image[2:] *= 3
     students = watch(several.student)
     with monkeypatch.context() as patch:
         scenes = spy(patch, U2PL, "more")
@@ -634,18 +635,12 @@ def test_replicas_have_thresholds_and_losses_of_their_own(replicas: int, monkeyp
 
     gammas, supervised, unsupervised = [], [], []
     for images in torch.arange(4).chunk(replicas):
-        alone = method.pseudo_labels(
-            batch._replace(
-                unlabeled_image=batch.unlabeled_image[images],
-                unlabeled_truth=batch.unlabeled_truth[images],
-                unlabeled_valid=batch.unlabeled_valid[images],
-            )
-        )
+        alone = method.pseudo_labels(batch._replace(unlabeled=batch.unlabeled.part(images)))
         gamma = np.percentile(alone.entropy.double().numpy(), 100 * (1 - scene.alpha))
         gammas += [gamma] * len(images)
         target = torch.where(alone.entropy < gamma, alone.label, IGNORE)
         supervised.append(
-            functional.cross_entropy(logits[images], batch.labeled_mask[images], ignore_index=IGNORE)
+            functional.cross_entropy(logits[images], batch.labeled.mask[images], ignore_index=IGNORE)
         )
         unsupervised.append(
             target.numel()
@@ -664,12 +659,12 @@ def test_the_supervised_loss_is_a_mean_over_replicas_in_the_warm_start_and_for_s
     for name in ("suponly", "mt"):
         method = build(name, batch=4, replicas=replicas)
         batch, students = make_batch(3, images=4), watch(method.student)
-        batch.labeled_mask[2:, 8:] = IGNORE
+        batch.labeled.mask[2:, 8:] = IGNORE
         loss = method.step(batch, at(0)).losses["supervised"]
         logits = upsample(students[0].output.logits, (32, 32))
         expected = [
             functional.cross_entropy(*part, ignore_index=IGNORE).item()
-            for part in zip(logits.chunk(replicas), batch.labeled_mask.chunk(replicas), strict=True)
+            for part in zip(logits.chunk(replicas), batch.labeled.mask.chunk(replicas), strict=True)
         ]
         assert loss.item() == pytest.approx(np.mean(expected), rel=1e-5)
 
@@ -734,7 +729,8 @@ def test_cutmix_takes_the_other_image_from_the_same_replica():
     for replicas in (1, 2):
         method = build("cutmix", cutmix_probability=1, batch=4, replicas=replicas)
         batch = make_batch(images=4)
-        batch = batch._replace(unlabeled_image=torch.arange(4.0)[:, None, None, None].expand(4, 3, 32, 32))
+        numbers = torch.arange(4.0)[:, None, None, None].expand(4, 3, 32, 32)
+        batch = changed(batch, "unlabeled", image=numbers)
         students = watch(method.student)
         method.step(batch, at(START))
         seen = [set(image.unique().tolist()) for image in students[0].image[4:]]

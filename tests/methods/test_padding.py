@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from methods.training import CLASSES, EPOCH_STEPS, EPOCHS, at, build, make_batch, scene_of, watch
+from methods.training import CLASSES, EPOCH_STEPS, EPOCHS, at, build, changed, make_batch, scene_of, watch
 from methods.world import (
     IGNORE,
     POINTS,
@@ -45,7 +45,7 @@ def test_padding_has_no_pseudo_label_and_does_not_count_in_gamma_t_and_lambda_u_
     method = build(name) if name == "mt" else build(name, cutmix_probability=0)
     assert isinstance(method, MeanTeacher)
     valid = torch.ones_like(padded()) if use else padded()
-    batch = make_batch()._replace(unlabeled_valid=valid)
+    batch = changed(make_batch(), "unlabeled", valid=valid)
     teachers, students = watch(method.teacher), watch(method.student)
     scene = scene_of(method, batch, STEP, monkeypatch)
     result = method.step(batch, STEP)
@@ -72,9 +72,9 @@ def test_padding_has_no_pseudo_label_and_does_not_count_in_gamma_t_and_lambda_u_
 @pytest.mark.parametrize("source", ["plain", "mixed"])
 def test_cutmix_moves_padding_with_its_pixels(source: str, monkeypatch: pytest.MonkeyPatch):
     method = build("cutmix", cutmix_probability=1, entropy_pass=source)
-    batch = make_batch()._replace(unlabeled_valid=padded())
+    batch = changed(make_batch(), "unlabeled", valid=padded())
     scene = scene_of(method, batch, STEP, monkeypatch)
-    boxes = (scene.pseudo.image != batch.unlabeled_image).any(dim=1)
+    boxes = (scene.pseudo.image != batch.unlabeled.image).any(dim=1)
     valid = torch.where(boxes, padded().roll(-1, 0), padded())
     assert torch.equal(scene.pseudo.valid, valid)
     assert not torch.equal(valid, padded())
@@ -87,7 +87,7 @@ def test_cutmix_moves_padding_with_its_pixels(source: str, monkeypatch: pytest.M
 def test_images_of_nothing_but_padding_give_no_loss_and_no_nan():
     for flavor in ("paper", "released"):
         method = build("u2pl", flavor=flavor, replicas=1, warm_start_epochs=0)
-        batch = make_batch()._replace(unlabeled_valid=torch.zeros(2, 32, 32, dtype=torch.bool))
+        batch = changed(make_batch(), "unlabeled", valid=torch.zeros(2, 32, 32, dtype=torch.bool))
         result = method.step(batch, at(0))
         assert result.losses["unsupervised"] == 0
         sum(result.losses.values()).backward()
@@ -101,7 +101,7 @@ def test_a_replica_of_nothing_but_padding_counts_as_0_in_the_mean_and_leaves_the
     method = build("cutmix", cutmix_probability=0, batch=4, replicas=2)
     assert isinstance(method, MeanTeacher)
     batch = make_batch(images=4)
-    batch.unlabeled_valid[2:] = False
+    batch.unlabeled.valid[2:] = False
     students = watch(method.student)
     scene = scene_of(method, batch, STEP, monkeypatch)
     loss = method.step(batch, STEP).losses["unsupervised"]

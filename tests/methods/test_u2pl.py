@@ -11,6 +11,7 @@ from methods.training import (
     EPOCHS,
     at,
     build,
+    changed,
     make_batch,
     optimizer,
     spy,
@@ -61,7 +62,7 @@ class Reconstruction:
         s, batch, ignore = method.settings, make_batch(), CLASSES.ignore_index
         self.step = at(warm_steps(method) + 1)
         with torch.no_grad():
-            output = method.teacher(torch.cat([batch.labeled_image, batch.unlabeled_image]))
+            output = method.teacher(torch.cat([batch.labeled.image, batch.unlabeled.image]))
             large = rows(upsample(output.logits[2:], (32, 32)).softmax(1)).double().tolist()
         self.z = rows(output.representation).tolist()
         prob = rows(output.logits.softmax(1)).double().tolist()
@@ -70,7 +71,7 @@ class Reconstruction:
         alpha = reference.alpha_t(s.alpha0, self.step.epoch, EPOCHS)
         gamma = float(np.percentile(entropy, 100 * (1 - alpha)))
         pseudo = [reference.pseudo_label(p, h, gamma, ignore) for p, h in zip(large, entropy, strict=True)]
-        label = corners(batch.labeled_mask) + corners(torch.tensor(pseudo))
+        label = corners(batch.labeled.mask) + corners(torch.tensor(pseudo))
         high = corners(torch.tensor(entropy, dtype=torch.float64))
         low = float(np.percentile(entropy, 100 * alpha))
         chosen = [{"unreliable": h > gamma, "reliable": h < low, "all": True}[negatives] for h in high]
@@ -189,8 +190,8 @@ def test_cutmix_mixes_images_labels_and_entropies_with_the_same_boxes(monkeypatc
     batch = make_batch()
     method.step(batch, at(warm_steps(method)))
     mixed = seen[-1][1][2:]
-    swapped = (mixed == batch.unlabeled_image.roll(-1, 0)).all(dim=1)
-    kept = (mixed == batch.unlabeled_image).all(dim=1)
+    swapped = (mixed == batch.unlabeled.image.roll(-1, 0)).all(dim=1)
+    kept = (mixed == batch.unlabeled.image).all(dim=1)
     assert (swapped | kept).all()
     assert swapped.float().mean(dim=(1, 2)).tolist() == pytest.approx([0.5, 0.5], abs=0.05)
 
@@ -211,7 +212,7 @@ def test_a_batch_is_mixed_as_a_whole_in_the_given_share_of_the_steps(probability
 def test_all_that_is_known_of_a_pixel_is_mixed_with_it():
     method = build("cutmix", cutmix_probability=1)
     batch = make_batch()
-    batch = batch._replace(unlabeled_valid=torch.rand(2, 32, 32) < 0.5)
+    batch = changed(batch, "unlabeled", valid=torch.rand(2, 32, 32) < 0.5)
     pseudo = method.pseudo_labels(batch)
     mixed = method.augmented(pseudo, at(5))
     swapped = (mixed.image == pseudo.image.roll(-1, 0)).all(dim=1)
@@ -286,7 +287,7 @@ def test_gamma_is_taken_over_the_whole_batch_and_not_image_by_image():
     pseudo = method.pseudo_labels(make_batch())
     gamma = method.threshold(pseudo, 0.8)
     with torch.no_grad():
-        logits = method.teacher(make_batch().unlabeled_image, represent=False).logits
+        logits = method.teacher(make_batch().unlabeled.image, represent=False).logits
     entropy = partition.entropy(upsample(logits, (32, 32)).softmax(1))
     assert gamma.shape == (2, 1, 1)
     assert gamma.flatten().tolist() == pytest.approx(

@@ -10,7 +10,7 @@ from engine.tiny import make_project
 from torch import Tensor, nn
 
 from u2pl import methods
-from u2pl.data.loader import Batch
+from u2pl.data.loader import Batch, Images
 from u2pl.methods import Classes, Method, Step
 from u2pl.methods.mt import MeanTeacher, Scene
 from u2pl.models.deeplab import Output
@@ -41,8 +41,19 @@ def make_batch(seed: int = 0, classes: int = CLASSES.count, size: int = 32, imag
         2 * images, 3, size, size, generator=generator
     )
     mask[:, :1] = CLASSES.ignore_index
-    valid = torch.ones_like(mask[images:], dtype=torch.bool)
-    return Batch(image[:images], mask[:images], image[images:], mask[images:], valid)
+    everything = as_images(image, mask)
+    return Batch(*(everything.part(slice(k, k + images)) for k in (0, images)))
+
+
+def as_images(image: Tensor, mask: Tensor) -> Images:
+    """Images without padding, numbered."""
+    number = torch.arange(len(image))
+    return Images(image, mask, torch.ones_like(mask, dtype=torch.bool), number, torch.zeros_like(number))
+
+
+def changed(batch: Batch, stream: str, **tensors: Tensor) -> Batch:
+    """A batch of which some tensors of one stream are replaced."""
+    return batch._replace(**{stream: getattr(batch, stream)._replace(**tensors)})
 
 
 def at(index: int) -> Step:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from methods.training import CLASSES, at, build, spy
+from methods.training import CLASSES, as_images, at, build, spy
 from torch import Tensor
 from torch.nn import functional
 
@@ -98,7 +98,9 @@ class World:
         picture = torch.zeros(images, 3, SIZE, SIZE)
         truth = torch.full_like(self.pseudo, IGNORE)
         return Scene(
-            batch=Batch(picture, self.labels, picture, truth, self.valid),
+            batch=Batch(
+                as_images(picture, self.labels), as_images(picture, truth)._replace(valid=self.valid)
+            ),
             pseudo=Pseudo(picture, self.pseudo, self.entropy, self.valid, truth),
             target=self.pseudo.where(self.entropy < gamma_B11, IGNORE),
             alpha=ALPHA,

@@ -1,6 +1,7 @@
-"""Batches: what a step sees depends on the seed and the step alone."""
+"""Batches: what a step sees depends on the seed and the step alone, and where a method chooses images, on its state."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from math import ceil
@@ -19,7 +20,7 @@ from u2pl.errors import UserError
 from u2pl.settings import Recipe
 
 LABELED, UNLABELED = 0, 1
-"""The two streams of images."""
+"""The two streams of images that every method may have; a method's own ones have the numbers after them."""
 
 CACHE_BYTES = 2**30
 """Decoded pictures kept in memory: decoding them again each time costs a small machine most of its time."""
@@ -28,22 +29,66 @@ Key = tuple[int, int]
 """Stream, and position in it."""
 
 
-class Batch(NamedTuple):
-    """What one step sees; the unlabelled part is None where the method takes none."""
+@dataclass(frozen=True)
+class Stream:
+    """Further images that come with each step, as many as there are labelled ones."""
 
-    labeled_image: Tensor
+    labeled: bool
+    """Whether they are labelled images, or unlabelled ones."""
+    scale: tuple[float, float] | None = None
+    """Least and greatest random scale; None: the recipe's."""
+    share: float = 1.0
+    """Of the images that come; in place of the others there is nothing but ignored pixels."""
+    chosen: bool = False
+    """Whether the method names the images, step by step, instead of seeded permutations."""
+
+
+class Choice(NamedTuple):
+    """An image that a method asks for."""
+
+    index: int
+    """In the split's list of labelled or of unlabelled images."""
+    note: int
+    """Comes back with the image."""
+
+
+Chooser = Callable[[int, np.random.Generator], Sequence[Choice]]
+"""Of the number of images to choose from and a generator, which is the step's own: an image for each of the batch's,
+of all processes. Called right before the step that they are for."""
+
+
+class Images(NamedTuple):
+    """The images of one stream."""
+
+    image: Tensor
     """float32 (B, 3, crop, crop), normalised."""
-    labeled_mask: Tensor
-    """int64 (B, crop, crop)."""
-    unlabeled_image: Tensor | None
-    unlabeled_truth: Tensor | None
-    """Masks of unlabelled images, ignored pixels where none is opened: to measure with, never to train on."""
-    unlabeled_valid: Tensor | None
+    mask: Tensor
+    """int64 (B, crop, crop). Of unlabelled images the truth, ignored pixels where none is opened: to measure with,
+    never to train on."""
+    valid: Tensor
     """bool (B, crop, crop), False on padding that is to take no part."""
+    index: Tensor
+    """int64 (B,), on the CPU: number of each image in the split's list of its kind."""
+    note: Tensor
+    """int64 (B,), on the CPU: what the method noted with an image that it chose; else 0."""
+
+    def part(self, images: slice) -> "Images":
+        """Some of the images."""
+        return Images(*(tensor[images] for tensor in self))
+
+
+class Batch(NamedTuple):
+    """What one step sees."""
+
+    labeled: Images
+    unlabeled: Images | None
+    """None where the method takes none."""
+    extra: Mapping[str, Images] = {}
+    """The method's own streams, by name."""
 
 
 class Views(NamedTuple):
-    """A batch as the loader's workers hand it over: labelled images first, then the unlabelled ones."""
+    """A batch as the loader's workers hand it over: labelled images, then unlabelled ones, then further streams."""
 
     image: Tensor
     """uint8 or float32 (N, crop, crop, 3), from 0 to 255."""
@@ -53,10 +98,16 @@ class Views(NamedTuple):
     """bool (N, crop), False where a row is padding."""
     columns: Tensor
     """bool (N, crop), likewise."""
-    labeled: int
-    """How many are labelled."""
+    stream: Tensor
+    """int64 (N,), ascending: number of the stream."""
+    index: Tensor
+    """int64 (N,), as `Images.index`."""
+    note: Tensor
+    """int64 (N,), as `Images.note`."""
     use_padding: bool
-    """Whether padding of the unlabelled ones takes part."""
+    """Whether padding takes part."""
+    names: tuple[str, ...]
+    """Of the method's own streams."""
 
     def to(self, device: torch.device) -> Batch:
         """The batch on the device it is to be used on, normalised there."""
@@ -65,12 +116,23 @@ class Views(NamedTuple):
             # Pinned, so that the copy does not hold up the steps that are still being computed.
             return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
-        count, rows, columns = self.labeled, moved(self.rows), moved(self.columns)
+        rows, columns = moved(self.rows), moved(self.columns)
         image, mask = normalise(moved(self.image), rows, columns), moved(self.mask).long()
-        if count == len(image):
-            return Batch(image, mask, None, None, None)
-        valid = rows[count:, :, None] & columns[count:, None, :] | self.use_padding
-        return Batch(image[:count], mask[:count], image[count:], mask[count:], valid)
+        valid = rows[:, :, None] & columns[:, None, :] | self.use_padding
+        everything = Images(image, mask, valid, self.index, self.note)
+        kinds, counts = self.stream.unique_consecutive(return_counts=True)
+        ends = counts.cumsum(0).tolist()
+        parts = {
+            kind: everything.part(slice(end - count, end))
+            for kind, count, end in zip(kinds.tolist(), counts.tolist(), ends, strict=True)
+        }
+        extra = {name: parts[UNLABELED + 1 + k] for k, name in enumerate(self.names)}
+        return Batch(parts[LABELED], parts.get(UNLABELED), extra)
+
+    def with_more(self, more: "Views") -> "Views":
+        """These and then more."""
+        both = [torch.cat([one, other]) for one, other in zip(self[:7], more[:7], strict=True)]
+        return Views(*both, self.use_padding, self.names)
 
 
 class Batches:
@@ -78,7 +140,7 @@ class Batches:
 
     Position p of a stream is image p mod n of an endless sequence of seeded permutations of its n images,
     augmented with a generator seeded by (seed, stream, p). Step k takes positions k x batch onwards; of several
-    processes each reads its own part of them.
+    processes each reads its own part of them. Chosen images come from where the method says instead.
 
     Over-sampled (recipe.labeled_order), and beside unlabelled images, the n images of the labelled stream are a
     multiset: the list is repeated until it is at least as long as the unlabelled one, and as many entries as that
@@ -95,18 +157,31 @@ class Batches:
         end_step: int,
         unlabeled: bool,
         workers: int,
+        extra: Mapping[str, Stream] | None = None,
+        choose: Chooser | None = None,
     ):
         """Nothing is read before the first batch is asked for.
+
+        Args:
+            extra: further streams.
+            choose: names the images of the one that is chosen.
 
         Raises:
             UserError: fewer labelled images than a batch needs, or no unlabelled ones where they are wanted.
         """
         check_counts(split, recipe.batch, unlabeled)
-        self._positions = _Positions(range(start_step, end_step), recipe.batch, unlabeled)
+        extra = extra or {}
+        ready = [k for k, stream in enumerate(extra.values(), UNLABELED + 1) if not stream.chosen]
+        kinds = [LABELED, *([UNLABELED] if unlabeled else []), *ready]
+        self._choose, self._seed, self._workers = choose, seed, workers
+        self._positions = _Positions(range(start_step, end_step), recipe.batch, tuple(kinds))
+        readers = max(1, workers) + (choose is not None and workers > 0)
+        self._views = _Views(split, recipe, seed, unlabeled, tuple(extra.values()), CACHE_BYTES // readers)
+        self._collate = partial(_collate, use_padding=recipe.padding_unlabeled == "use", names=tuple(extra))
         self._loader = DataLoader(
-            _Views(split, recipe, seed, unlabeled, CACHE_BYTES // max(1, workers)),
+            self._views,
             batch_sampler=self._positions,
-            collate_fn=partial(_collate, use_padding=recipe.padding_unlabeled == "use"),
+            collate_fn=self._collate,
             num_workers=workers,
             # Its own generator: a loader otherwise draws from the global one, and a resumed run would differ.
             generator=torch.Generator(),
@@ -116,10 +191,20 @@ class Batches:
         return len(self._positions)
 
     def __iter__(self) -> Iterator[Views]:
-        for batch in self._loader:
-            if isinstance(batch, _Unreadable):
-                raise UserError(batch.message)
-            yield batch
+        with ThreadPoolExecutor(max(1, self._workers)) as readers:
+            for step, batch in zip(self._positions.steps, self._loader, strict=True):
+                yield _readable(batch) if self._choose is None else self._with_chosen(batch, step, readers)
+
+    def _with_chosen(self, batch: "Views | _Unreadable", step: int, readers: ThreadPoolExecutor) -> Views:
+        """The batch and the images that the method chooses for it, read here: no worker can know them before."""
+        assert self._choose is not None
+        number = self._views.chosen
+        images = len(self._views.names[number])
+        choices = self._choose(images, np.random.default_rng([self._seed, number, step, 3]))
+        mine = self._positions.mine(step)
+        chosen = [choices[position - step * self._positions.batch] for position in mine]
+        views = readers.map(partial(self._views.read, number), mine, chosen)
+        return _readable(batch).with_more(_readable(self._collate(list(views))))
 
 
 def check_counts(split: Split, batch: int, unlabeled: bool) -> None:
@@ -148,17 +233,20 @@ class _Positions:
 
     steps: range
     batch: int
-    unlabeled: bool
+    streams: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.steps)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        streams = (LABELED, UNLABELED) if self.unlabeled else (LABELED,)
-        each = self.batch // processes.size()
         for step in self.steps:
-            first = step * self.batch + processes.rank() * each
-            yield [(stream, first + k) for stream in streams for k in range(each)]
+            yield [(stream, position) for stream in self.streams for position in self.mine(step)]
+
+    def mine(self, step: int) -> range:
+        """Positions of a step that belong to this process."""
+        each = self.batch // processes.size()
+        first = step * self.batch + processes.rank() * each
+        return range(first, first + each)
 
 
 class _Unreadable(NamedTuple):
@@ -167,56 +255,103 @@ class _Unreadable(NamedTuple):
     message: str
 
 
-def _collate(views: list[tuple[int, View] | _Unreadable], use_padding: bool) -> Views | _Unreadable:
-    readable: list[tuple[int, View]] = []
+class _Read(NamedTuple):
+    """An augmented image and where it comes from."""
+
+    stream: int
+    index: int
+    note: int
+    view: View
+
+
+def _readable(batch: Views | _Unreadable) -> Views:
+    if isinstance(batch, _Unreadable):
+        raise UserError(batch.message)
+    return batch
+
+
+def _collate(
+    views: list[_Read | _Unreadable], use_padding: bool, names: tuple[str, ...]
+) -> Views | _Unreadable:
+    readable: list[_Read] = []
     for view in views:
         if isinstance(view, _Unreadable):
             return view
         readable.append(view)
     image, mask, rows, columns = (
-        torch.stack(part) for part in zip(*(view for _, view in readable), strict=True)
+        torch.stack(part) for part in zip(*(read.view for read in readable), strict=True)
     )
-    labeled = sum(stream == LABELED for stream, _ in readable)
-    return Views(image, mask, rows, columns, labeled, use_padding)
+    stream, index, note = torch.tensor([read[:3] for read in readable]).unbind(dim=1)
+    return Views(image, mask, rows, columns, stream, index, note, use_padding, names)
 
 
-class _Views(Dataset[tuple[int, View] | _Unreadable]):
+class _Views(Dataset[_Read | _Unreadable]):
     """Augmented images by stream and position."""
 
-    def __init__(self, split: Split, recipe: Recipe, seed: int, unlabeled: bool, cache_bytes: int):
+    def __init__(
+        self,
+        split: Split,
+        recipe: Recipe,
+        seed: int,
+        unlabeled: bool,
+        extra: tuple[Stream, ...],
+        cache_bytes: int,
+    ):
         labeled = split.labeled
         if unlabeled and recipe.labeled_order == "oversampled":
             labeled = _oversampled(labeled, len(split.unlabeled), seed)
-        self.names = (labeled, split.unlabeled)
-        self.recipe, self.seed, self.ignore_index = recipe, seed, split.ignore_index
-        # Nothing is known about what lies beyond an unlabelled image: its padding has no truth to measure with.
-        self.padding_label = (
-            0 if recipe.padding_label == "class0" else split.ignore_index,
-            split.ignore_index,
+        self.streams = (Stream(labeled=True), Stream(labeled=False), *extra)
+        self.names = (
+            labeled,
+            split.unlabeled,
+            *(split.labeled if stream.labeled else split.unlabeled for stream in extra),
         )
+        self.recipe, self.seed, self.ignore_index = recipe, seed, split.ignore_index
         self.pictures = _Pictures(split, recipe.resize, cache_bytes)
 
-    def __getitem__(self, key: Key) -> tuple[int, View] | _Unreadable:
+    @property
+    def chosen(self) -> int:
+        """Number of the stream whose images the method chooses."""
+        return next(number for number, stream in enumerate(self.streams) if stream.chosen)
+
+    def __getitem__(self, key: Key) -> _Read | _Unreadable:
         stream, position = key
-        names = self.names[stream]
-        turn, place = divmod(position, len(names))
+        turn, place = divmod(position, len(self.names[stream]))
         # A fourth number keeps these generators apart from the augmentation's.
-        order = _permutation((self.seed, stream, turn, 1), len(names))
+        order = _permutation((self.seed, stream, turn, 1), len(self.names[stream]))
+        return self.read(stream, position, Choice(int(order[place]), 0))
+
+    def read(self, number: int, position: int, choice: Choice) -> _Read | _Unreadable:
+        """An image of a stream, augmented as the position says."""
+        stream, recipe = self.streams[number], self.recipe
+        rng = np.random.default_rng([self.seed, number, position])
+        if stream.share < 1 and rng.random() >= stream.share:
+            return _Read(number, *choice, self._blank())
         try:
             # Nothing is trained on the mask of an unlabelled image, and none is opened unless to measure by.
-            with_mask = stream == LABELED or self.recipe.unlabeled_truth
-            image, mask = self.pictures.read(names[order[place]], with_mask)
+            with_mask = stream.labeled or recipe.unlabeled_truth
+            image, mask = self.pictures.read(self.names[number][choice.index], with_mask)
         except UserError as error:
             return _Unreadable(str(error))
-        return stream, augment(
+        view = augment(
             image,
             mask,
-            crop=self.recipe.crop,
-            scale=self.recipe.scale,
-            interpolation=self.recipe.interpolation,
+            crop=recipe.crop,
+            scale=stream.scale or recipe.scale,
+            interpolation=recipe.interpolation,
             ignore_index=self.ignore_index,
-            padding_label=self.padding_label[stream],
-            rng=np.random.default_rng([self.seed, stream, position]),
+            # Nothing is known about what lies beyond an unlabelled image: its padding has no truth to measure with.
+            padding_label=0 if stream.labeled and recipe.padding_label == "class0" else self.ignore_index,
+            rng=rng,
+        )
+        return _Read(number, *choice, view)
+
+    def _blank(self) -> View:
+        crop = self.recipe.crop
+        return View(
+            torch.zeros(crop, crop, 3, dtype=getattr(torch, self.recipe.interpolation)),
+            torch.full((crop, crop), self.ignore_index, dtype=torch.uint8),
+            *(torch.zeros(crop, dtype=torch.bool) for _ in range(2)),
         )
 
 

@@ -14,16 +14,16 @@ import torch
 from u2pl import methods
 from u2pl.data import published, splits
 from u2pl.data.catalog import built_in
-from u2pl.data.loader import Batch
+from u2pl.data.loader import Batch, Images
 from u2pl.data.prepared import description_of
 from u2pl.engine import distributed
 from u2pl.engine.learner import Learner
 from u2pl.engine.run_folder import device_name
 from u2pl.errors import UserError
 from u2pl.files import read_json, write_json
-from u2pl.methods import Classes, Step
+from u2pl.methods import Classes, Method, Step
 from u2pl.project import Project, slug
-from u2pl.settings import Params, Recipe, RunSpec
+from u2pl.settings import Params, RunSpec
 
 _SMALL_CROP = 129
 """Crop of a measurement on a CPU, where a step of the real size takes minutes."""
@@ -136,7 +136,7 @@ def measure(project: Project, params: Params, spec: RunSpec) -> None:
     method = methods.create(spec.method, classes, recipe, resolved.hyper)
     learner = Learner(method, recipe, 2 * _LATE, device)
     learner.method.train()
-    batch = _random(recipe, classes, device, unlabeled=methods.uses_unlabeled(spec.method))
+    batch = _random(learner.method, device)
     step = Step(_LATE, recipe.epochs - 1, recipe.epochs, 1, torch.Generator().manual_seed(0))
     for _ in range(0 if slow else 3):
         learner.step(batch, step)
@@ -147,7 +147,7 @@ def measure(project: Project, params: Params, spec: RunSpec) -> None:
         learner.step(batch, step)
     _wait(device)
     seconds = time.perf_counter() - start
-    images = rounds * recipe.batch * (2 if batch.unlabeled_image is not None else 1)
+    images = rounds * recipe.batch * (2 if batch.unlabeled is not None else 1)
     path = _measured(project)
     known = read_json(path) if path.is_file() else {}
     pixels = images * recipe.crop**2 / seconds
@@ -159,19 +159,24 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _random(recipe: Recipe, classes: Classes, device: torch.device, *, unlabeled: bool) -> Batch:
+def _random(method: Method, device: torch.device) -> Batch:
+    recipe, classes = method.recipe, method.classes
     size = (recipe.batch, recipe.crop, recipe.crop)
     generator = torch.Generator().manual_seed(0)
 
-    def images() -> torch.Tensor:
-        pixels = torch.randn(recipe.batch, 3, *size[1:], generator=generator)
-        return pixels.to(device).to(memory_format=torch.channels_last)
+    def images(*, labeled: bool) -> Images:
+        pixels = torch.randn(recipe.batch, 3, *size[1:], generator=generator).to(device)
+        mask = torch.randint(classes.count, size, generator=generator).to(device)
+        mask = mask if labeled else torch.full_like(mask, classes.ignore_index)
+        everywhere, number = torch.ones_like(mask, dtype=torch.bool), torch.arange(recipe.batch)
+        pixels = pixels.to(memory_format=torch.channels_last)
+        return Images(pixels, mask, everywhere, number, torch.zeros_like(number))
 
-    masks = torch.randint(classes.count, size, generator=generator).to(device)
-    if not unlabeled:
-        return Batch(images(), masks, None, None, None)
-    nothing = torch.full_like(masks, classes.ignore_index)
-    return Batch(images(), masks, images(), nothing, torch.ones_like(masks, dtype=torch.bool))
+    return Batch(
+        images(labeled=True),
+        images(labeled=False) if method.uses_unlabeled else None,
+        {name: images(labeled=stream.labeled) for name, stream in method.streams().items()},
+    )
 
 
 def _measured(project: Project) -> Path:

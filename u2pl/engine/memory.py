@@ -86,9 +86,9 @@ def try_step(learner: Learner, batch: Batch, step: Step) -> Trial:
         UserError: it does not fit; the message says what does.
     """
     recipe, device = learner.method.recipe, learner.device
-    images = len(batch.labeled_image)
+    images = len(batch.labeled.image)
     # Without unlabelled images twice as many labelled ones go at once.
-    whole = images if batch.unlabeled_image is not None else -(-images // 2)
+    whole = images if batch.unlabeled is not None else -(-images // 2)
     wanted = recipe.micro_batch or whole
     room = min(processes.gather_objects(available(device)))
     taken: dict[int, int] = {}

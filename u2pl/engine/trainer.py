@@ -280,6 +280,7 @@ class _Run:
         )
 
     def _batches(self, start: int, end: int) -> Batches:
+        extra = self.method.streams()
         return Batches(
             self.split,
             recipe=self.recipe,
@@ -288,6 +289,8 @@ class _Run:
             end_step=end,
             unlabeled=self.method.uses_unlabeled,
             workers=self.machine.loaders(self.device.type),
+            extra=extra,
+            choose=self.method.choose if any(stream.chosen for stream in extra.values()) else None,
         )
 
     def _try_memory(self, observe: Observer) -> None:

@@ -6,11 +6,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from u2pl import processes
-from u2pl.data.loader import Batch
+from u2pl.data.loader import Batch, Choice, Stream
 from u2pl.errors import unknown
 from u2pl.losses.cross_entropy import cross_entropy, labeled_pixels
 from u2pl.models import dropout
@@ -105,6 +106,14 @@ class Method(nn.Module, ABC):
             step: where training stands.
         """
 
+    def streams(self) -> Mapping[str, Stream]:
+        """Further images that each step takes, `Batch.extra`."""
+        return {}
+
+    def choose(self, images: int, rng: np.random.Generator) -> list[Choice]:
+        """The images of the stream that is chosen, for the next step, of so many; alike in all processes."""
+        raise NotImplementedError
+
     def step(self, batch: Batch, step: Step) -> StepResult:
         """All losses of this process's images at once."""
         whole = StepResult({})
@@ -144,11 +153,11 @@ class Method(nn.Module, ABC):
 
     def supervised_parts(self, network: nn.Module, batch: Batch, step: Step) -> Iterator[StepResult]:
         """L_s of the labelled images alone (Eq. 2); as many go at once as otherwise with the unlabelled ones."""
-        mask, ignore = batch.labeled_mask, self.classes.ignore_index
+        mask, ignore = batch.labeled.mask, self.classes.ignore_index
         count_G = self.count_labeled(mask)
         kept = dropout.draw(network, processes.size() * len(mask), step.generator)
         for part in self.cut(len(mask), 2 * self.recipe.micro_batch, least=2):
-            image = batch.labeled_image[part.mine]
+            image = batch.labeled.image[part.mine]
             dropout.choose(network, kept, part.numbers(1), image.device)
             logits = self.run(network, image, represent=False, last=part.last).logits
             label = mask[part.mine]

@@ -140,7 +140,7 @@ class MeanTeacher(Method):
         s = self.settings
         if step.epoch < s.warm_start_epochs:
             if s.teacher_statistics == "passes":
-                self.look(batch.labeled_image, step=step, represent=False)
+                self.look(batch.labeled.image, step=step, represent=False)
             yield from self.supervised_parts(self.student, batch, step)
             return
         if step.index == s.warm_start_epochs * step.epoch_steps and (
@@ -153,7 +153,7 @@ class MeanTeacher(Method):
         weight_G = over_groups(
             self.recipe.replicas, partial(lambda_u, eta=s.eta, ignore_index=ignore), target, pseudo.valid
         )
-        labeled_G = self.count_labeled(batch.labeled_mask)
+        labeled_G = self.count_labeled(batch.labeled.mask)
         reliable_G = (target != ignore).view(self.recipe.replicas, -1).sum(dim=1).clamp(min=1)
         share, accuracy = reliability(target, pseudo, ignore)
         health: dict[str, Tensor | float] = {
@@ -168,11 +168,11 @@ class MeanTeacher(Method):
             tallies = reliability_by_class(target, pseudo, self.classes)
         kept = dropout.draw(self.student, 2 * len(target), step.generator)
         for part in self.cut(len(pseudo.image), self.recipe.micro_batch):
-            images = torch.cat([batch.labeled_image[part.mine], pseudo.image[part.mine]])
+            images = torch.cat([batch.labeled.image[part.mine], pseudo.image[part.mine]])
             dropout.choose(self.student, kept, part.numbers(2), images.device)
             student = self.run(self.student, images, represent=self.has_representation, last=part.last)
             on_labeled, on_unlabeled = upsample(student.logits, target.shape[1:]).chunk(2)
-            mask = batch.labeled_mask[part.mine]
+            mask = batch.labeled.mask[part.mine]
             wanted = target[part.first : part.first + part.images]
             losses = {
                 "supervised": self.mean_loss(on_labeled, mask, labeled_G, part, ignore),
@@ -191,10 +191,10 @@ class MeanTeacher(Method):
         pseudo = self.augmented(self.pseudo_labels(batch).everywhere(), step)
         teacher = None
         if self.sees_mixed:
-            teacher = self.look(batch.labeled_image, pseudo.image, step=step)
+            teacher = self.look(batch.labeled.image, pseudo.image, step=step)
         if s.entropy_pass == "mixed":
             assert teacher is not None
-            on_mixed = upsample(teacher.logits[len(batch.labeled_image) :], pseudo.label.shape[1:])
+            on_mixed = upsample(teacher.logits[len(batch.labeled.image) :], pseudo.label.shape[1:])
             pseudo = pseudo._replace(entropy=processes.gather(partition.predict(on_mixed)[1]))
         gamma_B11 = self.threshold(pseudo, 1 - alpha)
         target = partition.pseudo_label(pseudo.label, pseudo.entropy, gamma_B11, ignore)
@@ -208,8 +208,8 @@ class MeanTeacher(Method):
     @torch.no_grad()
     def pseudo_labels(self, batch: Batch) -> Pseudo:
         """The teacher's labels of this process's plain images, and their entropies (Eqs. 5 and 6)."""
-        image, truth, valid = batch.unlabeled_image, batch.unlabeled_truth, batch.unlabeled_valid
-        assert image is not None and truth is not None and valid is not None
+        assert batch.unlabeled is not None
+        image, truth, valid = batch.unlabeled[:3]
         predicted = [
             partition.predict(upsample(self.teacher(some, represent=False).logits, image.shape[2:]))
             for some in image.split(2 * self.recipe.micro_batch or len(image))

@@ -184,7 +184,7 @@ class U2PL(CutMix):
         """The sets of Eqs. 9 to 16 among this process's pixels, at the heads' resolution."""
         s, teacher, pseudo = self.settings, scene.teacher, scene.pseudo
         assert teacher is not None and teacher.representation is not None
-        mask, size = scene.batch.labeled_mask, teacher.logits.shape[2:]
+        mask, size = scene.batch.labeled.mask, teacher.logits.shape[2:]
         pick = aligned if s.label_points == "aligned" else floored
         first = processes.rank() * len(mask)
 
