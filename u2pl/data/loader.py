@@ -46,7 +46,7 @@ class Stream:
 class Choice(NamedTuple):
     """An image that a method asks for."""
 
-    index: int
+    number: int
     """In the split's list of labelled or of unlabelled images."""
     note: int
     """Comes back with the image."""
@@ -67,8 +67,9 @@ class Images(NamedTuple):
     never to train on."""
     valid: Tensor
     """bool (B, crop, crop), False on padding that is to take no part."""
-    index: Tensor
-    """int64 (B,), on the CPU: number of each image in the split's list of its kind."""
+    number: Tensor
+    """int64 (B,), on the CPU: place of each image in the list that the stream draws from; of unlabelled ones, the
+    split's."""
     note: Tensor
     """int64 (B,), on the CPU: what the method noted with an image that it chose; else 0."""
 
@@ -100,8 +101,8 @@ class Views(NamedTuple):
     """bool (N, crop), likewise."""
     stream: Tensor
     """int64 (N,), ascending: number of the stream."""
-    index: Tensor
-    """int64 (N,), as `Images.index`."""
+    number: Tensor
+    """int64 (N,), as `Images.number`."""
     note: Tensor
     """int64 (N,), as `Images.note`."""
     use_padding: bool
@@ -119,7 +120,7 @@ class Views(NamedTuple):
         rows, columns = moved(self.rows), moved(self.columns)
         image, mask = normalise(moved(self.image), rows, columns), moved(self.mask).long()
         valid = rows[:, :, None] & columns[:, None, :] | self.use_padding
-        everything = Images(image, mask, valid, self.index, self.note)
+        everything = Images(image, mask, valid, self.number, self.note)
         kinds, counts = self.stream.unique_consecutive(return_counts=True)
         ends = counts.cumsum(0).tolist()
         parts = {
@@ -131,8 +132,10 @@ class Views(NamedTuple):
 
     def with_more(self, more: "Views") -> "Views":
         """These and then more."""
-        both = [torch.cat([one, other]) for one, other in zip(self[:7], more[:7], strict=True)]
-        return Views(*both, self.use_padding, self.names)
+        image, mask, rows, columns, stream, number, note = (
+            torch.cat([one, other]) for one, other in zip(self[:7], more[:7], strict=True)
+        )
+        return Views(image, mask, rows, columns, stream, number, note, self.use_padding, self.names)
 
 
 class Batches:
@@ -259,7 +262,7 @@ class _Read(NamedTuple):
     """An augmented image and where it comes from."""
 
     stream: int
-    index: int
+    number: int
     note: int
     view: View
 
@@ -281,8 +284,8 @@ def _collate(
     image, mask, rows, columns = (
         torch.stack(part) for part in zip(*(read.view for read in readable), strict=True)
     )
-    stream, index, note = torch.tensor([read[:3] for read in readable]).unbind(dim=1)
-    return Views(image, mask, rows, columns, stream, index, note, use_padding, names)
+    stream, number, note = torch.tensor([read[:3] for read in readable]).unbind(dim=1)
+    return Views(image, mask, rows, columns, stream, number, note, use_padding, names)
 
 
 class _Views(Dataset[_Read | _Unreadable]):
@@ -330,7 +333,7 @@ class _Views(Dataset[_Read | _Unreadable]):
         try:
             # Nothing is trained on the mask of an unlabelled image, and none is opened unless to measure by.
             with_mask = stream.labeled or recipe.unlabeled_truth
-            image, mask = self.pictures.read(self.names[number][choice.index], with_mask)
+            image, mask = self.pictures.read(self.names[number][choice.number], with_mask)
         except UserError as error:
             return _Unreadable(str(error))
         view = augment(
