@@ -112,13 +112,13 @@ def predicted_entropies(given: Input) -> float:
 
 def predicted_labels(given: Input) -> int:
     logits = given.scene().logits
-    label, _ = partition.predict(logits)
+    label = partition.predict(logits).label
     return different(label.flatten().tolist(), map(reference.argmax, scenes.pixels(logits)))
 
 
 def thresholds(given: Input) -> float:
     scene, alpha = given.scene(), given.one_of(ALPHAS[:-1])
-    _, entropy = partition.predict(scene.logits[len(scene.label) :])
+    _, entropy, _ = partition.predict(scene.logits[len(scene.label) :])
     if not scene.valid.any():
         return 0.0
     expected = reference.gamma_t(entropy.flatten().tolist(), scene.valid.flatten().tolist(), alpha)
@@ -130,7 +130,7 @@ def pseudo_labels(given: Input) -> int:
     logits, valid = scene.logits[len(scene.label) :], scene.valid
     if not valid.any():
         return 0
-    guess, entropy = partition.predict(logits)
+    guess, entropy, _ = partition.predict(logits)
     gamma = partition.gamma_t(entropy, valid, alpha)
     label = partition.pseudo_label(guess.where(valid, IGNORE), entropy, gamma, IGNORE)
     distributions = [reference.softmax(s) for s in scenes.pixels(logits)]

@@ -23,7 +23,7 @@ LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 
 def ours(logits_BCHW: Tensor, valid_BHW: Tensor, alpha: float, lap: Lap) -> tuple[Tensor, Tensor]:
     """Pseudo-labels, and gamma_t."""
-    label, entropy = partition.predict(logits_BCHW)
+    label, entropy, _ = partition.predict(logits_BCHW)
     lap("predict")
     gamma = partition.gamma_t(entropy, valid_BHW, alpha)
     lap("gamma_t")

@@ -311,16 +311,19 @@ class Params:
         return ResolvedRun(spec, run_name(spec, changed), flavor, recipe, parts[spec.method], changed)
 
     def _presets(self, flavor: str, base: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings that a flavour changes, as far as this method and its recipe have them."""
+        """The settings that a flavour changes, `NAME` or `METHOD.NAME`, where this method or its recipe has them."""
         flavors = self.values["flavors"]
         if flavor not in flavors:
             raise unknown("flavour", flavor, flavors)
         presets = flavors[flavor] or {}
-        known = {key for name in ("recipe", *self.methods) for key in self.values[name] or {}}
-        for short in presets:
-            if short not in known:
-                raise unknown(f"setting of flavour {flavor!r}", short, known)
-        return {key: presets[short] for key in base if (short := key.partition(".")[2]) in presets}
+        full = {f"{name}.{key}" for name in ("recipe", *self.methods) for key in self.values[name] or {}}
+        known = full | {key.partition(".")[2] for key in full}
+        for key in presets:
+            if key not in known:
+                raise unknown(f"setting of flavour {flavor!r}", key, known)
+        # A method's own preset beats the one of all that have the setting.
+        found = {key: presets[short] for key in base if (short := key.partition(".")[2]) in presets}
+        return found | {key: presets[key] for key in base if key in presets}
 
 
 def run_name(spec: RunSpec, changed: Mapping[str, Any]) -> str:

@@ -113,7 +113,7 @@ def test_ones_own_eight_images_of_two_classes(tmp_path: Path, u2pl: Command) -> 
     assert prepared.returncode == 0, prepared.stderr
     assert "4 labelled, 2 unlabelled, 2 validation" in prepared.stdout
     refused = u2pl("train", "--dataset", "mein", "--split", "full", cwd=project)
-    assert refused.returncode == 2 and "--set u2pl.r_l=1" in refused.stderr
+    assert refused.returncode == 2 and "--set r_l=1" in refused.stderr
     trained = u2pl(
         "train", "--dataset", "mein", "--split", "full", "--set", "r_l=1", "--set", "r_h=2", cwd=project
     )

@@ -21,8 +21,10 @@ from u2pl.engine.evidence.subject import Subject
 from u2pl.engine.run_folder import RunFolder
 from u2pl.errors import UsageError, UserError
 from u2pl.files import read_json, write_json
-from u2pl.methods.mt import MeanTeacher, Scene
-from u2pl.methods.u2pl import U2PL, Found
+from u2pl.methods.contrast import Found
+from u2pl.methods.mt import MeanTeacher
+from u2pl.methods.teaching import Scene
+from u2pl.methods.u2pl import U2PL
 from u2pl.project import Project
 from u2pl.settings import RunSpec
 

@@ -34,6 +34,14 @@ TINY = {
         "u2pl.N": 8,
         "u2pl.queue": 40,
         "u2pl.queue_background": 60,
+        "ael.threshold": 0.0,
+        "u2pl-ael.threshold": 0.0,
+        "u2pl-ael.contrast_from": 0,
+        "u2pl-ael.r_l": 1,
+        "u2pl-ael.M": 4,
+        "u2pl-ael.N": 8,
+        "u2pl-ael.queue": 40,
+        "u2pl-ael.queue_background": 60,
     },
 }
 """Recipe of the data set `tiny`. With 12 unlabelled images, six steps are an epoch and 18 a run."""

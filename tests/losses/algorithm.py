@@ -39,7 +39,7 @@ def step(
     loss: Callable[..., Tensor] = contrastive.info_nce,
 ) -> tuple[Tensor, Taken]:
     """L_c; with alpha None every pixel is reliable."""
-    guess, entropy = partition.predict(scene.logits[len(scene.label) :])
+    guess, entropy, _ = partition.predict(scene.logits[len(scene.label) :])
     gamma = torch.tensor(torch.inf) if alpha is None else partition.gamma_t(entropy, scene.valid, alpha)
     pseudo = partition.pseudo_label(guess.where(scene.valid, IGNORE), entropy, gamma, IGNORE)
     label_P = torch.cat([scene.label, pseudo]).flatten()

@@ -68,7 +68,7 @@ def test_predict_is_softmax_equation_5_and_argmax(
     """Also where the height is no multiple of the rows worked on at once, and where a single row is more than that."""
     logits = laid_out(scenes.make(seed, classes, logits=kind, images=images, size=size).logits, layout)
     with chunks_of(at_once):
-        label, scores = predict(logits)
+        label, scores, _ = predict(logits)
     assert label.shape == scores.shape == (2 * images, *size)
     distributions = [reference.softmax(s) for s in scenes.pixels(logits)]
     assert label.flatten().tolist() == [reference.argmax(s) for s in scenes.pixels(logits)]
@@ -81,7 +81,7 @@ def test_predict_is_softmax_equation_5_and_argmax(
 @pytest.mark.parametrize("layout", ["rows", "channels last"])
 def test_predict_in_the_chunks_it_really_takes_is_predict_in_one_piece(size: tuple[int, int], layout: str):
     logits = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    label, scores = predict(laid_out(logits, layout))
+    label, scores, _ = predict(laid_out(logits, layout))
     assert torch.equal(label, logits.argmax(dim=1))
     np.testing.assert_allclose(
         scores, torch.special.entr(logits.softmax(dim=1)).sum(dim=1), rtol=0, atol=1e-12
@@ -97,7 +97,7 @@ def test_of_several_equal_top_logits_the_smallest_class_is_predicted(
     logits = torch.rand(1, classes, 6, 9, generator=generator)
     logits[torch.rand(logits.shape, generator=generator) < 0.5] = 2
     with chunks_of(at_once):
-        label, _ = predict(laid_out(logits, layout))
+        label, *_ = predict(laid_out(logits, layout))
     top = logits == logits.amax(dim=1, keepdim=True)
     first = torch.where(top, torch.arange(classes)[:, None, None], classes).amin(dim=1)
     assert torch.equal(label, first)
@@ -213,7 +213,7 @@ def test_pseudo_labels_from_logits_are_equation_6(
 ):
     scene = scenes.make(seed, classes, logits=kind, padded=padded)
     logits, valid = scene.logits[len(scene.label) :], scene.valid
-    label, scores = predict(logits)
+    label, scores, _ = predict(logits)
     gamma = gamma_t(scores, valid, alpha)
     result = pseudo_label(label.where(valid, IGNORE), scores, gamma, IGNORE).flatten().tolist()
 
@@ -234,21 +234,21 @@ def test_pseudo_labels_from_logits_are_equation_6(
 def test_the_share_alpha_of_highest_entropy_gets_no_pseudo_label(alpha: float, unreliable: int):
     """As Eq. 6 asks for an entropy below gamma_t, the one highest is left out even with alpha 0."""
     margin = torch.linspace(0.1, 4, 100, dtype=torch.float64)
-    label, scores = predict(torch.stack([margin, -margin]).reshape(1, 2, 10, 10))
+    label, scores, _ = predict(torch.stack([margin, -margin]).reshape(1, 2, 10, 10))
     gamma = gamma_t(scores, torch.ones_like(scores, dtype=torch.bool), alpha)
     ignored = (pseudo_label(label, scores, gamma, IGNORE) == IGNORE).flatten()
     assert ignored.tolist() == [True] * unreliable + [False] * (100 - unreliable)
 
 
 def test_where_all_pixels_are_equally_uncertain_none_is_reliable_and_none_unreliable():
-    label, scores = predict(torch.zeros(1, 4, 3, 3))
+    label, scores, _ = predict(torch.zeros(1, 4, 3, 3))
     gamma = gamma_t(scores, torch.ones_like(scores, dtype=torch.bool), 0.2)
     assert (pseudo_label(label, scores, gamma, IGNORE) == IGNORE).all()
     assert not (scores > gamma).any()
 
 
 def test_below_the_threshold_every_pixel_keeps_its_label():
-    label, scores = predict(torch.randn(2, 3, 4, 4))
+    label, scores, _ = predict(torch.randn(2, 3, 4, 4))
     assert torch.equal(pseudo_label(label, scores, scores.max() + 1, IGNORE), label)
 
 

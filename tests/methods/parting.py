@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from methods.training import EPOCH_STEPS, EPOCHS, at, build, changed, make_batch
+from methods.training import EPOCH_STEPS, EPOCHS, at, build, changed, make_batch, warm_steps
 from torch import Tensor
 
 from u2pl import processes
@@ -18,8 +18,15 @@ from u2pl.losses import contrastive
 IMAGES = 4
 """Labelled ones of a batch, and unlabelled ones."""
 
+REGIONS = {"paste_classes": 2, "region_area": 0.01, "cover_area": 0.01, "confidence_momentum": 0.5}
+"""Of the tiny images something is always large enough."""
+
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "suponly": ("suponly", {}),
+    "cps": ("cps", {"dropout": 0.3}),
+    "cps without cutmix": ("cps", {"cutmix": False, "replicas": 2}),
+    "ael": ("ael", {"threshold": 0.3, "labeled_consistency": True, "dropout": 0.3, **REGIONS}),
+    "u2pl-ael": ("u2pl-ael", {"contrast_from": 0, "threshold": 0.3, **REGIONS}),
     "mt": ("mt", {"dropout": 0.3}),
     "cutmix": ("cutmix", {"cutmix_probability": 1}),
     "u2pl": ("u2pl", {"cutmix_probability": 1, "dropout": 0.3}),
@@ -77,7 +84,7 @@ def train(kind: str, micro_batch: int = 0, steps: int = 3, **options: bool) -> d
         centers.append(center_CD)
         return center_CD, present_C
 
-    start = 2 * EPOCH_STEPS if name == "suponly" else method.settings.warm_start_epochs * EPOCH_STEPS - 1
+    start = 2 * EPOCH_STEPS if name == "suponly" else max(warm_steps(method) - 1, 0)
     contrastive.centers = noted
     for index in range(start, start + steps):
         result = learner.step(share(labels_that_differ(make_batch(index, images=IMAGES))), at(index))

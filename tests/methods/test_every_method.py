@@ -179,7 +179,9 @@ def test_the_evaluated_network_answers_for_every_class(name: str, flavor: str):
 def test_labels_that_are_all_ignored_give_no_supervised_loss_and_no_nan(name: str, flavor: str):
     method, batch = flavored(name, flavor), make_batch()
     void = torch.full_like(batch.labeled.mask, CLASSES.ignore_index)
-    losses = train_step(method, optimizer(method), warm_steps(method), changed(batch, "labeled", mask=void))
+    batch = changed(batch, "labeled", mask=void)
+    batch = batch._replace(extra={name: images._replace(mask=void) for name, images in batch.extra.items()})
+    losses = train_step(method, optimizer(method), warm_steps(method), batch)
     assert losses["supervised"] == 0
     assert all(loss.isfinite() for loss in losses.values())
     assert all(value.isfinite().all() for value in method.state_dict().values())
@@ -189,10 +191,16 @@ def test_labels_that_are_all_ignored_give_no_supervised_loss_and_no_nan(name: st
 def test_an_ignore_index_other_than_255_is_respected(name: str):
     classes, batch = methods.Classes(4, ignore_index=7, background=False), make_batch()
     masks = [m.where(m != 255, 7) for m in (batch.labeled.mask, batch.unlabeled.mask)]
+    paste = batch.extra["paste"]._replace(
+        mask=batch.extra["paste"].mask.where(batch.extra["paste"].mask != 255, 7)
+    )
     method = build(name, classes)
     torch.manual_seed(0)
     mended = method.step(
-        changed(changed(batch, "labeled", mask=masks[0]), "unlabeled", mask=masks[1]), at(warm_steps(method))
+        changed(changed(batch, "labeled", mask=masks[0]), "unlabeled", mask=masks[1])._replace(
+            extra={**batch.extra, "paste": paste}
+        ),
+        at(warm_steps(method)),
     )
     method = build(name, methods.Classes(4, ignore_index=255, background=False))
     torch.manual_seed(0)

@@ -50,8 +50,9 @@ from torch.nn import functional
 from u2pl.losses import contrastive
 from u2pl.losses.memory_bank import MemoryBank
 from u2pl.methods import Classes
+from u2pl.methods.contrast import aligned, floored
 from u2pl.methods.mt import MeanTeacher
-from u2pl.methods.u2pl import U2PL, aligned, floored
+from u2pl.methods.u2pl import U2PL
 from u2pl.models.deeplab import Output, upsample
 from u2pl.models.dropout import ChannelDropout
 

@@ -25,7 +25,8 @@ from u2pl.errors import UsageError
 from u2pl.losses import contrastive, partition
 from u2pl.losses.memory_bank import MemoryBank
 from u2pl.methods import Classes
-from u2pl.methods.u2pl import U2PL, aligned, rows
+from u2pl.methods.contrast import aligned, rows
+from u2pl.methods.u2pl import U2PL
 from u2pl.models.deeplab import upsample
 from u2pl.models.dropout import ChannelDropout
 
@@ -267,10 +268,10 @@ def test_the_queue_of_a_background_class_has_a_size_of_its_own():
 @pytest.mark.parametrize(("classes", "r_l", "r_h"), [(2, 2, 20), (2, 3, 20), (4, 4, 20), (4, 3, 3)])
 def test_ranks_that_leave_no_negative_are_refused_with_a_setting_that_works(classes: int, r_l: int, r_h: int):
     few = Classes(classes, 255, background=False)
-    with pytest.raises(UsageError, match=r"--set u2pl\.r_l=1 --set u2pl\.r_h=\d+$") as caught:
+    with pytest.raises(UsageError, match=r"--set r_l=1 --set r_h=\d+$") as caught:
         build("u2pl", few, r_l=r_l, r_h=r_h)
-    mended = dict(word.split("=") for word in str(caught.value).split() if "u2pl.r_" in word)
-    method = build("u2pl", few, r_l=int(mended["u2pl.r_l"]), r_h=int(mended["u2pl.r_h"]))
+    mended = dict(word.split("=") for word in str(caught.value).split() if word.startswith("r_"))
+    method = build("u2pl", few, r_l=int(mended["r_l"]), r_h=int(mended["r_h"]))
     result = method.step(make_batch(classes=classes), at(warm_steps(method)))
     assert result.losses["contrastive"].isfinite()
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from u2pl import methods
 from u2pl.data.loader import Batch, Images
 from u2pl.methods import Classes, Method, Step
-from u2pl.methods.mt import MeanTeacher, Scene
+from u2pl.methods.mt import MeanTeacher
+from u2pl.methods.teaching import Scene
 from u2pl.models.deeplab import Output
 from u2pl.settings import Params, RunSpec
 
@@ -32,17 +33,34 @@ def build(name: str, classes: Classes = CLASSES, **overrides: object) -> Method:
 
 
 def make_batch(seed: int = 0, classes: int = CLASSES.count, size: int = 32, images: int = 2) -> Batch:
-    """As many labelled as unlabelled images of four squares, whose colours tell their classes."""
+    """As many labelled as unlabelled images of four squares, whose colours tell their classes.
+
+    The streams of all methods are there too: what is to be pasted is labelled, and a partner was chosen by its number.
+    """
+    labeled, unlabeled, paste, partner = (
+        squares(seed + k, classes, size, 2 * images) for k in (0, 0, 1000, 2000)
+    )
+    first, second = slice(0, images), slice(images, 2 * images)
+    partner = partner.part(first)._replace(
+        number=torch.arange(images) + images, note=torch.arange(images) % classes
+    )
+    return Batch(
+        labeled.part(first),
+        unlabeled.part(second)._replace(number=torch.arange(images)),
+        {"paste": paste.part(first), "partner": partner},
+    )
+
+
+def squares(seed: int, classes: int, size: int, images: int) -> Images:
+    """Images of four squares."""
     generator = torch.Generator().manual_seed(seed)
-    mask = torch.randint(0, classes, (2 * images, 2, 2), generator=generator)
+    mask = torch.randint(0, classes, (images, 2, 2), generator=generator)
     mask = mask.repeat_interleave(size // 2, 1).repeat_interleave(size // 2, 2)
     colors = torch.randn(classes, 3, generator=torch.Generator().manual_seed(99))
-    image = colors[mask].permute(0, 3, 1, 2) + 0.2 * torch.randn(
-        2 * images, 3, size, size, generator=generator
-    )
+    noise = torch.randn(images, 3, size, size, generator=generator)
+    image = colors[mask].permute(0, 3, 1, 2) + 0.2 * noise
     mask[:, :1] = CLASSES.ignore_index
-    everything = as_images(image, mask)
-    return Batch(*(everything.part(slice(k, k + images)) for k in (0, images)))
+    return as_images(image, mask)
 
 
 def as_images(image: Tensor, mask: Tensor) -> Images:

@@ -14,7 +14,7 @@ from torch.nn import functional
 from u2pl.data.loader import Batch
 from u2pl.losses import contrastive
 from u2pl.methods.base import Part
-from u2pl.methods.mt import Pseudo, Scene
+from u2pl.methods.teaching import Pseudo, Scene
 from u2pl.methods.u2pl import U2PL
 from u2pl.models.deeplab import Output
 
@@ -105,6 +105,7 @@ class World:
             target=self.pseudo.where(self.entropy < gamma_B11, IGNORE),
             alpha=ALPHA,
             gamma_B11=gamma_B11,
+            usable=self.valid,
             teacher=self.teacher,
         )
 

@@ -47,7 +47,7 @@ class Work:
 
     steps: int
     images: int
-    """Passes of an image through the student, forwards and backwards; the teacher's passes come on top."""
+    """Passes of an image through a network that is trained, forwards and backwards; the teacher's come on top."""
     kind: str
     """Runs of one kind take as long for a pixel."""
     crop: int
@@ -94,6 +94,7 @@ def work(project: Project, params: Params, spec: RunSpec) -> Work | None:
     settings = methods.settings(spec.method, classes, recipe, resolved.hyper)
     steps = recipe.epochs * methods.epoch_steps(spec.method, settings, recipe.batch, *sizes)
     images = steps * recipe.batch * (2 if methods.uses_unlabeled(spec.method) else 1)
+    images *= methods.trained(spec.method)
     return Work(steps, images, kind_of(spec.method, recipe.model_dump()), recipe.crop)
 
 
@@ -113,6 +114,7 @@ def speeds(project: Project) -> dict[str, float]:
             run, metrics = read_json(folder / "run.json"), read_json(folder / "metrics.json")
             if here.items() <= run["tags"].items() and metrics["images_per_second"]:
                 pixels = metrics["images_per_second"] * run["recipe"]["crop"] ** 2
+                pixels *= methods.trained(run["method"])
                 found.setdefault(kind_of(run["method"], run["recipe"]), []).append(pixels)
         except (OSError, UserError, KeyError):
             continue  # not finished, or imported
@@ -150,7 +152,7 @@ def measure(project: Project, params: Params, spec: RunSpec) -> None:
     images = rounds * recipe.batch * (2 if batch.unlabeled is not None else 1)
     path = _measured(project)
     known = read_json(path) if path.is_file() else {}
-    pixels = images * recipe.crop**2 / seconds
+    pixels = images * method.trained * recipe.crop**2 / seconds
     write_json(path, {**known, kind_of(spec.method, own.model_dump()): pixels})
 
 

@@ -1,5 +1,7 @@
 """Splits pixels into reliable and unreliable ones by the entropy of the teacher's prediction (Sec. 3.2)."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -7,28 +9,38 @@ _PIXELS_AT_ONCE = 2**15
 """On a CPU `predict` works on so many pixels that their intermediate values stay in the cache."""
 
 
+class Prediction(NamedTuple):
+    """What a network says of each pixel, (B, H, W) each."""
+
+    label: Tensor
+    """int64: the likeliest class, of equally likely ones the smallest."""
+    entropy: Tensor
+    """Nats (Eq. 5)."""
+    confidence: Tensor
+    """Probability of the likeliest class."""
+
+
 def entropy(prob_BCHW: Tensor) -> Tensor:
     """Entropy of each pixel's class distribution in nats, (B, H, W) (Eq. 5); 0 log 0 counts as 0."""
     return torch.special.entr(prob_BCHW).sum(dim=1)
 
 
-def predict(logits_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """The likeliest class of each pixel, and the entropy of its softmax, in one pass over the logits (Eqs. 5 and 6).
+def predict(logits_BCHW: Tensor) -> Prediction:
+    """The likeliest class of each pixel, the entropy of its softmax and its maximum, in one pass (Eqs. 5 and 6).
 
     With s = logits less their maximum, H = log(sum of exp s) - (sum of s exp s) / (sum of exp s): the
     probabilities themselves are never needed.
 
     Args:
         logits_BCHW: finite floats.
-
-    Returns:
-        (B, H, W) int64 classes, of equal logits the smallest; (B, H, W) entropies in nats.
     """
     batch, _, height, width = logits_BCHW.shape
     label_BHW = torch.empty(batch, height, width, dtype=torch.int64, device=logits_BCHW.device)
-    entropy_BHW = torch.empty_like(label_BHW, dtype=logits_BCHW.dtype)
+    entropy_BHW, confidence_BHW = (torch.empty_like(label_BHW, dtype=logits_BCHW.dtype) for _ in range(2))
     rows = max(1, _PIXELS_AT_ONCE // width) if logits_BCHW.device.type == "cpu" else height
-    for logits_CHW, label_HW, entropy_HW in zip(logits_BCHW, label_BHW, entropy_BHW, strict=True):
+    for logits_CHW, label_HW, entropy_HW, confidence_HW in zip(
+        logits_BCHW, label_BHW, entropy_BHW, confidence_BHW, strict=True
+    ):
         for first in range(0, height, rows):
             part = slice(first, first + rows)
             shifted = logits_CHW[:, part]
@@ -37,8 +49,9 @@ def predict(logits_BCHW: Tensor) -> tuple[Tensor, Tensor]:
             weight = shifted.exp()
             total = weight.sum(dim=0)
             label_HW[part] = top.indices
+            confidence_HW[part] = 1 / total
             entropy_HW[part] = total.log() - weight.mul_(shifted).sum(dim=0) / total
-    return label_BHW, entropy_BHW
+    return Prediction(label_BHW, entropy_BHW, confidence_BHW)
 
 
 def alpha_t(alpha0: float, epoch: int, epochs: int) -> float:

@@ -12,6 +12,7 @@ from u2pl.methods.base import (
     epoch_steps,
     names,
     settings,
+    trained,
     uses_unlabeled,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "epoch_steps",
     "names",
     "settings",
+    "trained",
     "uses_unlabeled",
 ]

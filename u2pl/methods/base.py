@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from u2pl import processes
 from u2pl.data.loader import Batch, Choice, Stream
 from u2pl.errors import unknown
-from u2pl.losses.cross_entropy import cross_entropy, labeled_pixels
+from u2pl.losses.cross_entropy import cross_entropy
 from u2pl.models import dropout
 from u2pl.models.deeplab import DeepLabV3Plus, Output, upsample
 from u2pl.settings import Recipe, Settings, load
@@ -85,6 +85,8 @@ class Method(nn.Module, ABC):
 
     settings_class: ClassVar[type[Settings]]
     uses_unlabeled: ClassVar[bool] = True
+    trained: ClassVar[int] = 1
+    """Networks that see every image and are trained."""
 
     def __init__(self, classes: Classes, recipe: Recipe, settings: Any):
         super().__init__()
@@ -151,15 +153,37 @@ class Method(nn.Module, ABC):
         with quiet:
             return wrapper(image, represent=represent)
 
+    def see(
+        self,
+        network: nn.Module,
+        kept: list[Tensor],
+        part: Part,
+        *streams: Tensor,
+        represent: bool = False,
+    ) -> Output:
+        """A pass of a network in training over a part of some streams of images, all at once.
+
+        Args:
+            network: trained.
+            kept: channels that its dropouts keep, of all images of all these streams (`dropout.draw`).
+            part: whose images.
+            streams: this process's images, as many in each; the first is not always that of the labelled ones.
+            represent: whether representations are wanted.
+
+        Returns:
+            Of the part's images of the first stream, then of the second's, and so on.
+        """
+        images = torch.cat([stream[part.mine] for stream in streams])
+        dropout.choose(network, kept, part.numbers(len(streams)), images.device)
+        return self.run(network, images, represent=represent, last=part.last)
+
     def supervised_parts(self, network: nn.Module, batch: Batch, step: Step) -> Iterator[StepResult]:
         """L_s of the labelled images alone (Eq. 2); as many go at once as otherwise with the unlabelled ones."""
         mask, ignore = batch.labeled.mask, self.classes.ignore_index
         count_G = self.count_labeled(mask)
         kept = dropout.draw(network, processes.size() * len(mask), step.generator)
         for part in self.cut(len(mask), 2 * self.recipe.micro_batch, least=2):
-            image = batch.labeled.image[part.mine]
-            dropout.choose(network, kept, part.numbers(1), image.device)
-            logits = self.run(network, image, represent=False, last=part.last).logits
+            logits = self.see(network, kept, part, batch.labeled.image).logits
             label = mask[part.mine]
             logits = upsample(logits, label.shape[1:])
             yield StepResult({"supervised": self.mean_loss(logits, label, count_G, part, ignore)})
@@ -170,8 +194,20 @@ class Method(nn.Module, ABC):
         Args:
             label_BHW: of this process's images.
         """
-        each = torch.stack([labeled_pixels(label, self.classes.ignore_index) for label in label_BHW])
-        return processes.gather(each).view(self.recipe.replicas, -1).sum(dim=1).clamp(min=1)
+        return self.count_pixels(label_BHW != self.classes.ignore_index)
+
+    def count_pixels(self, mask_BHW: Tensor) -> Tensor:
+        """How many pixels of a mask, bool, each group of the batch has, (replicas,), at least 1."""
+        return self.over_batch(mask_BHW.sum(dim=(1, 2))).clamp(min=1)
+
+    def over_batch(self, value_B: Tensor) -> Tensor:
+        """Sums over each group of the batch of what each of this process's images has, (replicas,)."""
+        return processes.gather(value_B).view(self.recipe.replicas, -1).sum(dim=1)
+
+    @staticmethod
+    def mine(images: int) -> slice:
+        """Which of the whole batch's images are this process's, given how many it has."""
+        return slice(processes.rank() * images, (processes.rank() + 1) * images)
 
     def mean_loss(
         self,
@@ -253,6 +289,11 @@ def uses_unlabeled(name: str) -> bool:
     return _find(name).uses_unlabeled
 
 
+def trained(name: str) -> int:
+    """How many networks of a method see every image and are trained."""
+    return _find(name).trained
+
+
 def settings(name: str, classes: Classes, recipe: Recipe, hyper: Mapping[str, Any]) -> Settings:
     """A method's hyper-parameters, checked; no network is built.
 
@@ -269,6 +310,11 @@ def create(name: str, classes: Classes, recipe: Recipe, hyper: Mapping[str, Any]
     """Build a method with its networks; raises as `settings` does."""
     checked = settings(name, classes, recipe, hyper)
     return _find(name)(classes, recipe, checked)
+
+
+def onto(mask: Tensor, device: torch.device) -> Tensor:
+    """Something small that was drawn on the CPU, on the device; from other than pinned memory the copy would wait."""
+    return mask.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else mask
 
 
 def over_groups(count: int, function: Callable[..., Tensor], *images: Tensor) -> Tensor:

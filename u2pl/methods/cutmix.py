@@ -11,8 +11,9 @@ from torch import Tensor
 
 from u2pl import processes
 from u2pl.data.mixing import half_area_boxes, paste_neighbor
-from u2pl.methods.base import Step, method
-from u2pl.methods.mt import MeanTeacher, MeanTeacherSettings, Pseudo
+from u2pl.methods.base import Step, method, onto
+from u2pl.methods.mt import MeanTeacher, MeanTeacherSettings
+from u2pl.methods.teaching import Pseudo
 from u2pl.settings import Settings
 
 
@@ -35,11 +36,9 @@ class CutMix(MeanTeacher):
         if torch.rand((), generator=step.generator) >= self.settings.cutmix_probability:
             return pseudo
         count, height, width = pseudo.label.shape
-        inside = half_area_boxes(count, height, width, step.generator)
-        if pseudo.label.is_cuda:  # from other memory the copy would wait for the device
-            inside = inside.pin_memory().to(pseudo.label.device, non_blocking=True)
-        groups, first = self.recipe.replicas, processes.rank() * len(pseudo.image)
-        own = inside[first : first + len(pseudo.image), None]
+        boxes = half_area_boxes(count, height, width, step.generator)
+        inside, groups = onto(boxes, pseudo.label.device), self.recipe.replicas
+        own = inside[self.mine(len(pseudo.image)), None]
         image = torch.where(own, following(pseudo.image, groups), pseudo.image)
         return Pseudo(image, *(paste_neighbor(inside, maps, groups) for maps in pseudo[1:]))
 

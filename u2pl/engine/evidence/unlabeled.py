@@ -141,7 +141,7 @@ def survey(
     confusion_CC = torch.zeros(classes, classes, dtype=torch.int64, device=device)
     shown: dict[str, tuple[int, float]] = {}
     for some, masks, logits in likelihoods(subject.network, split, subject.recipe, names):
-        label_BHW, entropy_BHW = partition.predict(logits)
+        label_BHW, entropy_BHW, _ = partition.predict(logits)
         truth_BHW = masks.to(device)
         confusion_CC += scores.confusions(label_BHW, truth_BHW, classes, split.ignore_index).sum(0)
         group = truth_BHW.where(truth_BHW != split.ignore_index, classes) if by_truth else label_BHW
@@ -236,7 +236,7 @@ def image_reliability(
         image = min(found.shown, key=lambda name: (-found.shown[name][0], -found.shown[name][1], name))
     gamma = found.edges_K[found.threshold(alpha)]
     ((_, masks, logits),) = likelihoods(subject.network, split, subject.recipe, [image])
-    label_BHW, entropy_BHW = partition.predict(logits)
+    label_BHW, entropy_BHW, _ = partition.predict(logits)
     label_HW, entropy_HW = label_BHW[0].cpu(), entropy_BHW[0].cpu()
     prob_CHW = logits[0].softmax(dim=0).cpu().numpy()
     reliable_HW = entropy_HW < gamma

@@ -1,0 +1,52 @@
+"""U²PL on AEL (Table 3): AEL's augmentation, sampling and weights; U²PL's partition by entropy and contrastive loss."""
+
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from u2pl.losses import partition
+from u2pl.methods.ael import AEL, AELSettings
+from u2pl.methods.base import Step, method
+from u2pl.methods.contrast import Contrast, ContrastSettings
+from u2pl.methods.teaching import More, Scene
+from u2pl.settings import Settings
+
+
+class U2PLAELSettings(ContrastSettings, AELSettings):
+    """Hyper-parameters of U²PL on AEL."""
+
+    entropy_filter: Literal["highest", "lowest"]
+    """Which alpha_t of the unlabelled pixels get no pseudo-label: those of highest entropy (Eq. 6), or of lowest; then
+    these take no part in the contrastive loss either."""
+    contrast_from: int = Field(ge=0)
+    """First epoch that has a contrastive loss."""
+    contrast_dpa: bool
+    """Whether anchors and negatives follow alpha_t; otherwise alpha0."""
+
+
+@method("u2pl-ael")
+class U2PLAEL(Contrast, AEL):
+    """L_s + alpha_w L_cons + lambda_c L_c."""
+
+    settings_class: ClassVar[type[Settings]] = U2PLAELSettings
+    settings: U2PLAELSettings
+
+    def filtered(self, scene: Scene, step: Step) -> Scene:
+        """Without pseudo-labels for unreliable pixels (Eq. 6)."""
+        s, ignore, pseudo = self.settings, self.classes.ignore_index, scene.pseudo
+        alpha = s.alpha(step)
+        if s.entropy_filter == "highest":
+            gamma_B11 = self.threshold(pseudo, 1 - alpha)
+            reliable = partition.pseudo_label(scene.target, pseudo.entropy, gamma_B11, ignore)
+        else:
+            least_B11 = self.threshold(pseudo, alpha)
+            reliable = scene.target.where(pseudo.entropy >= least_B11, ignore)
+        usable = pseudo.valid if s.entropy_filter == "highest" else reliable != ignore
+        alpha = alpha if s.contrast_dpa else s.alpha0
+        gamma_B11 = self.threshold(pseudo, 1 - alpha)
+        return replace(scene, target=reliable, alpha=alpha, gamma_B11=gamma_B11, usable=usable)
+
+    def more(self, scene: Scene, step: Step) -> More:
+        """lambda_c L_c, from the given epoch on."""
+        return super().more(scene, step) if step.epoch >= self.settings.contrast_from else More()
