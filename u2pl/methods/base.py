@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from u2pl import processes
 from u2pl.data.loader import Batch, Choice, Stream
-from u2pl.errors import unknown
+from u2pl.errors import UsageError, unknown
 from u2pl.losses.cross_entropy import cross_entropy
 from u2pl.models import dropout
 from u2pl.models.deeplab import DeepLabV3Plus, Output, upsample
@@ -310,6 +310,19 @@ def create(name: str, classes: Classes, recipe: Recipe, hyper: Mapping[str, Any]
     """Build a method with its networks; raises as `settings` does."""
     checked = settings(name, classes, recipe, hyper)
     return _find(name)(classes, recipe, checked)
+
+
+def check_warm_start(epochs: int, recipe: Recipe) -> None:
+    """Refuse a warm start that never ends.
+
+    Raises:
+        UsageError: it has as many epochs as the run.
+    """
+    if epochs >= recipe.epochs:
+        raise UsageError(
+            f"A warm start of {epochs} epochs leaves none of {recipe.epochs} for the unlabelled images. "
+            f"Use fewer: --set warm_start_epochs={recipe.epochs // 2}"
+        )
 
 
 def onto(mask: Tensor, device: torch.device) -> Tensor:

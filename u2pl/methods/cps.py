@@ -14,7 +14,7 @@ from u2pl import processes
 from u2pl.data.loader import Batch, Images, Stream
 from u2pl.data.mixing import toggled_boxes
 from u2pl.errors import UsageError
-from u2pl.methods.base import Classes, Method, Step, StepResult, method, onto
+from u2pl.methods.base import Classes, Method, Step, StepResult, check_warm_start, method, onto
 from u2pl.models import dropout
 from u2pl.models.deeplab import DeepLabV3Plus, upsample
 from u2pl.settings import Recipe, Settings
@@ -23,6 +23,8 @@ from u2pl.settings import Recipe, Settings
 class CPSSettings(Settings):
     """Hyper-parameters of CPS."""
 
+    warm_start_epochs: int = Field(ge=0)
+    """Epochs of supervised training before the students learn from each other; CPS has none."""
     cutmix: bool
     """Whether the students see mixed unlabelled images, and learn from each other on these alone; otherwise plain
     ones, and on the labelled images too."""
@@ -53,6 +55,11 @@ class CPS(Method):
                 "Start from weights of a backbone, whose heads are random: --weights imagenet"
             )
 
+    @classmethod
+    def check(cls, classes: Classes, recipe: Recipe, settings: CPSSettings) -> None:
+        """Refuse a warm start that never ends."""
+        check_warm_start(settings.warm_start_epochs, recipe)
+
     def streams(self) -> Mapping[str, Stream]:
         """With CutMix, a second sequence of unlabelled images."""
         return {"partner": Stream(labeled=False)} if self.settings.cutmix else {}
@@ -60,6 +67,10 @@ class CPS(Method):
     def parts(self, batch: Batch, step: Step) -> Iterator[StepResult]:
         """Each student's loss on the true labels, and on what the other one predicts."""
         s, ignore = self.settings, self.classes.ignore_index
+        if step.epoch < s.warm_start_epochs:
+            for network in self.students:
+                yield from self.supervised_parts(network, batch, step)
+            return
         unlabeled, taught = self.mixed(batch, step) if s.cutmix else (batch.unlabeled, None)
         assert unlabeled is not None
         weight = s.lambda_mixed if s.cutmix else s.lambda_plain

@@ -14,7 +14,7 @@ from u2pl import processes
 from u2pl.data.loader import Batch
 from u2pl.errors import UsageError
 from u2pl.losses import partition
-from u2pl.methods.base import Classes, Method, Part, Step, StepResult, over_groups
+from u2pl.methods.base import Classes, Method, Part, Step, StepResult, check_warm_start, over_groups
 from u2pl.models import dropout, ema
 from u2pl.models.deeplab import DeepLabV3Plus, Output
 from u2pl.settings import Recipe, Settings
@@ -120,11 +120,7 @@ class StudentTeacher(Method):
     @classmethod
     def check(cls, classes: Classes, recipe: Recipe, settings: Any) -> None:
         """Refuse a warm start that never ends, and a teacher whose batch norm never learns."""
-        if settings.warm_start_epochs >= recipe.epochs:
-            raise UsageError(
-                f"A warm start of {settings.warm_start_epochs} epochs leaves none of {recipe.epochs} for the "
-                f"unlabelled images. Use fewer: --set warm_start_epochs={recipe.epochs // 2}"
-            )
+        check_warm_start(settings.warm_start_epochs, recipe)
         if settings.teacher_statistics == "passes" and settings.teacher_mode == "eval":
             raise UsageError(
                 "With teacher_statistics=passes the teacher's batch norm learns in its passes, but with "
