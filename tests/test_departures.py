@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from u2pl.planning import resolve
-from u2pl.planning.departures import APART, HYPER, NO_MATTER, RECIPES, departures, of_plan
+from u2pl.planning.departures import APART, HYPER, METHODS, NO_MATTER, RECIPES, departures, of_plan
 from u2pl.project import Project
 from u2pl.settings import Params
 
@@ -15,7 +15,7 @@ STEM = "the backbone's stem is one 7x7 convolution, in the released code three o
 def of_run(dataset: str, swept: tuple[str, ...] = (), method: str = "u2pl", **overrides: Any) -> list[str]:
     params = Params.read(REPOSITORY)
     resolved = params.resolve(params.spec(dataset, "1/4", method, 0, overrides), bfloat16=False)
-    return departures(dataset, resolved.recipe.model_dump(), resolved.hyper, swept)
+    return departures(dataset, method, resolved.recipe.model_dump(), resolved.hyper, swept)
 
 
 def test_the_recipes_of_params_yaml_are_the_papers_but_for_what_is_said() -> None:
@@ -23,6 +23,14 @@ def test_the_recipes_of_params_yaml_are_the_papers_but_for_what_is_said() -> Non
     assert of_run("voc") == [STEM]
     assert of_run("cityscapes") == [STEM, "cross-entropy on the labelled images instead of OHEM"]
     assert of_run("voc", stem="deep") == []
+
+
+@pytest.mark.parametrize("method", Params.read(REPOSITORY).methods)
+def test_no_method_departs_from_its_own_defaults(method: str) -> None:
+    assert of_run("voc", method=method, stem="deep") == []
+    assert of_run("cityscapes", method=method, stem="deep") == [
+        "cross-entropy on the labelled images instead of OHEM"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -51,16 +59,21 @@ def test_a_departure_is_named_with_both_values(changed: dict[str, Any], phrase: 
 
 
 def test_every_setting_is_judged_or_known_not_to_matter() -> None:
-    judged = {*RECIPES["voc"], *HYPER, "warm_start_epochs"}
     params = Params.read(REPOSITORY)
-    settings = {key for section in ("recipe", *params.methods) for key in params.values[section]}
-    assert settings == judged | APART | NO_MATTER
-    assert not judged & (APART | NO_MATTER)
+    assert set(params.values["recipe"]) == {*RECIPES["voc"]} | APART | NO_MATTER
+    assert not RECIPES["voc"].keys() & (APART | NO_MATTER)
+    for own in METHODS.values():
+        judged = {name: {*HYPER, *own.get(name, {})} for name in params.methods}
+        assert not [key for name in params.methods for key in params.values[name] if key not in judged[name]]
+        assert not [name for name in own if own[name].keys() - params.values[name].keys()]
+    assert not HYPER.keys() - {key for name in params.methods for key in params.values[name]}
 
 
 def test_the_released_flavour_departs_in_each_of_its_settings() -> None:
-    presets = Params.read(REPOSITORY).values["flavors"]["released"]
-    assert len(of_run("voc", stem="deep", flavor="released")) == len(set(presets) - NO_MATTER - {"precision"})
+    params = Params.read(REPOSITORY)
+    presets = params.values["flavors"]["released"].keys() - NO_MATTER - {"precision"}
+    own = {key for section in ("recipe", "u2pl") for key in params.values[section]}
+    assert len(of_run("voc", stem="deep", flavor="released")) == len(presets & own)
 
 
 def test_what_the_papers_own_table_varies_is_no_departure() -> None:

@@ -251,13 +251,14 @@ def released(params: Params) -> Mapping[str, Any]:
 
 
 def test_a_flavour_changes_exactly_its_presets_wherever_the_method_or_the_recipe_has_them(params: Params):
-    used = set()
+    presets, used = released(params), set()
     for method in params.methods:
         plain, changed = decided(params, method), decided(params, method, flavor="released")
-        here = {key: value for key, value in released(params).items() if key in plain}
-        assert changed == {**plain, **here}
-        used |= set(here)
-    assert used == set(released(params))
+        shared = {key: value for key, value in presets.items() if key in plain}
+        own = {key: presets[f"{method}.{key}"] for key in plain if f"{method}.{key}" in presets}
+        assert changed == {**plain, **shared, **own}
+        used |= {*shared, *(f"{method}.{key}" for key in own)}
+    assert used == set(presets)
 
 
 def test_every_preset_of_a_flavour_departs_from_what_is_written_elsewhere(params: Params):
@@ -268,7 +269,12 @@ def test_every_preset_of_a_flavour_departs_from_what_is_written_elsewhere(params
         overrides = recipe.get("overrides", {})
         sections += [recipe, *({key.partition(".")[2]: value} for key, value in overrides.items())]
     for key, value in released(params).items():
-        assert any(section[key] != value for section in sections if key in section), key
+        method, _, short = key.rpartition(".")
+        if method:
+            beaten = released(params).get(short, values[method][short])
+            assert value != beaten, key
+        else:
+            assert any(section[key] != value for section in sections if key in section), key
 
 
 def test_the_paper_is_the_default_flavour_and_changes_nothing(params: Params):
@@ -440,7 +446,8 @@ def test_every_key_of_params_yaml_is_read_by_the_settings_of_its_owner():
             section, _, short = key.partition(".")
             assert short in owners[section], key
     for flavor, presets in values["flavors"].items():
-        assert set(presets) <= set.union(*owners.values()) - {"flavor"}, flavor
+        dotted = {f"{section}.{short}" for section, fields in owners.items() for short in fields}
+        assert set(presets) <= set.union(dotted, *owners.values()) - {"flavor", "recipe.flavor"}, flavor
 
 
 @pytest.mark.parametrize("flavor", ["paper", "released"])
@@ -451,5 +458,5 @@ def test_every_recipe_suits_every_method_in_either_flavour(flavor: str):
     for dataset in params.values["recipes"]:
         for name in params.methods:
             resolved = params.resolve(params.spec(dataset, "1/8", name, 0, {"flavor": flavor}))
-            classes = methods.Classes(8, 255, background=True)
+            classes = methods.Classes(19 if dataset == "cityscapes" else 8, 255, background=True)
             assert methods.settings(name, classes, resolved.recipe, resolved.hyper)

@@ -83,7 +83,57 @@ HYPER: Mapping[str, Any] = {
     "label_points": "aligned",
 }
 """Table A1 and App. A, and docs/fidelity.md: hyper-parameters of the methods that have them."""
-WARM_START = {"voc": 1, "cityscapes": 20}
+
+_CPS = {"warm_start_epochs": 0, "cutmix": True, "lambda_mixed": 1.0, "lambda_plain": 1.5}
+_AEL = {
+    "warm_start_epochs": 0,
+    "confidence_momentum": 0.999,
+    "confidence_start": "random",
+    "confidence_mean": "image",
+    "absent_class": "keep",
+    "copy_paste": True,
+    "paste_share": 0.5,
+    "paste_classes": 1,
+    "paste_scale": [0.1, 2.0],
+    "paste_power": 1.0,
+    "paste_except": [],
+    "adaptive_cutmix": True,
+    "region_area": 0.03,
+    "cover_area": 0.03,
+    "equalization": True,
+    "beta": 1.0,
+    "reweighting": True,
+    "gamma": 2.0,
+    "threshold": 0.7,
+    "weights_sum": "image",
+    "labeled_consistency": False,
+    "alpha_w": 1.0,
+    "label_mode": "eval",
+}
+_U2PL_AEL = _AEL | {"entropy_filter": "highest", "contrast_from": 1, "contrast_dpa": True}
+_AEL_ON_CITYSCAPES = {
+    "paste_classes": 3,
+    "paste_except": [0, 1, 2, 8, 10],
+    "region_area": 0.005,
+    "cover_area": 0.01,
+    "threshold": 0.0,
+}
+METHODS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "voc": {
+        **{name: {"warm_start_epochs": 1} for name in ("mt", "cutmix", "u2pl")},
+        "cps": _CPS,
+        "ael": _AEL,
+        "u2pl-ael": _U2PL_AEL,
+    },
+    "cityscapes": {
+        **{name: {"warm_start_epochs": 20} for name in ("mt", "cutmix", "u2pl")},
+        "cps": _CPS | {"lambda_mixed": 5.0, "lambda_plain": 6.0},
+        "ael": _AEL | _AEL_ON_CITYSCAPES,
+        "u2pl-ael": _U2PL_AEL | _AEL_ON_CITYSCAPES | {"contrast_from": 20},
+    },
+}
+"""Data set -> method -> hyper-parameters that are its own, or that are others there: App. A, the papers of CPS and AEL,
+and docs/fidelity.md."""
 
 APART = {"stem", "micro_batch"}
 """Settings whose departures are told in words of their own."""
@@ -114,6 +164,7 @@ NAMES = {
 
 def departures(
     dataset: str,
+    method: str,
     recipe: Mapping[str, Any],
     hyper: Mapping[str, Any],
     swept: Collection[str] = (),
@@ -122,13 +173,14 @@ def departures(
 
     Args:
         dataset: of the run; of one that the paper does not have, nothing departs.
+        method: of the run.
         recipe: the run's recipe.
         hyper: the settings of its method.
         swept: settings that the paper's own table varies; their short names.
     """
     if dataset not in RECIPES:
         return []
-    return list(_departures(dataset, recipe, hyper, swept))
+    return list(_departures(dataset, method, recipe, hyper, swept))
 
 
 def of_plan(project: Project, active: ActivePlan, *, bfloat16: bool | None = None) -> dict[str, list[str]]:
@@ -148,7 +200,8 @@ def of_plan(project: Project, active: ActivePlan, *, bfloat16: bool | None = Non
     found: dict[str, list[str]] = {}
     for name, run in active.runs.items():
         resolved = params.resolve(spec_of(run), bfloat16=bfloat16)
-        for text in departures(run.dataset, resolved.recipe.model_dump(), resolved.hyper, swept[name]):
+        recipe = resolved.recipe.model_dump()
+        for text in departures(run.dataset, run.method, recipe, resolved.hyper, swept[name]):
             found.setdefault(f"{run.dataset}: {text}", []).append(name)
     return found
 
@@ -164,9 +217,9 @@ def _swept(project: Project, active: ActivePlan, shows: str) -> set[str]:
 
 
 def _departures(
-    dataset: str, recipe: Mapping[str, Any], hyper: Mapping[str, Any], swept: Collection[str]
+    dataset: str, method: str, recipe: Mapping[str, Any], hyper: Mapping[str, Any], swept: Collection[str]
 ) -> Iterator[str]:
-    theirs = {**RECIPES[dataset], **HYPER, "warm_start_epochs": WARM_START[dataset]}
+    theirs = {**RECIPES[dataset], **HYPER, **METHODS[dataset].get(method, {})}
     own = {**recipe, **hyper}
     for key, value in theirs.items():
         if key in own and key not in swept and not _equal(own[key], value):

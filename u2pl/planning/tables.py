@@ -30,6 +30,8 @@ class Row(Part):
 
     cited: bool = False
     """Only the paper's numbers are shown; nothing is run."""
+    note: str = ""
+    """What a reader must know of the paper's numbers in this row, shown as a footnote."""
     paper: list[float | None] = Field(default_factory=list)
 
 
@@ -92,6 +94,7 @@ class Cell(NamedTuple):
     set: dict[str, Any]
     paper: float | None
     cited: bool
+    note: str
 
 
 class Table(Settings):
@@ -157,6 +160,7 @@ class Table(Settings):
                     set=column.set | row.set,
                     paper=paper,
                     cited=row.cited,
+                    note=row.note if paper is not None else "",
                 )
 
     def ablated_splits(self) -> list[str]:

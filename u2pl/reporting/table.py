@@ -92,6 +92,8 @@ class View:
             yield seeds_text(len(cell.results))
         if cell.cell.cited:
             yield FIXED[CITED]
+        if cell.cell.note:
+            yield cell.cell.note
 
     @cached_property
     def common(self) -> list[str]:
@@ -216,7 +218,8 @@ def _departures(result: Result, images: int | None, swept: Sequence[str]) -> Ite
     if other := _other_lists(result):
         yield other
     metrics = result.metrics
-    yield from departures(metrics["dataset"], metrics["recipe"], metrics["hyper"], swept)
+    recipe, hyper = metrics["recipe"], metrics["hyper"]
+    yield from departures(metrics["dataset"], metrics["method"], recipe, hyper, swept)
 
 
 def _other_lists(result: Result) -> str | None:
