@@ -1,6 +1,6 @@
 """Kills training at random moments, starts it again, and compares what comes out with a run that nobody disturbed.
 
-The suite does it twenty times; hundreds: python tests/engine/kills.py --kills 300
+The suite does it twenty times; hundreds: python tests/engine/kills.py --kills 300 --method u2pl-ael
 """
 
 import argparse
@@ -22,16 +22,16 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from engine.tiny import draw_tiny, make_project
+from engine.tiny import draw_tiny, edit_params, make_project
 from u2pl_cli.app import run
 
 from u2pl.data.prepare import prepare
 from u2pl.engine import run_folder, trainer
 from u2pl.engine.learner import Learner
 from u2pl.project import Project
+from u2pl.settings import Params
 
 WORDS = ["train", "--dataset", "tiny", "--split", "1/4", "--save-every", "0"]
-RUN = "tiny-1_4-u2pl-s0"
 PHASES = ("between", "step", "evaluation", "checkpoint")
 MACHINE = ("seconds", "images_per_second", "memory/peak_gib", "created", "uid")
 
@@ -124,9 +124,14 @@ def kill_at_random(project: Project, board: Board, rng: random.Random) -> str | 
     return None
 
 
+def run_of(project: Project) -> Path:
+    """The only run's folder."""
+    return project.runs / f"tiny-1_4-{Params.read(project).default('method')}-s0"
+
+
 def result(project: Project) -> dict[str, Any]:
     """Everything that a run comes to, but for what the machine decides."""
-    folder = project.runs / RUN
+    folder = run_of(project)
     metrics = {k: v for k, v in json.loads((folder / "metrics.json").read_text()).items() if k not in MACHINE}
     lines = [line.split(",") for line in (folder / "history.csv").read_text().splitlines()]
     machine = {lines[0].index(name) for name in MACHINE if name in lines[0]}
@@ -156,16 +161,17 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
     return [] if one == other else [where]
 
 
-def project_in(folder: Path) -> Project:
+def project_in(folder: Path, method: str) -> Project:
     folder.mkdir(parents=True)
     project = make_project(folder)
+    edit_params(project, lambda values: values["default"].update(method=method))
     draw_tiny(folder / "pictures")
     prepare(project, str(folder / "pictures" / "tiny.yaml"), "1/4")
     return project
 
 
 def try_out(
-    folder: Path, kills: int, seed: int, say: Callable[[str], None] = print
+    folder: Path, kills: int, seed: int, method: str, say: Callable[[str], None] = print
 ) -> tuple[Counter[str], list[str]]:
     """So many kills, over as many runs as they take.
 
@@ -173,7 +179,7 @@ def try_out(
         What training was doing when it was killed, and where results differ from an undisturbed run's.
     """
     rng, board = random.Random(seed), Board()
-    undisturbed = project_in(folder / "undisturbed")
+    undisturbed = project_in(folder / "undisturbed", method)
     pid = start(undisturbed, board)
     while (status := ended(pid)) is None:
         time.sleep(0.01)
@@ -183,8 +189,8 @@ def try_out(
     wrong: list[str] = []
     run_number = 0
     while done.total() < kills:
-        project, run_number = project_in(folder / f"killed{run_number}"), run_number + 1
-        while not (project.runs / RUN / "metrics.json").exists():
+        project, run_number = project_in(folder / f"killed{run_number}", method), run_number + 1
+        while not (run_of(project) / "metrics.json").exists():
             did = kill_at_random(project, board, rng) if done.total() < kills else None
             if did is not None:
                 done[did] += 1
@@ -203,9 +209,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--method", default="u2pl")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        done, wrong = try_out(Path(folder), options.kills, options.seed)
+        done, wrong = try_out(Path(folder), options.kills, options.seed, options.method)
     print(json.dumps({"kills": done.total(), "killed in": done, "differences": wrong}))
     raise SystemExit(bool(wrong))
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,6 +79,23 @@ def test_a_run_by_two_processes_or_by_torchrun_is_the_run_of_one(
         states = [torch.load(found[k] / "weights.pt", weights_only=True)["state"] for k in ("one", who)]
         for key, value in states[0].items():
             torch.testing.assert_close(states[1][key], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["cps", "u2pl-ael"])
+def test_a_run_of_another_method_by_two_processes_is_the_run_of_one(
+    tiny_project: Project, tmp_path: Path, u2pl: Callable[..., Completed], method: str
+):
+    """Two networks that are trained; images that all processes choose alike."""
+    found = {}
+    for who, words in (("one", []), ("two", ["--nproc", "2"])):
+        shutil.copytree(tiny_project.root, tmp_path / who)
+        done = u2pl(*WORDS, "--method", method, *words, cwd=tmp_path / who)
+        assert done.returncode == 0, done.stderr
+        found[who] = steps(run_of(Project(tmp_path / who)))
+    for ours, theirs in zip(found["one"], found["two"], strict=True):
+        for name, value in ours["metrics"].items():
+            if not name.startswith(("images_per_second", "memory")):
+                assert theirs["metrics"][name] == pytest.approx(value, rel=1e-3, abs=1e-3), name
 
 
 def start(project: Project, *words: str) -> subprocess.Popen[str]:

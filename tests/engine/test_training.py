@@ -421,6 +421,17 @@ def test_a_run_that_is_told_to_stop_saves_its_state_and_goes_on_to_the_same_end(
     assert_same_run(path, unbroken)
 
 
+@pytest.mark.parametrize("method", sorted({*methods.names()} - {"u2pl"}))
+def test_a_run_of_any_method_goes_on_to_the_same_end(project: Project, tmp_path: Path, method: str):
+    """Whatever a method remembers is in the checkpoint: a second student, a bank, what it chose images by."""
+    apart = Project(tmp_path / "apart")
+    shutil.copytree(project.root, apart.root)
+    whole = trainer.train(apart, spec(apart, method))
+    with pytest.raises(Interrupted, match="step 10 of 18"):
+        trainer.train(project, spec(project, method), observe=at("step", 10, terminate))
+    assert_same_run(trainer.train(project, spec(project, method)), whole)
+
+
 def test_a_run_may_be_stopped_again_and_again_also_between_two_epochs(project: Project, unbroken: Path):
     handler = signal.getsignal(signal.SIGINT)
     for event, step in (("epoch", 6), ("step", 10), ("epoch", 12)):
