@@ -310,7 +310,7 @@ class AEL(StudentTeacher):
         covered = torch.from_numpy(covers >= s.cover_area * area)
         for numbers, cover in zip((first.number, second.number), covered.chunk(2), strict=True):
             self.chooser.note(processes.gather(numbers), processes.gather(cover))
-        self.chooser.confidence_C = self.confidence_C.cpu()
+        self.chooser.confidence_C = self.confidence_C.to("cpu", copy=True)
         return inside, processes.total(torch.tensor(adapted)) / len(draws) / processes.size()
 
 
