@@ -118,7 +118,7 @@ def _show(project: "Project", active: "ActivePlan", *, measure: bool) -> None:
         f"{len(active.figures)} figures; {shared} runs stand in more than one of them and are trained once."
     )
     passes = (
-        f"{_count(sum(work.images for work in known))} image passes (forwards and backwards, of the student)"
+        f"{_count(sum(work.images for work in known))} image passes (forwards and backwards, of what is trained)"
     )
     unknown = len(works) - len(known)
     but = f"; of {unknown} runs the split has to be prepared first" if unknown else ""

@@ -109,7 +109,9 @@ def test_reporting_knows_no_torch():
 def test_the_engine_and_the_command_line_know_no_method_by_name(path: Path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     compared = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Compare)]
-    assert not [text for text in compared if re.search(r"['\"](suponly|mt|cutmix|u2pl|cps|ael|u2pl-ael)['\"]", text)]
+    assert not [
+        text for text in compared if re.search(r"['\"](suponly|mt|cutmix|u2pl|cps|ael|u2pl-ael)['\"]", text)
+    ]
 
 
 def test_every_part_of_the_library_stands_in_the_table():

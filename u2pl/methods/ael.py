@@ -118,6 +118,11 @@ class AEL(StudentTeacher):
         self.register_buffer("confidence_C", start_C)
         self.chooser = Chooser(start_C)
 
+    @property
+    def sees_mixed(self) -> bool:
+        """Not where the passes that give labels move the statistics already."""
+        return super().sees_mixed and self.settings.label_mode == "eval"
+
     @classmethod
     def check(cls, classes: Classes, recipe: Recipe, settings: Any) -> None:
         """Refuse classes that there are not, and sums over a batch that is taken in parts."""
