@@ -2,6 +2,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -608,6 +609,35 @@ def test_a_damaged_image_that_is_chosen_stops_training_with_its_name(
     assert len(ask_for(2)) == 8
     with pytest.raises(UserError, match=rf"{path.name}.*\.$"):
         ask_for(3)
+
+
+def test_an_image_that_two_threads_read_at_once_takes_its_room_in_memory_once(
+    split: Split, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, seen, read = Barrier(2), [], Split.image
+
+    def image(self: Split, name: str) -> object:
+        seen.append(name)
+        if name == split.unlabeled[0]:
+            both.wait(timeout=30)
+        return read(self, name)
+
+    monkeypatch.setattr(Split, "image", image)
+    assert all(split.has_mask(name) for name in split.unlabeled[:2])
+    # Room for two pictures and their masks, in this process and in each of two workers.
+    monkeypatch.setattr("u2pl.data.loader.CACHE_BYTES", 3 * 2 * 64 * 64 * 4)
+    wanted = iter([0, 1, 1, 1, 1])
+    batches(
+        split,
+        recipe,
+        end=5,
+        unlabeled=False,
+        workers=2,
+        extra=PARTNER,
+        choose=lambda images, rng: [Choice(next(wanted), 0)] * 2,
+    )
+    assert seen.count(split.unlabeled[0]) == 2
+    assert seen.count(split.unlabeled[1]) <= 2
 
 
 def of_processes(
