@@ -46,8 +46,9 @@ def test_entropy_is_equation_5(seed: int, classes: int, kind: str):
 def test_a_certain_pixel_has_no_entropy_and_an_undecided_one_log_c():
     prob = torch.tensor([[1.0, 0, 0], [1 / 3, 1 / 3, 1 / 3]], dtype=torch.float64).T.reshape(1, 3, 1, 2)
     logits = torch.tensor([[1e4, -1e4, 0], [7, 7, 7]], dtype=torch.float64).T.reshape(1, 3, 1, 2)
-    for result in (entropy(prob), predict(logits)[1]):
+    for result in (entropy(prob), predict(logits).entropy):
         assert result.flatten().tolist() == pytest.approx([0, np.log(3)], abs=1e-12)
+    assert predict(logits).confidence.flatten().tolist() == pytest.approx([1, 1 / 3], abs=1e-12)
 
 
 @given(
@@ -62,30 +63,31 @@ def test_a_certain_pixel_has_no_entropy_and_an_undecided_one_log_c():
 @example(seed=0, classes=3, kind="random", images=1, size=(7, 3), at_once=6, layout="channels last")
 @example(seed=0, classes=3, kind="random", images=2, size=(3, 8), at_once=5, layout="rows")
 @settings(max_examples=120, deadline=None)
-def test_predict_is_softmax_equation_5_and_argmax(
+def test_predict_is_softmax_equation_5_argmax_and_max(
     seed: int, classes: int, kind: str, images: int, size: tuple[int, int], at_once: int, layout: str
 ):
     """Also where the height is no multiple of the rows worked on at once, and where a single row is more than that."""
     logits = laid_out(scenes.make(seed, classes, logits=kind, images=images, size=size).logits, layout)
     with chunks_of(at_once):
-        label, scores, _ = predict(logits)
-    assert label.shape == scores.shape == (2 * images, *size)
+        label, scores, confidence = predict(logits)
+    assert label.shape == scores.shape == confidence.shape == (2 * images, *size)
     distributions = [reference.softmax(s) for s in scenes.pixels(logits)]
     assert label.flatten().tolist() == [reference.argmax(s) for s in scenes.pixels(logits)]
     np.testing.assert_allclose(
         scores.flatten(), [reference.entropy(p) for p in distributions], rtol=0, atol=1e-9
     )
+    np.testing.assert_allclose(confidence.flatten(), [max(p) for p in distributions], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [(70, 1000), (3, 2**15 + 5), (2**15 + 5, 1), (1, 1)])
 @pytest.mark.parametrize("layout", ["rows", "channels last"])
 def test_predict_in_the_chunks_it_really_takes_is_predict_in_one_piece(size: tuple[int, int], layout: str):
     logits = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    label, scores, _ = predict(laid_out(logits, layout))
+    label, scores, confidence = predict(laid_out(logits, layout))
+    prob = logits.softmax(dim=1)
     assert torch.equal(label, logits.argmax(dim=1))
-    np.testing.assert_allclose(
-        scores, torch.special.entr(logits.softmax(dim=1)).sum(dim=1), rtol=0, atol=1e-12
-    )
+    np.testing.assert_allclose(scores, torch.special.entr(prob).sum(dim=1), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(confidence, prob.amax(dim=1), rtol=0, atol=1e-12)
 
 
 @given(seed=seeds, classes=st.integers(2, 40), layout=layouts, at_once=st.integers(1, 70))
@@ -112,6 +114,17 @@ def test_entropies_in_single_precision_are_finite_and_from_0_to_log_c(seed: int,
     assert ((scores >= 0) & (scores <= np.log(5) + 1e-6)).all()
     expected = [reference.entropy(reference.softmax(s)) for s in scenes.pixels(logits)]
     np.testing.assert_allclose(scores.flatten(), expected, rtol=0, atol=2e-6)
+
+
+@given(seed=seeds, scale=st.sampled_from([1e-6, 1.0, 30.0, 1e4, 1e30]), classes=st.integers(1, 6))
+@settings(max_examples=40, deadline=None)
+def test_confidences_in_single_precision_are_from_1_over_c_to_1(seed: int, scale: float, classes: int):
+    logits = scale * torch.randn(1, classes, 4, 4, generator=torch.Generator().manual_seed(seed))
+    confidence = predict(logits).confidence
+    assert confidence.dtype == torch.float32
+    assert ((confidence >= 1 / classes - 1e-6) & (confidence <= 1)).all()
+    expected = [max(reference.softmax(s)) for s in scenes.pixels(logits)]
+    np.testing.assert_allclose(confidence.flatten(), expected, rtol=0, atol=1e-6)
 
 
 def test_predict_leaves_the_logits_as_they_were():

@@ -387,10 +387,11 @@ class _Pictures:
         image = resize_image(self.split.image(name), self.resize)
         mask = resize_mask(self.split.mask(name), self.resize) if key[1] else None
         size = image.nbytes + (0 if mask is None else mask.nbytes)
-        if size <= self.room:
+        both = image, mask
+        # Another thread may have read the same meanwhile: it is kept once, and takes its room once.
+        if size <= self.room and self.kept.setdefault(key, both) is both:
             self.room -= size
-            self.kept[key] = image, mask
-        return image, mask
+        return both
 
 
 def validation(split: Split, recipe: Recipe) -> Iterator[tuple[str, Tensor, Tensor]]:
