@@ -100,7 +100,7 @@ class Views(NamedTuple):
     columns: Tensor
     """bool (N, crop), likewise."""
     stream: Tensor
-    """int64 (N,), ascending: number of the stream."""
+    """int64 (N,): number of the stream, each stream's images together."""
     number: Tensor
     """int64 (N,), as `Images.number`."""
     note: Tensor

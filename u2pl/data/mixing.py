@@ -71,7 +71,7 @@ def proportional_box(
 
 
 def toggled_boxes(count: int, height: int, width: int, generator: torch.Generator, boxes: int = 3) -> Tensor:
-    """Masks of several boxes each, together up to a quarter to half of the image (CPS).
+    """Masks of several boxes each, together at most half of the image (CPS).
 
     Every box turns its area over, so that where two overlap it is outside again. Its share of the area is uniform
     from 1/4 to 1/2, divided by the number of boxes.
