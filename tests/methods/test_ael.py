@@ -6,10 +6,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from methods.slow import IGNORE, Array, full, mean_loss, padded, pixel_losses, softmax
 from methods.training import (
     CLASSES,
     PARAMS,
-    Pass,
     at,
     build,
     changed,
@@ -19,9 +19,7 @@ from methods.training import (
     train_step,
     watch,
 )
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from u2pl.data.loader import Batch
 from u2pl.errors import UsageError
@@ -30,9 +28,6 @@ from u2pl.methods import Classes
 from u2pl.methods.ael import AEL, Chooser
 from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.settings import RunSpec
-
-IGNORE = CLASSES.ignore_index
-Array = NDArray[np.float64]
 
 
 def ael(name: str = "ael", classes: Classes = CLASSES, **overrides: object) -> AEL:
@@ -57,35 +52,6 @@ def liven(network: DeepLabV3Plus, *, training: bool) -> None:
 
 def with_extra(batch: Batch, stream: str, **tensors: Tensor) -> Batch:
     return batch._replace(extra={**batch.extra, stream: batch.extra[stream]._replace(**tensors)})
-
-
-def padded(images: int = 2) -> Batch:
-    """Some of every image is padding without a label, of every stream and image another part."""
-    batch = make_batch(images=images)
-    for k, stream in enumerate((batch.labeled, batch.unlabeled, *batch.extra.values())):
-        for b in range(images):
-            stream.valid[b, : 2 + 3 * b + k] = False
-        stream.mask[~stream.valid] = IGNORE
-    return batch
-
-
-def full(passed: Pass) -> Tensor:
-    """A pass's logits at the resolution of the images."""
-    logits = passed.output.logits.detach()
-    return functional.interpolate(logits, passed.image.shape[2:], mode="bilinear", align_corners=True)
-
-
-def softmax(logits_BCHW: Tensor) -> Array:
-    """With the classes last."""
-    exp = np.exp(np.moveaxis(logits_BCHW.double().numpy(), 1, -1))
-    return exp / exp.sum(axis=-1, keepdims=True)
-
-
-def pixel_losses(logits_BCHW: Tensor, label_BHW: NDArray[np.int64]) -> Array:
-    """-log p of each pixel's label, 0 where it has none."""
-    known = label_BHW != IGNORE
-    p = np.take_along_axis(softmax(logits_BCHW), np.where(known, label_BHW, 0)[..., None], axis=-1)[..., 0]
-    return np.where(known, -np.log(p), 0)
 
 
 # ---- copy-paste ----------------------------------------------------------------------------------------------------
@@ -134,10 +100,10 @@ def test_classes_are_pasted_as_often_as_equation_9_says(power: float):
     confidence = torch.tensor([0.0, 0.99, 0.5, 0.02])
     method.chooser.confidence_C.copy_(confidence)
     batch = with_extra(make_batch(), "paste", mask=quadrants())
-    found = [classes.pop() for k in range(1500) for classes in pasted_classes(method, batch, k)]
+    found = [classes.pop() for k in range(600) for classes in pasted_classes(method, batch, k)]
     weight = np.exp((1 - confidence[1:].double().numpy()) ** power)
     shares = np.bincount(found, minlength=4)[1:] / len(found)
-    assert shares == pytest.approx(weight / weight.sum(), abs=0.035)
+    assert shares == pytest.approx(weight / weight.sum(), abs=0.05)
 
 
 @pytest.mark.parametrize("copy_paste", [True, False])
@@ -147,9 +113,7 @@ def test_the_student_sees_and_learns_pasted_images_or_the_labelled_ones_as_they_
     loss = method.step(batch, at(3)).losses["supervised"].item()
     shown = batch.labeled if not copy_paste else method.pasted(batch, at(3))
     assert torch.equal(seen[0].image[:2], shown.image)
-    mask = shown.mask.numpy()
-    expected = pixel_losses(full(seen[0])[:2], mask).sum() / (mask != IGNORE).sum()
-    assert loss == pytest.approx(expected, rel=1e-5)
+    assert loss == pytest.approx(mean_loss((full(seen[0])[:2], shown.mask)), rel=1e-5)
     assert torch.equal(shown.image, batch.labeled.image) == (not copy_paste)
 
 
@@ -302,22 +266,22 @@ SWITCHES = [
     {},
     {"equalization": False},
     {"reweighting": False},
-    {"equalization": False, "reweighting": False},
+    {"equalization": False, "reweighting": False, "labeled_consistency": True},
     {"beta": 2.0, "gamma": 0.5, "alpha_w": 3.0},
-    {"threshold": 0.6},
-    {"weights_sum": "batch", "threshold": 0.6},
-    {"weights_sum": "batch", "replicas": 2},
+    {"threshold": 0.6, "labeled_consistency": True},
+    {"threshold": 0.6, "weights_sum": "batch"},
+    {"weights_sum": "batch", "replicas": 2, "labeled_consistency": True},
     {"weights_sum": "image", "replicas": 2},
 ]
 
 
-@pytest.mark.parametrize("labeled_consistency", [False, True])
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
 def test_the_consistency_loss_is_the_weighted_mean_of_aels_equations(
-    switches: dict, labeled_consistency: bool, monkeypatch: pytest.MonkeyPatch
+    switches: dict, monkeypatch: pytest.MonkeyPatch
 ):
     """Pixels without a pseudo-label keep their share of the weights; of labelled images it is a second term."""
-    method = ael(batch=4, labeled_consistency=labeled_consistency, **switches)
+    method = ael(batch=4, **switches)
+    labeled_consistency = method.settings.labeled_consistency
     method.confidence_C.copy_(torch.tensor([0.6, 0.3, 0.9, 0.1]))
     before = copy.deepcopy(method)
     batch = padded(images=4)
@@ -377,6 +341,7 @@ def test_the_bank_follows_the_students_probability_of_the_true_classes_of_labell
     mask = method.pasted(batch, at(0)).mask if copy_paste else mask
     old = method.confidence_C.double().numpy().copy()
     method.step(batch, at(0))
+    new = method.confidence_C.clone()
 
     prob, expected = softmax(full(seen[0])[:2]), []
     for c in range(4):
@@ -384,9 +349,10 @@ def test_the_bank_follows_the_students_probability_of_the_true_classes_of_labell
         values = [p.mean() for p in own if len(p)] if mean == "image" else [*np.concatenate(own)]
         now = np.mean(values) if values else (old[c] if absent == "keep" else 0.0)
         expected.append(0.25 * old[c] + 0.75 * now)
-    assert method.confidence_C.tolist() == pytest.approx(expected, abs=1e-5)
-    assert not any((mask == 3).flatten())
-    assert torch.equal(method.chooser.confidence_C.double(), torch.from_numpy(old)), "that of the step before"
+    assert new.tolist() == pytest.approx(expected, abs=1e-5)
+    assert not (mask == 3).any()
+    method.step(batch, at(1))
+    assert torch.equal(method.chooser.confidence_C, new), "that of the step before"
 
 
 def test_the_bank_starts_at_zero_or_at_random():
@@ -421,17 +387,10 @@ def test_an_image_that_shows_the_drawn_class_is_chosen_and_any_where_none_does(a
 
 
 def test_a_class_is_drawn_the_more_often_the_less_sure_the_student_is_of_it():
-    chosen = chooser([0]).choose(4, 20000, np.random.default_rng(1), adaptive=True)
+    chosen = chooser([0]).choose(4, 10000, np.random.default_rng(1), adaptive=True)
     weight = np.exp(1 - np.array([0.9, 0.1, 0.5, 0.0]))
     shares = np.bincount([choice.note for choice in chosen]) / len(chosen)
-    assert shares == pytest.approx(weight / weight.sum(), abs=0.015)
-
-
-def test_a_method_chooses_an_image_for_each_of_the_batch():
-    method = ael(batch=6)
-    method.chooser = chooser([1], [2])
-    first, second = (method.choose(9, np.random.default_rng(4)) for _ in range(2))
-    assert len(first) == 6 and first == second
+    assert shares == pytest.approx(weight / weight.sum(), abs=0.02)
 
 
 def test_the_later_view_of_an_image_counts():

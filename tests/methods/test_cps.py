@@ -3,23 +3,20 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from methods.slow import IGNORE, full, mean_loss, padded
 from methods.training import (
-    CLASSES,
     EPOCHS,
     PARAMS,
     Pass,
     at,
     build,
-    changed,
     make_batch,
     optimizer,
     train_step,
     watch,
 )
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -29,7 +26,6 @@ from u2pl.methods.cps import CPS
 from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.settings import RunSpec
 
-IGNORE = CLASSES.ignore_index
 CUTMIX = pytest.mark.parametrize("cutmix", [True, False])
 
 
@@ -37,41 +33,6 @@ def cps(**overrides: object) -> CPS:
     method = build("cps", **overrides)
     assert isinstance(method, CPS)
     return method
-
-
-def padded(images: int = 2) -> Batch:
-    """Some of every image is padding, of every stream and image another part, and has no label."""
-    batch = make_batch(images=images)
-    streams = (batch.labeled, batch.unlabeled, batch.extra["partner"])
-    for k, stream in enumerate(streams):
-        for b in range(images):
-            stream.valid[b, : 2 + 3 * b + k] = False
-            stream.valid[b, :, 30 - 4 * b - 2 * k :] = False
-        stream.mask[~stream.valid] = IGNORE
-    return batch
-
-
-def full(passed: Pass) -> Tensor:
-    """A pass's logits at the resolution of the images."""
-    logits = passed.output.logits.detach()
-    return functional.interpolate(logits, passed.image.shape[2:], mode="bilinear", align_corners=True)
-
-
-def pixel_losses(logits_BCHW: Tensor, label_BHW: Tensor) -> NDArray[np.float64]:
-    """-log p of the label of each pixel that has one."""
-    logits, label = logits_BCHW.double().numpy(), label_BHW.numpy()
-    b, y, x = np.nonzero(label != IGNORE)
-    of_pixel = np.moveaxis(logits, 1, -1)[b, y, x]
-    return np.log(np.exp(of_pixel).sum(axis=1)) - of_pixel[np.arange(len(b)), label[b, y, x]]
-
-
-def mean(*pairs: tuple[Tensor, Tensor], groups: int = 1) -> float:
-    """The mean over groups of the mean loss of all pixels of some (logits, labels)."""
-    means = []
-    for g in range(groups):
-        some = [(logits.chunk(groups)[g], label.chunk(groups)[g]) for logits, label in pairs]
-        means.append(np.concatenate([pixel_losses(*pair) for pair in some]).mean())
-    return float(np.mean(means))
 
 
 class Seen:
@@ -102,7 +63,7 @@ class Seen:
 def test_the_supervised_loss_is_the_sum_of_both_students_mean_losses(cutmix: bool, replicas: int):
     batch = padded(images=4)
     seen = Seen(cps(cutmix=cutmix, batch=4, replicas=replicas), batch)
-    expected = sum(mean((logits, batch.labeled.mask), groups=replicas) for logits in seen.on_labeled)
+    expected = sum(mean_loss((logits, batch.labeled.mask), groups=replicas) for logits in seen.on_labeled)
     assert seen.result.losses["supervised"].item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -112,7 +73,7 @@ def test_with_cutmix_the_students_learn_from_each_other_on_mixed_images_alone(re
     seen = Seen(cps(lambda_mixed=2.5, batch=4, replicas=replicas), padded(images=4))
     first, second = (label.where(seen.valid, IGNORE) for label in seen.labels)
     one, other = seen.on_unlabeled
-    expected = mean((one, second), groups=replicas) + mean((other, first), groups=replicas)
+    expected = mean_loss((one, second), groups=replicas) + mean_loss((other, first), groups=replicas)
     assert not torch.equal(first, second)
     assert seen.result.losses["cross"].item() == pytest.approx(2.5 * expected, rel=1e-5)
 
@@ -126,7 +87,7 @@ def test_without_cutmix_they_learn_on_all_images_and_one_mean_is_taken_over_both
     total = 0.0
     for own, other in (seen.logits, seen.logits[::-1]):
         labels = (said.argmax(1).where(ok, IGNORE) for said, ok in zip(other.chunk(2), masks, strict=True))
-        total += mean(*zip(own.chunk(2), labels, strict=True), groups=replicas)
+        total += mean_loss(*zip(own.chunk(2), labels, strict=True), groups=replicas)
     assert seen.result.losses["cross"].item() == pytest.approx(0.7 * total, rel=1e-5)
 
 
@@ -238,14 +199,6 @@ def test_health_says_how_far_the_students_agree_and_how_often_the_first_is_right
     assert 0 < agree.mean() < 1
     assert seen.result.health["students/agree"].item() == pytest.approx(agree.mean(), rel=1e-6)
     assert seen.result.health["students/accuracy"].item() == pytest.approx(right.mean(), rel=1e-6)
-
-
-def test_accuracy_is_unknown_where_no_truth_is():
-    batch = make_batch()
-    batch.extra["partner"].mask[:] = IGNORE
-    health = cps().step(changed(batch, "unlabeled", mask=batch.extra["partner"].mask), at(0)).health
-    assert health["students/accuracy"].isnan()
-    assert health["students/agree"].isfinite()
 
 
 def test_the_weights_of_cps_s_code_are_those_of_the_recipes():
