@@ -117,9 +117,7 @@ def _show(project: "Project", active: "ActivePlan", *, measure: bool) -> None:
         f"\n{len(active.runs)} runs for {cells} cells of {len(active.tables)} tables and "
         f"{len(active.figures)} figures; {shared} runs stand in more than one of them and are trained once."
     )
-    passes = (
-        f"{_count(sum(work.images for work in known))} image passes (forwards and backwards, of what is trained)"
-    )
+    passes = f"{_count(sum(work.images for work in known))} image passes (forwards and backwards, of what is trained)"
     unknown = len(works) - len(known)
     but = f"; of {unknown} runs the split has to be prepared first" if unknown else ""
     if None in hours or not hours:

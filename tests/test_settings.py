@@ -250,15 +250,21 @@ def released(params: Params) -> Mapping[str, Any]:
     return params.values["flavors"]["released"]
 
 
+def presets(params: Params, method: str) -> dict[str, Any]:
+    """What the flavour sets for a method by short names; of two presets of a setting the method's own."""
+    plain, own = decided(params, method), f"{method}."
+    for_all = {key: value for key, value in released(params).items() if key in plain}
+    return for_all | {key.removeprefix(own): v for key, v in released(params).items() if key.startswith(own)}
+
+
 def test_a_flavour_changes_exactly_its_presets_wherever_the_method_or_the_recipe_has_them(params: Params):
-    presets, used = released(params), set()
+    used = set()
     for method in params.methods:
         plain, changed = decided(params, method), decided(params, method, flavor="released")
-        shared = {key: value for key, value in presets.items() if key in plain}
-        own = {key: presets[f"{method}.{key}"] for key in plain if f"{method}.{key}" in presets}
-        assert changed == {**plain, **shared, **own}
-        used |= {*shared, *(f"{method}.{key}" for key in own)}
-    assert used == set(presets)
+        here = presets(params, method)
+        assert changed == {**plain, **here}
+        used |= {key for key in released(params) if key.removeprefix(f"{method}.") in here}
+    assert used == set(released(params))
 
 
 def test_every_preset_of_a_flavour_departs_from_what_is_written_elsewhere(params: Params):
@@ -271,8 +277,7 @@ def test_every_preset_of_a_flavour_departs_from_what_is_written_elsewhere(params
     for key, value in released(params).items():
         method, _, short = key.rpartition(".")
         if method:
-            beaten = released(params).get(short, values[method][short])
-            assert value != beaten, key
+            assert value != released(params).get(short, values[method][short]), key
         else:
             assert any(section[key] != value for section in sections if key in section), key
 
@@ -326,13 +331,13 @@ def test_a_flavour_stands_in_the_name_alone_and_beside_it_only_what_departs_from
     assert name(M=256) == "voc-1_4-u2pl-M=256-s0"
 
 
-@pytest.mark.parametrize("method", ["suponly", "mt", "cutmix", "u2pl"])
+@pytest.mark.parametrize("method", ["suponly", "mt", "cutmix", "u2pl", "cps", "ael", "u2pl-ael"])
 def test_equal_settings_are_the_same_run_whichever_flavour_they_come_from(tiny_project: Project, method: str):
     """The facts that the fingerprint is made of know nothing of the flavour's name."""
     from u2pl.engine.trainer import describe
 
     params = Params.read(tiny_project)
-    by_hand = {key: value for key, value in released(params).items() if key in decided(params, method)}
+    by_hand = presets(params, method)
     one, other, plain = (
         describe(tiny_project, params.spec("tiny", "1/4", method, 0, overrides | FITTING))[2]
         for overrides in ({"flavor": "released"}, by_hand, {})
@@ -365,6 +370,47 @@ def test_a_preset_that_no_method_and_no_recipe_has_is_refused_with_the_nearest_o
     with pytest.raises(UsageError, match=r"No setting of flavour 'released' called 'lamda_c'.*'lambda_c'"):
         params.resolve(spec(params, flavor="released", **FITTING))
     assert params.resolve(spec(params)).flavor == "paper"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_preset_of_one_method_beats_that_of_all_and_touches_this_method_alone(tmp_path: Path, order: int):
+    """Wherever it stands, and beats the data set's overrides; the command line still beats it."""
+    project = make_project(tmp_path)
+    mine = {"ema_decay": 0.5, "u2pl.ema_decay": 0.25, "u2pl.queue": 7}
+
+    def change(values: dict[str, Any]) -> None:
+        values["flavors"]["mine"] = dict(list(mine.items())[::order])
+
+    edit_params(project, change)
+    params = Params.read(project)
+    before = {method: decided(params, method, "tiny") for method in params.methods}
+    after = {method: decided(params, method, "tiny", flavor="mine") for method in params.methods}
+    assert after["u2pl"] == before["u2pl"] | {"ema_decay": 0.25, "queue": 7}
+    for method in set(params.methods) - {"u2pl"}:
+        has_teacher = "ema_decay" in before[method]
+        assert after[method] == before[method] | ({"ema_decay": 0.5} if has_teacher else {})
+    assert decided(params, "u2pl", "tiny", flavor="mine", ema_decay=0.1)["ema_decay"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"),
+    [
+        ("u2pl.lamda_c", "u2pl.lambda_c"),
+        ("eal.gamma", "ael.gamma"),
+        ("recipe.epoch", "recipe.epochs"),
+        ("cps.lambda_c", None),
+    ],
+)
+def test_a_preset_of_one_method_that_it_has_not_is_refused_whatever_method_is_run(
+    tmp_path: Path, wrong: str, near: str | None
+):
+    project = make_project(tmp_path)
+    edit_params(project, lambda values: values["flavors"]["released"].update({wrong: 1}))
+    params = Params.read(project)
+    for method in ("suponly", "u2pl"):
+        with pytest.raises(UsageError, match=f"No setting of flavour 'released' called '{wrong}'") as caught:
+            decided(params, method, flavor="released")
+        assert near is None or f"Did you mean {near!r}?" in str(caught.value)
 
 
 def test_a_flavour_that_does_not_suit_the_batch_is_refused_with_the_reason(params: Params):
@@ -445,9 +491,10 @@ def test_every_key_of_params_yaml_is_read_by_the_settings_of_its_owner():
         for key in recipe.get("overrides", {}):
             section, _, short = key.partition(".")
             assert short in owners[section], key
-    for flavor, presets in values["flavors"].items():
-        dotted = {f"{section}.{short}" for section, fields in owners.items() for short in fields}
-        assert set(presets) <= set.union(dotted, *owners.values()) - {"flavor", "recipe.flavor"}, flavor
+    full = {f"{owner}.{short}" for owner, fields in owners.items() for short in fields}
+    for flavor, changes in values["flavors"].items():
+        known = set.union(full, *owners.values()) - {"flavor", "recipe.flavor"}
+        assert set(changes) <= known, flavor
 
 
 @pytest.mark.parametrize("flavor", ["paper", "released"])
@@ -458,5 +505,5 @@ def test_every_recipe_suits_every_method_in_either_flavour(flavor: str):
     for dataset in params.values["recipes"]:
         for name in params.methods:
             resolved = params.resolve(params.spec(dataset, "1/8", name, 0, {"flavor": flavor}))
-            classes = methods.Classes(19 if dataset == "cityscapes" else 8, 255, background=True)
+            classes = methods.Classes(19, 255, background=True)
             assert methods.settings(name, classes, resolved.recipe, resolved.hyper)

@@ -262,10 +262,12 @@ class Contrast(StudentTeacher):
 
     def anchor_labels(self, scene: Scene) -> Tensor:
         """Pseudo-labels of the unlabelled pixels that may be anchors, (B, H, W) (Eq. 10)."""
+        ignore, entropy = self.classes.ignore_index, scene.pseudo.entropy
         if self.settings.anchors == "reliable":
-            return scene.target
-        lowest = scene.pseudo.entropy <= self.threshold(scene.pseudo, scene.alpha)
-        return scene.pseudo.label.where(lowest & scene.usable, self.classes.ignore_index)
+            # A target need not be below this threshold: a method may filter its labels by another one.
+            return scene.target.where(entropy < scene.gamma_B11, ignore)
+        lowest = entropy <= self.threshold(scene.pseudo, scene.alpha)
+        return scene.pseudo.label.where(lowest & scene.usable, ignore)
 
     def chosen(self, scene: Scene) -> Tensor:
         """The unlabelled pixels that may become negatives, (B, H, W) bool (Eq. 15 and Table 4)."""
