@@ -73,7 +73,6 @@ def step_of(
     torch.manual_seed(0)
     method = methods.create(name, classes_of(split), resolved.recipe, resolved.hyper).train()
     learner = Learner(method, resolved.recipe, 10**6, device)
-    extra = method.streams()
     batches = iter(
         Batches(
             split,
@@ -83,8 +82,8 @@ def step_of(
             end_step=10**5,
             unlabeled=method.uses_unlabeled,
             workers=Machine().loaders(device.type),
-            extra=extra,
-            choose=method.choose if any(stream.chosen for stream in extra.values()) else None,
+            extra=method.streams(),
+            choose=method.choose,
         )
     )
     epochs = resolved.recipe.epochs

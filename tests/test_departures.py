@@ -52,6 +52,12 @@ def test_no_method_departs_from_its_own_defaults(method: str) -> None:
         ({"representation": 64}, "representation 64 instead of 256"),
         ({"checkpoint": "best"}, "checkpoint best instead of last"),
         ({"precision": "bfloat16"}, "precision bfloat16 instead of float32"),
+        ({"method": "ael", "paste_except": [1, 2]}, "classes never pasted: 1, 2 instead of none"),
+        (
+            {"method": "ael", "paste_scale": [0.5, 2.0]},
+            "random scale of what is pasted 0.5 to 2.0 instead of 0.1 to 2.0",
+        ),
+        ({"method": "cps", "cutmix": False}, "cutmix off instead of on"),
     ],
 )
 def test_a_departure_is_named_with_both_values(changed: dict[str, Any], phrase: str) -> None:

@@ -277,7 +277,7 @@ def test_every_preset_of_a_flavour_departs_from_what_is_written_elsewhere(params
     for key, value in released(params).items():
         method, _, short = key.rpartition(".")
         if method:
-            assert value != released(params).get(short, values[method][short]), key
+            assert value != released(params).get(short, {**values["recipe"], **values[method]}[short]), key
         else:
             assert any(section[key] != value for section in sections if key in section), key
 
@@ -491,7 +491,7 @@ def test_every_key_of_params_yaml_is_read_by_the_settings_of_its_owner():
         for key in recipe.get("overrides", {}):
             section, _, short = key.partition(".")
             assert short in owners[section], key
-    full = {f"{owner}.{short}" for owner, fields in owners.items() for short in fields}
+    full = {f"{owner}.{short}" for owner, fields in owners.items() for short in fields | owners["recipe"]}
     for flavor, changes in values["flavors"].items():
         known = set.union(full, *owners.values()) - {"flavor", "recipe.flavor"}
         assert set(changes) <= known, flavor

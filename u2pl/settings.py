@@ -9,10 +9,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from u2pl.errors import UsageError, UserError, unknown
 from u2pl.files import sha256_json
@@ -58,6 +58,15 @@ def load(cls: type[S], values: Mapping[str, Any], where: str) -> S:
         raise UsageError(f"Bad setting: {problems}. Mend it in params.yaml or with --set.") from None
 
 
+def _is_a_range(ends: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < ends[0] <= ends[1]:
+        raise ValueError("a range needs 0 < low <= high")
+    return ends
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_is_a_range)]
+"""Least and greatest factor."""
+
 WORDS_FOR_WEIGHTS = ("none", "imagenet")
 """What the setting `weights` may say; anything else is a file."""
 
@@ -82,7 +91,7 @@ class Recipe(Settings):
     """Share of channels left out, behind the ASPP and in both heads."""
     resize: float = Field(gt=0, le=1)
     crop: int = Field(ge=32)
-    scale: tuple[float, float]
+    scale: Range
     interpolation: Literal["uint8", "float32"]
     """Whether scaled pictures are rounded to bytes."""
     padding_label: Literal["ignore", "class0"]
@@ -120,13 +129,6 @@ class Recipe(Settings):
     """What a class that nowhere occurs adds to the mean."""
     checkpoint: Literal["last", "best"]
     """Which network a finished run is reported by: the last, or the best on the validation set."""
-
-    @model_validator(mode="after")
-    def _scale_is_a_range(self) -> Self:
-        low, high = self.scale
-        if not 0 < low <= high:
-            raise ValueError("scale needs 0 < low <= high")
-        return self
 
     @model_validator(mode="after")
     def _parts_fill_a_batch(self) -> Self:
@@ -292,7 +294,7 @@ class Params:
         base |= {f"{spec.method}.{k}": v for k, v in (self.values[spec.method] or {}).items()}
         base |= {k: v for k, v in overrides.items() if k.partition(".")[0] in (spec.method, "recipe")}
         flavor = str(spec.overrides.get("recipe.flavor", base["recipe.flavor"]))
-        base |= self._presets(flavor, base)
+        base |= self._presets(flavor, base, spec.method)
         changed = {k: v for k, v in spec.overrides.items() if k not in base or base[k] != v}
         merged = base | changed
         parts = {
@@ -310,20 +312,22 @@ class Params:
             recipe = recipe.model_copy(update={"weights": str(self.root / recipe.weights)})
         return ResolvedRun(spec, run_name(spec, changed), flavor, recipe, parts[spec.method], changed)
 
-    def _presets(self, flavor: str, base: Mapping[str, Any]) -> dict[str, Any]:
+    def _presets(self, flavor: str, base: Mapping[str, Any], method: str) -> dict[str, Any]:
         """The settings that a flavour changes, `NAME` or `METHOD.NAME`, where this method or its recipe has them."""
         flavors = self.values["flavors"]
         if flavor not in flavors:
             raise unknown("flavour", flavor, flavors)
         presets = flavors[flavor] or {}
-        full = {f"{name}.{key}" for name in ("recipe", *self.methods) for key in self.values[name] or {}}
-        known = full | {key.partition(".")[2] for key in full}
+        parts = {name: {*(self.values[name] or {})} for name in ("recipe", *self.methods)}
+        own = {f"{name}.{key}" for name in parts for key in parts[name] | parts["recipe"]}
+        known = set.union(own, *parts.values())
         for key in presets:
             if key not in known:
                 raise unknown(f"setting of flavour {flavor!r}", key, known)
-        # A method's own preset beats the one of all that have the setting.
-        found = {key: presets[short] for key in base if (short := key.partition(".")[2]) in presets}
-        return found | {key: presets[key] for key in base if key in presets}
+        # A method's own preset beats the one for all.
+        names = {key: (f"{method}.{short}", key, short) for key in base if (short := key.partition(".")[2])}
+        found = {key: next((name for name in both if name in presets), None) for key, both in names.items()}
+        return {key: presets[name] for key, name in found.items() if name is not None}
 
 
 def run_name(spec: RunSpec, changed: Mapping[str, Any]) -> str:

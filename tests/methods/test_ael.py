@@ -457,6 +457,7 @@ def test_the_flavours_and_data_sets_have_the_values_of_aels_paper_and_code():
     assert {key: (paper[key], released[key]) for key in paper if paper[key] != released[key]} == {
         "teacher_mode": ("eval", "train"),
         "teacher_statistics": ("average", "passes"),
+        "warm_teacher": ("copy", "average"),
         "confidence_mean": ("image", "pixel"),
         "absent_class": ("keep", "zero"),
         "paste_power": (1.0, 0.5),

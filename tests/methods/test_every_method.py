@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from engine.tiny import REPOSITORY, edit_params
@@ -25,6 +26,8 @@ from methods.training import (
 from torch import nn
 
 from u2pl import methods
+from u2pl.engine import memory
+from u2pl.engine.learner import Learner
 from u2pl.errors import UsageError
 from u2pl.methods import Method
 from u2pl.methods.base import method as register
@@ -62,6 +65,9 @@ def test_a_step_gives_finite_0d_losses_and_health(name: str, flavor: str, epoch:
 @every_method
 def test_training_lowers_the_supervised_loss_on_a_batch(name: str):
     method, batch = build(name), make_batch()
+    if "paste" in method.streams():  # would make other images of them in every step
+        blank = torch.full_like(batch.labeled.mask, CLASSES.ignore_index)
+        batch = batch._replace(extra={**batch.extra, "paste": batch.extra["paste"]._replace(mask=blank)})
     sgd = optimizer(method, lr=0.05)
     losses = [train_step(method, sgd, index, batch)["supervised"].item() for index in range(15)]
     assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
@@ -98,10 +104,13 @@ def test_during_the_warm_start_only_the_labelled_images_count(name: str, flavor:
 @every_flavor
 def test_no_training_signal_comes_from_the_true_labels_of_unlabelled_images(name: str, flavor: str):
     batch, results = make_batch(), []
-    for truth in (batch.unlabeled.mask, torch.full_like(batch.unlabeled.mask, CLASSES.ignore_index)):
+    nothing = torch.full_like(batch.unlabeled.mask, CLASSES.ignore_index)
+    partner = batch.extra["partner"]._replace(mask=nothing)
+    blind = changed(batch, "unlabeled", mask=nothing)._replace(extra={**batch.extra, "partner": partner})
+    for seen in (batch, blind):
         method = flavored(name, flavor)
         torch.manual_seed(0)
-        results.append(method.step(changed(batch, "unlabeled", mask=truth), at(warm_steps(method))).losses)
+        results.append(method.step(seen, at(warm_steps(method))).losses)
     assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
 
 
@@ -185,6 +194,34 @@ def test_labels_that_are_all_ignored_give_no_supervised_loss_and_no_nan(name: st
     assert losses["supervised"] == 0
     assert all(loss.isfinite() for loss in losses.values())
     assert all(value.isfinite().all() for value in method.state_dict().values())
+
+
+@every_method
+def test_a_student_that_diverges_is_told_by_its_loss_and_by_nothing_else(name: str):
+    """Whatever else a method makes of such predictions, the engine must come to look at the loss."""
+    method, batch = build(name), make_batch()
+    start = warm_steps(method)
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.fill_(torch.nan)
+    for index in range(start, start + 3):
+        loss = train_step(method, optimizer(method), index, batch)["supervised"]
+        if any(stream.chosen for stream in method.streams().values()):
+            method.choose(12, np.random.default_rng(index))
+        assert not loss.isfinite()
+
+
+@every_method
+@every_flavor
+def test_what_a_step_takes_can_be_tried_out(name: str, flavor: str):
+    method = build(name, flavor=flavor, batch=4, replicas=2)
+    learner = Learner(method, method.recipe, 100, torch.device("cpu"))
+    before = copy.deepcopy(learner.state_dict()["method"])
+    trial = memory.try_step(learner, make_batch(images=4), at(warm_steps(method)))
+    assert trial.at_once in (4, 8) and trial.largest >= trial.at_once
+    after = learner.state_dict()["method"]
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
 
 
 @every_method

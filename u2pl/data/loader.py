@@ -38,7 +38,7 @@ class Stream:
     scale: tuple[float, float] | None = None
     """Least and greatest random scale; None: the recipe's."""
     share: float = 1.0
-    """Of the images that come; in place of the others there is nothing but ignored pixels."""
+    """Probability that an image comes; in place of the others there is nothing but ignored pixels."""
     chosen: bool = False
     """Whether the method names the images, step by step, instead of seeded permutations."""
 
@@ -174,6 +174,10 @@ class Batches:
         """
         check_counts(split, recipe.batch, unlabeled)
         extra = extra or {}
+        chosen = sum(stream.chosen for stream in extra.values())
+        if chosen > 1:
+            raise ValueError("a method can choose the images of one stream alone")
+        choose = choose if chosen else None
         ready = [k for k, stream in enumerate(extra.values(), UNLABELED + 1) if not stream.chosen]
         kinds = [LABELED, *([UNLABELED] if unlabeled else []), *ready]
         self._choose, self._seed, self._workers = choose, seed, workers
@@ -372,7 +376,7 @@ def _permutation(seed: tuple[int, ...], count: int) -> NDArray[np.int64]:
 class _Pictures:
     """Pictures and masks at the recipe's size, kept in memory until that is full.
 
-    None is thrown out for another: every pass reads each once, so the newest is the one needed last.
+    None is thrown out for another: where every pass reads each once, the newest is the one needed last.
     """
 
     def __init__(self, split: Split, resize: float, cache_bytes: int):

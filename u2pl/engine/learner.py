@@ -73,8 +73,9 @@ class Learner:
             step: where training stands.
 
         Returns:
-            Losses, health and tallies of the step over all processes, still on the device. Nothing here waits for it,
-            unless there are several: how many negatives each has found, they must tell each other.
+            Losses, health and tallies of the step over all processes, still on the device. Nothing here waits for it
+            but a method that looks at a prediction on the host, and several processes: how many negatives each has
+            found, they must tell each other.
         """
         factor = (1 - step.index / self.steps) ** self.recipe.poly_power
         for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):

@@ -60,7 +60,7 @@ class Trial:
     at_once: int
     """Images that went through the networks at once, labelled and unlabelled together."""
     largest: int
-    """How many could."""
+    """How many could; as many as went where no fewer were tried, as with a method that takes a batch whole."""
 
     def metrics(self) -> dict[str, float]:
         """The same as numbers for events.jsonl."""
@@ -86,6 +86,7 @@ def try_step(learner: Learner, batch: Batch, step: Step) -> Trial:
         UserError: it does not fit; the message says what does.
     """
     recipe, device = learner.method.recipe, learner.device
+    whole_alone = learner.method.whole
     images = len(batch.labeled.image)
     # Without unlabelled images twice as many labelled ones go at once.
     whole = images if batch.unlabeled is not None else -(-images // 2)
@@ -94,7 +95,7 @@ def try_step(learner: Learner, batch: Batch, step: Step) -> Trial:
     taken: dict[int, int] = {}
     with _preserved(learner):
         try:
-            for at_once in sorted({1, min(2, wanted), wanted}):
+            for at_once in [wanted] if whole_alone else sorted({1, min(2, wanted), wanted}):
                 if len(taken) == 2 and _expected(taken, at_once) > room:
                     break
                 learner.method.recipe = recipe.model_copy(update={"micro_batch": at_once})
@@ -109,9 +110,9 @@ def try_step(learner: Learner, batch: Batch, step: Step) -> Trial:
         fitting = [
             n for n in range(1, wanted) if images % n == 0 and len(taken) == 2 and _expected(taken, n) < room
         ]
-        raise UserError(_refusal(wanted, fitting or sorted(taken), taken, room))
+        raise UserError(_refusal(wanted, fitting or sorted(taken), taken, room, whole_alone))
     largest = wanted
-    while wanted > 1 and largest < 10**4 and _expected(taken, largest + 1) < room:
+    while len(taken) > 1 and largest < 10**4 and _expected(taken, largest + 1) < room:
         largest += 1
     return Trial(taken[wanted], room, 2 * wanted, 2 * largest)
 
@@ -123,9 +124,11 @@ def _expected(taken: dict[int, int], at_once: int) -> float:
     return taken[last] + (at_once - last) * each
 
 
-def _refusal(wanted: int, fitting: list[int], taken: dict[int, int], room: int) -> str:
+def _refusal(wanted: int, fitting: list[int], taken: dict[int, int], room: int, whole_alone: bool) -> str:
     needs = f" would take about {_expected(taken, wanted) / 2**30:.1f} GiB and" if len(taken) == 2 else ""
     text = f"A step with {2 * wanted} images at once{needs} does not fit into {room / 2**30:.1f} GiB. "
+    if whole_alone:
+        return text + "This method takes a batch whole: use a smaller --set batch=..., or --recompute."
     if not fitting:
         return text + "Nor do fewer at once: use a smaller --set crop=..., or --recompute."
     return text + (

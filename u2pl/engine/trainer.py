@@ -280,7 +280,6 @@ class _Run:
         )
 
     def _batches(self, start: int, end: int) -> Batches:
-        extra = self.method.streams()
         return Batches(
             self.split,
             recipe=self.recipe,
@@ -289,8 +288,8 @@ class _Run:
             end_step=end,
             unlabeled=self.method.uses_unlabeled,
             workers=self.machine.loaders(self.device.type),
-            extra=extra,
-            choose=self.method.choose if any(stream.chosen for stream in extra.values()) else None,
+            extra=self.method.streams(),
+            choose=self.method.choose,
         )
 
     def _try_memory(self, observe: Observer) -> None:
@@ -323,7 +322,9 @@ class _Run:
         return Step(index, epoch, self.recipe.epochs, self.epoch_steps, torch.Generator().manual_seed(seed))
 
     def _log_step(self) -> dict[str, float]:
-        """Write the newest values to events.jsonl. The only place in the loop that waits for the device."""
+        """Write the newest values to events.jsonl. The only place in the loop that waits for the device for
+        its own sake.
+        """
         self._check_finite()
         step = self.progress.step
         metrics = {name: float(values[-1]) for name, values in self._log.items()}

@@ -55,7 +55,10 @@ def update(
         total_C, count_C = total_BC.sum(dim=0), count_BC.sum(dim=0)
     now_C = total_C / count_C.clamp(min=1)
     moved_C = momentum * confidence_C + (1 - momentum) * now_C
-    return moved_C if absent == "zero" else moved_C.where(count_C > 0, confidence_C)
+    if absent == "keep":
+        moved_C = moved_C.where(count_C > 0, confidence_C)
+    # A student that diverges is found out by its loss; the draws that follow from the bank must not fail before.
+    return moved_C.where(moved_C.isfinite(), confidence_C)
 
 
 def sampling(confidence_C: Tensor, power: float = 1.0, among_C: Tensor | None = None) -> Tensor:

@@ -20,7 +20,7 @@ from u2pl import processes
 from u2pl.data.loader import Batch, Choice, Images, Stream
 from u2pl.data.mixing import class_region, of_classes, proportional_box
 from u2pl.errors import UsageError
-from u2pl.losses import equalization, partition
+from u2pl.losses import equalization
 from u2pl.methods.base import Classes, Part, Step, StepResult, method, onto
 from u2pl.methods.teaching import (
     Pseudo,
@@ -32,7 +32,7 @@ from u2pl.methods.teaching import (
 )
 from u2pl.models import dropout
 from u2pl.models.deeplab import upsample
-from u2pl.settings import Recipe, Settings
+from u2pl.settings import Range, Recipe, Settings
 
 _NOWHERE = 255
 """Instead of a class, in bytes, where a prediction is of padding."""
@@ -55,7 +55,7 @@ class AELSettings(TeacherSettings):
     """Of the labelled images, how many get some."""
     paste_classes: int = Field(ge=1)
     """Draws of a class for each."""
-    paste_scale: tuple[float, float]
+    paste_scale: Range
     """Least and greatest random scale of what is pasted."""
     paste_power: float = Field(gt=0)
     """Exponent of 1 - confidence in that draw (1: Eq. 9)."""
@@ -118,10 +118,9 @@ class AEL(StudentTeacher):
         self.register_buffer("confidence_C", start_C)
         self.chooser = Chooser(start_C)
 
-    @property
-    def sees_mixed(self) -> bool:
+    def sees_mixed(self, step: Step) -> bool:
         """Not where the passes that give labels move the statistics already."""
-        return super().sees_mixed and self.settings.label_mode == "eval"
+        return super().sees_mixed(step) and self.settings.label_mode == "eval"
 
     @classmethod
     def check(cls, classes: Classes, recipe: Recipe, settings: Any) -> None:
@@ -140,6 +139,11 @@ class AEL(StudentTeacher):
                 "With weights_sum=batch the weights of all pixels must be known before any counts, but "
                 f"micro_batch={recipe.micro_batch} takes them in parts. Use: --set weights_sum=image"
             )
+
+    @property
+    def whole(self) -> bool:
+        """Where the weights of all pixels of a batch sum to 1."""
+        return self.settings.weights_sum == "batch"
 
     def streams(self) -> Mapping[str, Stream]:
         """Labelled images to paste from, and unlabelled ones to mix with the others."""
@@ -222,8 +226,8 @@ class AEL(StudentTeacher):
             return (loss_B / sum_B.clamp(min=least)).sum() / part.of
         groups = self.recipe.replicas
         sum_G = self.over_batch(sum_B).clamp(min=least)
-        group_B = torch.arange(part.first, part.first + part.images) // (part.of // groups)
-        return (loss_B / sum_G[group_B]).sum() / groups
+        sum_B = sum_G.repeat_interleave(part.of // groups)[part.first : part.first + part.images]
+        return (loss_B / sum_B).sum() / groups
 
     @torch.no_grad()
     def scene(
@@ -237,7 +241,7 @@ class AEL(StudentTeacher):
         assert first is not None
         size = first.mask.shape[1:]
         guess = self.look(first.image, second.image, step=step, represent=False, mode=s.label_mode)
-        predicted = partition.predict(upsample(guess.logits, size))
+        predicted = self.said(guess.logits, size)
         boxes, adapted = self.regions(predicted.label, first, second, step)
         inside = onto(boxes, first.image.device)
 
@@ -250,12 +254,12 @@ class AEL(StudentTeacher):
         pseudo = Pseudo(image, label.where(valid, ignore), entropy, valid, truth).everywhere()
         target = pseudo.label.where(processes.gather(confidence) >= s.threshold, ignore)
         nothing = torch.full((len(target), 1, 1), torch.inf, device=target.device)
-        teacher = self.look(batch.labeled.image, image, step=step) if self.sees_mixed else None
+        teacher = self.look(batch.labeled.image, image, step=step) if self.sees_mixed(step) else None
         scene = self.filtered(Scene(batch, pseudo, target, 0.0, nothing, pseudo.valid, teacher), step)
         of_labeled = None
         if s.labeled_consistency:
             view = teacher or self.look(batch.labeled.image, step=step, represent=False)
-            said = partition.predict(upsample(view.logits[: len(image)], size))
+            said = self.said(view.logits[: len(image)], size)
             wanted = (said.confidence >= s.threshold) & batch.labeled.valid
             of_labeled = Taught(said.label.where(wanted, ignore), said.confidence, batch.labeled.valid)
         health: dict[str, Tensor | float] = {
@@ -299,21 +303,21 @@ class AEL(StudentTeacher):
             step: where training stands.
         """
         s, (height, width) = self.settings, label.shape[1:]
-        everywhere = torch.cat([first.valid, second.valid])
-        shown = label.where(everywhere, _NOWHERE).to(torch.uint8).cpu().numpy()  # waits for the device
-        area, images = height * width, len(first.image)
+        area, images, count = height * width, len(first.image), self.classes.count
+        shown = label.where(torch.cat([first.valid, second.valid]), _NOWHERE).to(torch.uint8)
+        covers = (
+            torch.stack([(shown == c).sum(dim=(1, 2)) for c in range(count)], dim=1) >= s.cover_area * area
+        )
+        partners = shown[images:].cpu().numpy()  # waits for the device
         draws = torch.rand(processes.size() * images, 4, generator=step.generator)[self.mine(images)]
         inside, adapted = torch.zeros(images, height, width, dtype=torch.bool), 0
         for k, (pick, aspect, *place) in enumerate(draws.tolist()):
             box = None
             if s.adaptive_cutmix:
-                box = class_region(shown[images + k], int(second.note[k]), s.region_area * area, pick)
+                box = class_region(partners[k], int(second.note[k]), s.region_area * area, pick)
             adapted += box is not None
             inside[k][box or proportional_box(0.5, height, width, aspect, place)] = True
-        count = self.classes.count
-        covers = np.stack([np.bincount(one.ravel(), minlength=256)[:count] for one in shown])
-        covered = torch.from_numpy(covers >= s.cover_area * area)
-        for numbers, cover in zip((first.number, second.number), covered.chunk(2), strict=True):
+        for numbers, cover in zip((first.number, second.number), covers.cpu().chunk(2), strict=True):
             self.chooser.note(processes.gather(numbers), processes.gather(cover))
         self.chooser.confidence_C = self.confidence_C.to("cpu", copy=True)
         return inside, processes.total(torch.tensor(adapted)) / len(draws) / processes.size()

@@ -96,6 +96,11 @@ class Method(nn.Module, ABC):
         self.wrappers: dict[nn.Module, nn.parallel.DistributedDataParallel] = {}
         """What adds the gradients of all processes up, of each network that is trained by several."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether a batch must go through the networks at once, whatever recipe.micro_batch says."""
+        return False
+
     @abstractmethod
     def parts(self, batch: Batch, step: Step) -> Iterator[StepResult]:
         """The losses of one batch, part by part; called in training mode.

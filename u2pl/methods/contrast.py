@@ -129,10 +129,13 @@ class Contrast(StudentTeacher):
                 f"can be a negative (Eq. 15). Use: --set r_l=1 --set r_h={max(classes.count, 2)}"
             )
 
-    @property
-    def sees_mixed(self) -> bool:
+    def contrasts(self, step: Step) -> bool:
+        """Whether a step has the loss."""
+        return self.settings.lambda_c > 0
+
+    def sees_mixed(self, step: Step) -> bool:
         """The contrastive loss needs the teacher's representations of what the student sees."""
-        return super().sees_mixed or self.settings.lambda_c > 0
+        return super().sees_mixed(step) or self.contrasts(step)
 
     @torch.no_grad()
     def more(self, scene: Scene, step: Step) -> More:
@@ -141,7 +144,7 @@ class Contrast(StudentTeacher):
         Anchors are the student's representations and carry the gradient; centres and negatives are the teacher's.
         """
         s: ContrastSettings = self.settings
-        if s.lambda_c == 0:
+        if not self.contrasts(step):
             return More()
         found = self.find(scene)
         pixels, teacher_PD = found.pixels, found.teacher_PD

@@ -75,10 +75,9 @@ class CPS(Method):
         assert unlabeled is not None
         weight = s.lambda_mixed if s.cutmix else s.lambda_plain
         labeled_G = self.count_labeled(batch.labeled.mask)
-        # The pixels on which the students teach each other; padding is nowhere.
-        taught_G = self.count_pixels(unlabeled.valid)
-        if not s.cutmix:
-            taught_G = taught_G + self.count_pixels(batch.labeled.valid)
+        # The pixels on which the students teach each other.
+        valid = [unlabeled.valid] if s.cutmix else [batch.labeled.valid, unlabeled.valid]
+        taught_G = self.count_pixels(torch.cat(valid, dim=1))
         images = len(unlabeled.image)
         keeps = [
             dropout.draw(network, 2 * processes.size() * images, step.generator) for network in self.students
@@ -92,8 +91,8 @@ class CPS(Method):
                 for network, kept in zip(self.students, keeps, strict=True)
             ]
             if taught is None:
-                valid = torch.cat([labeled.valid, mixed.valid])
-                labels = [own.detach().argmax(dim=1).where(valid, ignore) for own in logits]
+                known = torch.cat([labeled.valid, mixed.valid])
+                labels = [own.detach().argmax(dim=1).where(known, ignore) for own in logits]
                 targets: list[tuple[Tensor | None, Tensor]] = [
                     (label[: part.images], label[part.images :]) for label in labels
                 ]

@@ -48,10 +48,9 @@ class MeanTeacher(StudentTeacher):
     settings_class: ClassVar[type[Settings]] = MeanTeacherSettings
     settings: MeanTeacherSettings
 
-    @property
-    def sees_mixed(self) -> bool:
+    def sees_mixed(self, step: Step) -> bool:
         """The entropy too may be that of a pass over the mixed images."""
-        return super().sees_mixed or self.settings.entropy_pass == "mixed"
+        return super().sees_mixed(step) or self.settings.entropy_pass == "mixed"
 
     def taught_parts(self, batch: Batch, step: Step) -> Iterator[StepResult]:
         """L_s, lambda_u L_u, and what a method built on this one adds."""
@@ -99,7 +98,7 @@ class MeanTeacher(StudentTeacher):
         # Labels of the images as they are; then the same boxes mix the images and all that goes with them.
         pseudo = self.augmented(self.pseudo_labels(batch).everywhere(), step)
         teacher = None
-        if self.sees_mixed:
+        if self.sees_mixed(step):
             teacher = self.look(batch.labeled.image, pseudo.image, step=step)
         if s.entropy_pass == "mixed":
             assert teacher is not None

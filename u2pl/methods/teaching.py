@@ -16,7 +16,7 @@ from u2pl.errors import UsageError
 from u2pl.losses import partition
 from u2pl.methods.base import Classes, Method, Part, Step, StepResult, check_warm_start, over_groups
 from u2pl.models import dropout, ema
-from u2pl.models.deeplab import DeepLabV3Plus, Output
+from u2pl.models.deeplab import DeepLabV3Plus, Output, upsample
 from u2pl.settings import Recipe, Settings
 
 
@@ -127,8 +127,7 @@ class StudentTeacher(Method):
                 "teacher_mode=eval these change nothing. Use: --set teacher_mode=train"
             )
 
-    @property
-    def sees_mixed(self) -> bool:
+    def sees_mixed(self, step: Step) -> bool:
         """Whether the teacher looks at the images that the student sees, besides the ones it labels."""
         return self.settings.teacher_statistics == "passes"
 
@@ -157,6 +156,12 @@ class StudentTeacher(Method):
             groups, partial(partition.percentile, share=share), pseudo.entropy, pseudo.valid
         )
         return entropies.repeat_interleave(len(pseudo.label) // groups)[:, None, None]
+
+    def said(self, logits: Tensor, size: tuple[int, ...]) -> partition.Prediction:
+        """What low-resolution logits say of each pixel of images of a size, no more of them at once than in a pass."""
+        parts = logits.split(2 * self.recipe.micro_batch or len(logits))
+        predicted = [partition.predict(upsample(some, size)) for some in parts]
+        return partition.Prediction(*map(torch.cat, zip(*predicted, strict=True)))
 
     @torch.no_grad()
     def look(self, *streams: Tensor, step: Step, represent: bool = True, mode: str | None = None) -> Output:

@@ -1,16 +1,17 @@
 """U²PL on AEL (Table 3): AEL's augmentation, sampling and weights; U²PL's partition by entropy and contrastive loss."""
 
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from u2pl.errors import UsageError
 from u2pl.losses import partition
 from u2pl.methods.ael import AEL, AELSettings
-from u2pl.methods.base import Step, method
+from u2pl.methods.base import Classes, Step, method
 from u2pl.methods.contrast import Contrast, ContrastSettings
 from u2pl.methods.teaching import More, Scene
-from u2pl.settings import Settings
+from u2pl.settings import Recipe, Settings
 
 
 class U2PLAELSettings(ContrastSettings, AELSettings):
@@ -32,6 +33,16 @@ class U2PLAEL(Contrast, AEL):
     settings_class: ClassVar[type[Settings]] = U2PLAELSettings
     settings: U2PLAELSettings
 
+    @classmethod
+    def check(cls, classes: Classes, recipe: Recipe, settings: Any) -> None:
+        """Refuse a contrastive loss that never begins."""
+        super().check(classes, recipe, settings)
+        if settings.lambda_c > 0 and settings.contrast_from >= recipe.epochs:
+            raise UsageError(
+                f"With contrast_from={settings.contrast_from} none of {recipe.epochs} epochs has a contrastive loss. "
+                "Use an earlier one: --set contrast_from=1, or --set lambda_c=0"
+            )
+
     def filtered(self, scene: Scene, step: Step) -> Scene:
         """Without pseudo-labels for unreliable pixels (Eq. 6)."""
         s, ignore, pseudo = self.settings, self.classes.ignore_index, scene.pseudo
@@ -47,6 +58,12 @@ class U2PLAEL(Contrast, AEL):
         gamma_B11 = self.threshold(pseudo, 1 - alpha)
         return replace(scene, target=reliable, alpha=alpha, gamma_B11=gamma_B11, usable=usable)
 
+    def contrasts(self, step: Step) -> bool:
+        """From the given epoch on."""
+        return super().contrasts(step) and step.epoch >= self.settings.contrast_from
+
     def more(self, scene: Scene, step: Step) -> More:
-        """lambda_c L_c, from the given epoch on."""
-        return super().more(scene, step) if step.epoch >= self.settings.contrast_from else More()
+        """The contrastive loss, and what the partition is."""
+        found = super().more(scene, step)
+        alpha, gamma = self.settings.alpha(step), scene.gamma_B11.mean()
+        return replace(found, health={"alpha_t": alpha, "gamma_t": gamma, **found.health})

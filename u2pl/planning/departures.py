@@ -153,6 +153,8 @@ NAMES = {
     "contrast": "contrastive loss",
     "epoch": "epochs over the images",
     "scale": "random scale",
+    "paste_scale": "random scale of what is pasted",
+    "paste_except": "classes never pasted:",
     "resize": "images resized by",
     "queue": "queue of",
     "queue_background": "queue of the background",
@@ -239,7 +241,9 @@ def _equal(own: Any, theirs: Any) -> bool:
 def _word(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    if isinstance(value, (list, tuple)):
-        return " to ".join(map(str, value))
+    if isinstance(value, (list, tuple)):  # ends of a range, or classes
+        return (" to " if all(isinstance(each, float) for each in value) else ", ").join(
+            map(str, value)
+        ) or "none"
     # Weights of one's own are known by their hash, or by a path that says nothing to a reader.
     return "a file of one's own" if "sha256:" in str(value) or "/" in str(value) else str(value)
