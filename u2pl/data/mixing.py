@@ -101,7 +101,10 @@ def class_region(label_HW: NDArray[np.integer], wanted: int, least: float, pick:
         least: pixels that the piece must exceed.
         pick: uniform from 0 to 1, which of the pieces.
     """
-    pieces_HW, count = ndimage.label(label_HW == wanted, structure=np.ones((3, 3)))
+    mask_HW = label_HW == wanted
+    if np.count_nonzero(mask_HW) <= least:  # the usual case, and finding pieces takes long
+        return None
+    pieces_HW, count = ndimage.label(mask_HW, structure=np.ones((3, 3)))
     sizes = np.bincount(pieces_HW.ravel(), minlength=count + 1)[1:]
     large = np.flatnonzero(sizes > least)
     if len(large) == 0:
