@@ -13,7 +13,8 @@ def train(
         str | None, typer.Option(help="Which images keep their labels: full, 1/8, classic-1/16.")
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="suponly, mt, cutmix, u2pl, or a file in u2pl/methods.")
+        str | None,
+        typer.Option(help="suponly, mt, cutmix, u2pl, cps, ael, u2pl-ael, or a file in u2pl/methods."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
     set_: Annotated[
