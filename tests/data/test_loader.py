@@ -672,3 +672,9 @@ def test_several_processes_together_read_what_one_reads_and_all_choose_alike(
             for found, expected in zip(zip(*mine, strict=True), images, strict=True):
                 assert torch.equal(torch.cat(found), expected)
     assert all(one.said == asked[0].said and one.draws == asked[0].draws for one in asked[1:])
+
+
+def test_a_method_can_choose_the_images_of_one_stream_alone(split: Split, recipe: Recipe) -> None:
+    two = {name: Stream(labeled=False, chosen=True) for name in ("one", "other")}
+    with pytest.raises(ValueError, match="one stream alone"):
+        batches(split, recipe, extra=two, choose=lambda images, rng: [])

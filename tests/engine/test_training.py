@@ -621,7 +621,7 @@ def test_a_split_that_was_not_prepared_is_refused_with_the_command_that_prepares
 
 @pytest.mark.parametrize(
     ("overrides", "says"),
-    [({"batch": 8}, "has 4 labelled images, a batch needs 8"), ({"r_l": 4}, r"--set u2pl\.r_l=1")],
+    [({"batch": 8}, "has 4 labelled images, a batch needs 8"), ({"r_l": 4}, "--set r_l=1")],
 )
 def test_what_cannot_be_trained_leaves_no_run_behind(project: Project, overrides: dict, says: str):
     with pytest.raises(UserError, match=says):
@@ -647,10 +647,10 @@ def other(value: object, field: FieldInfo) -> object:
     if isinstance(value, int):
         return value + 1
     if isinstance(value, float):
-        return value / 2
+        return value / 2 or 0.5
     if isinstance(value, str):
         return "imagenet"  # of `weights`, the only free text
-    return [0.5, 1.25]
+    return [1] if get_origin(field.annotation) is list else [0.5, 1.25]  # classes, or a range
 
 
 WITH = {"replicas": {"batch": 4}, "teacher_statistics": {"teacher_mode": "train"}}
