@@ -81,6 +81,54 @@ def test_a_run_by_two_processes_or_by_torchrun_is_the_run_of_one(
             torch.testing.assert_close(states[1][key], value, rtol=1e-3, atol=1e-4)
 
 
+WATCHED = """
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+import weakref
+from u2pl_cli.__main__ import main
+
+wrapped, build, part = weakref.WeakSet(), DistributedDataParallel.__init__, dist.destroy_process_group
+
+def noted(self, *arguments, **options):
+    build(self, *arguments, **options)
+    wrapped.add(self)
+    print("wrapped")
+
+def parting():
+    print(f"left when parting: {len(wrapped)}")
+    part()
+
+DistributedDataParallel.__init__, dist.destroy_process_group = noted, parting
+main()
+"""
+
+
+def test_no_wrapped_network_outlives_the_group(tiny_project: Project, tmp_path: Path):
+    """The last to hold the group destroys it, and a wrapped network would do so without releasing Python's lock,
+    for which gloo's thread may wait: both processes would wait for ever.
+    """
+    (tmp_path / "watched.py").write_text(WATCHED)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node",
+            "2",
+            tmp_path / "watched.py",
+            *WORDS,
+        ],
+        cwd=tiny_project.root,
+        env={**os.environ, "U2PL_TRACKING": "none"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("wrapped\n") == 2
+    assert done.stdout.count("left when parting: 0\n") == 2
+
+
 @pytest.mark.parametrize("method", ["cps", "u2pl-ael"])
 def test_a_run_of_another_method_by_two_processes_is_the_run_of_one(
     tiny_project: Project, tmp_path: Path, u2pl: Callable[..., Completed], method: str

@@ -1,5 +1,6 @@
 """Joins the processes that torchrun, or `u2pl train --nproc`, has started for one run."""
 
+import gc
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -49,6 +50,8 @@ def local_device() -> torch.device:
 def joined(stopped: Callable[[], bool]) -> Iterator[None]:
     """Meet the other processes, and part from them in the end; nothing where there is but one.
 
+    Networks that were wrapped for several processes must be out of reach by the end of the block.
+
     Args:
         stopped: whether this process was told to end.
     """
@@ -61,6 +64,9 @@ def joined(stopped: Callable[[], bool]) -> Iterator[None]:
     # Parted from only in peace: after an error that would wait for processes that wait for this one.
     try:
         yield
+        # Wrapped networks hold the group too. The last to let go waits for gloo's thread, and that may wait for
+        # Python's lock: torch lets go of the lock when it destroys the group, a wrapped network does not.
+        gc.collect()
         dist.destroy_process_group()
     except UserError:
         raise

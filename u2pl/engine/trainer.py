@@ -113,22 +113,37 @@ def train(
         Interrupted: SIGTERM or Ctrl-C came, or `dvc repro` died; the state is saved.
     """
     resolved, split, description = describe(project, spec)
+
+    def claim() -> RunFolder:
+        return RunFolder.claim(project, resolved.name, {**description, "parent": parent}, fresh=fresh)
+
     with stop_signals() as stopped, distributed.joined(stopped):
-        device = distributed.local_device()
         check_processes(resolved.recipe, processes.size())
-        folder = distributed.first_alone(
-            lambda: RunFolder.claim(project, resolved.name, {**description, "parent": parent}, fresh=fresh)
-        ) or RunFolder(project.runs / resolved.name, writes=False)
+        folder = distributed.first_alone(claim) or RunFolder(project.runs / resolved.name, writes=False)
         try:
-            if folder.read("metrics.json") is None or not (folder.path / "weights.pt").is_file():
-                run = _Run(resolved, split, folder, device, machine)
-                with _tracked(project, folder):
-                    run.train(observe if folder.writes else lambda *_: None, stopped)
-                if run.scored and folder.writes:
-                    keep_last(project, folder.path, split, resolved.recipe, run.scored)
+            _train_in(folder, project, resolved, split, machine, observe, stopped)
         finally:
             folder.release()
     return folder.path
+
+
+def _train_in(
+    folder: RunFolder,
+    project: Project,
+    resolved: ResolvedRun,
+    split: Split,
+    machine: Machine,
+    observe: Observer,
+    stopped: Callable[[], bool],
+) -> None:
+    """Train the run to its end, unless it has come there; of its objects none is left afterwards."""
+    if folder.read("metrics.json") is not None and (folder.path / "weights.pt").is_file():
+        return
+    run = _Run(resolved, split, folder, distributed.local_device(), machine)
+    with _tracked(project, folder):
+        run.train(observe if folder.writes else lambda *_: None, stopped)
+    if run.scored and folder.writes:
+        keep_last(project, folder.path, split, resolved.recipe, run.scored)
 
 
 def check_processes(recipe: Recipe, size: int) -> None:
