@@ -15,13 +15,11 @@ from typing import Any
 import measure
 import torch
 from measure import Lap
-from train_step import pictures
+from train_step import endless, pictures
 
 from u2pl import methods
-from u2pl.data.loader import Batches
 from u2pl.data.prepared import Split
 from u2pl.engine.learner import Learner
-from u2pl.engine.machine import Machine
 from u2pl.engine.trainer import classes_of
 from u2pl.methods import Step
 from u2pl.project import Project
@@ -73,19 +71,7 @@ def step_of(
     torch.manual_seed(0)
     method = methods.create(name, classes_of(split), resolved.recipe, resolved.hyper).train()
     learner = Learner(method, resolved.recipe, 10**6, device)
-    batches = iter(
-        Batches(
-            split,
-            recipe=resolved.recipe,
-            seed=0,
-            start_step=0,
-            end_step=10**5,
-            unlabeled=method.uses_unlabeled,
-            workers=Machine().loaders(device.type),
-            extra=method.streams(),
-            choose=method.choose,
-        )
-    )
+    batches = endless(split, method, device)
     epochs = resolved.recipe.epochs
 
     def step(lap: Lap) -> None:

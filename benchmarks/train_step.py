@@ -72,6 +72,22 @@ def pictures() -> Iterator[Split]:
         yield open_split(project, "street", "1/2")
 
 
+def endless(split: Split, method: methods.Method, device: torch.device) -> Iterator[Batch]:
+    """A method's batches."""
+    batches = Batches(
+        split,
+        recipe=method.recipe,
+        seed=0,
+        start_step=0,
+        end_step=10**5,
+        unlabeled=method.uses_unlabeled,
+        workers=Machine().loaders(device.type),
+        extra=method.streams(),
+        choose=method.choose,
+    )
+    return iter(batches)
+
+
 class Watched(Learner):
     """Tells of the end of each phase of a step."""
 
@@ -157,11 +173,7 @@ def run(options: argparse.Namespace, device: torch.device, split: Split) -> None
         method, recipe, 10**6, device, recompute=options.recompute, compiled=options.compile,
         watch=not options.compile,
     )  # fmt: skip
-    workers = Machine().loaders(device.type)
-    batches = Batches(
-        split, recipe=recipe, seed=0, start_step=0, end_step=10**5, unlabeled=True, workers=workers
-    )  # fmt: skip
-    waiting = iter(batches)
+    waiting = endless(split, method, device)
     epoch, index = 1, 1000
     step = Step(index, epoch, 80, index, torch.Generator().manual_seed(0))
     kept = next(waiting).to(device)

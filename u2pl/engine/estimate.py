@@ -93,8 +93,7 @@ def work(project: Project, params: Params, spec: RunSpec) -> Work | None:
     classes = _classes(project, spec.dataset)
     settings = methods.settings(spec.method, classes, recipe, resolved.hyper)
     steps = recipe.epochs * methods.epoch_steps(spec.method, settings, recipe.batch, *sizes)
-    images = steps * recipe.batch * (2 if methods.uses_unlabeled(spec.method) else 1)
-    images *= methods.trained(spec.method)
+    images = steps * methods.passes(spec.method, recipe.batch)
     return Work(steps, images, kind_of(spec.method, recipe.model_dump()), recipe.crop)
 
 
@@ -149,10 +148,9 @@ def measure(project: Project, params: Params, spec: RunSpec) -> None:
         learner.step(batch, step)
     _wait(device)
     seconds = time.perf_counter() - start
-    images = rounds * recipe.batch * (2 if batch.unlabeled is not None else 1)
     path = _measured(project)
     known = read_json(path) if path.is_file() else {}
-    pixels = images * method.trained * recipe.crop**2 / seconds
+    pixels = rounds * methods.passes(spec.method, recipe.batch) * recipe.crop**2 / seconds
     write_json(path, {**known, kind_of(spec.method, own.model_dump()): pixels})
 
 

@@ -86,16 +86,15 @@ def try_step(learner: Learner, batch: Batch, step: Step) -> Trial:
         UserError: it does not fit; the message says what does.
     """
     recipe, device = learner.method.recipe, learner.device
-    whole_alone = learner.method.whole
+    uncut = learner.method.whole
     images = len(batch.labeled.image)
     # Without unlabelled images twice as many labelled ones go at once.
-    whole = images if batch.unlabeled is not None else -(-images // 2)
-    wanted = recipe.micro_batch or whole
+    wanted = recipe.micro_batch or (images if batch.unlabeled is not None else -(-images // 2))
     room = min(processes.gather_objects(available(device)))
     taken: dict[int, int] = {}
     with _preserved(learner):
         try:
-            for at_once in [wanted] if whole_alone else sorted({1, min(2, wanted), wanted}):
+            for at_once in [wanted] if uncut else sorted({1, min(2, wanted), wanted}):
                 if len(taken) == 2 and _expected(taken, at_once) > room:
                     break
                 learner.method.recipe = recipe.model_copy(update={"micro_batch": at_once})
@@ -110,7 +109,7 @@ def try_step(learner: Learner, batch: Batch, step: Step) -> Trial:
         fitting = [
             n for n in range(1, wanted) if images % n == 0 and len(taken) == 2 and _expected(taken, n) < room
         ]
-        raise UserError(_refusal(wanted, fitting or sorted(taken), taken, room, whole_alone))
+        raise UserError(_refusal(wanted, fitting or sorted(taken), taken, room, uncut))
     largest = wanted
     while len(taken) > 1 and largest < 10**4 and _expected(taken, largest + 1) < room:
         largest += 1
@@ -124,10 +123,10 @@ def _expected(taken: dict[int, int], at_once: int) -> float:
     return taken[last] + (at_once - last) * each
 
 
-def _refusal(wanted: int, fitting: list[int], taken: dict[int, int], room: int, whole_alone: bool) -> str:
+def _refusal(wanted: int, fitting: list[int], taken: dict[int, int], room: int, uncut: bool) -> str:
     needs = f" would take about {_expected(taken, wanted) / 2**30:.1f} GiB and" if len(taken) == 2 else ""
     text = f"A step with {2 * wanted} images at once{needs} does not fit into {room / 2**30:.1f} GiB. "
-    if whole_alone:
+    if uncut:
         return text + "This method takes a batch whole: use a smaller --set batch=..., or --recompute."
     if not fitting:
         return text + "Nor do fewer at once: use a smaller --set crop=..., or --recompute."

@@ -27,8 +27,6 @@ from u2pl.methods.teaching import (
     Scene,
     StudentTeacher,
     TeacherSettings,
-    reliability,
-    reliability_by_class,
 )
 from u2pl.models import dropout
 from u2pl.models.deeplab import upsample
@@ -172,13 +170,8 @@ class AEL(StudentTeacher):
         weigh = partial(
             equalization.weights, rate_C=rate_C, draw_HW=draw_HW, gamma=s.gamma if s.reweighting else 0.0
         )
-        share, accuracy = reliability(scene.target, scene.pseudo, ignore)
-        health |= {"reliable/share": share, "reliable/accuracy": accuracy}
-        tallies = (
-            reliability_by_class(scene.target, scene.pseudo, self.classes)
-            if self.recipe.unlabeled_truth
-            else {}
-        )
+        measured, tallies = self.measured(scene.target, scene.pseudo)
+        health |= measured
         kept = dropout.draw(self.student, 2 * processes.size() * images, step.generator)
         seen: list[tuple[Tensor, Tensor]] = []
         for part in self.cut(images, self.recipe.micro_batch):

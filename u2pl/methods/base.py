@@ -182,6 +182,33 @@ class Method(nn.Module, ABC):
         dropout.choose(network, kept, part.numbers(len(streams)), images.device)
         return self.run(network, images, represent=represent, last=part.last)
 
+    @torch.no_grad()
+    def view(self, network: nn.Module, *streams: Tensor, step: Step, represent: bool = False) -> Output:
+        """A pass without gradient over some streams of images, in the same parts as one with, in the network's mode.
+
+        Args:
+            network: whose dropouts draw from the step's generator where it is in training mode.
+            streams: this process's images, as many in each, such as labelled and mixed unlabelled ones.
+            step: where training stands.
+            represent: whether representations are wanted.
+
+        Returns:
+            Of the first stream's images, then of the second's.
+        """
+        images, count = len(streams[0]), len(streams)
+        kept = (
+            dropout.draw(network, count * processes.size() * images, step.generator)
+            if network.training
+            else []
+        )
+        outputs: list[Output] = []
+        for part in self.cut(images, 2 // count * self.recipe.micro_batch, least=2 // count):
+            some = torch.cat([stream[part.mine] for stream in streams])
+            if network.training:
+                dropout.choose(network, kept, part.numbers(count), some.device)
+            outputs.append(network(some, represent=represent))
+        return outputs[0] if len(outputs) == 1 else joined(outputs, count)
+
     def supervised_parts(self, network: nn.Module, batch: Batch, step: Step) -> Iterator[StepResult]:
         """L_s of the labelled images alone (Eq. 2); as many go at once as otherwise with the unlabelled ones."""
         mask, ignore = batch.labeled.mask, self.classes.ignore_index
@@ -254,6 +281,18 @@ class Method(nn.Module, ABC):
         return False
 
 
+def joined(outputs: list[Output], streams: int) -> Output:
+    """What a network said of the parts of some streams of images, stream by stream."""
+
+    def join(maps: list[Tensor]) -> Tensor:
+        return torch.cat(
+            [torch.cat(stream) for stream in zip(*(m.chunk(streams) for m in maps), strict=True)]
+        )
+
+    representations = [output.representation for output in outputs if output.representation is not None]
+    return Output(join([o.logits for o in outputs]), join(representations) if representations else None)
+
+
 _registry: dict[str, type[Method]] = {}
 T = TypeVar("T", bound=type[Method])
 
@@ -292,6 +331,11 @@ def epoch_steps(name: str, settings: Any, batch: int, labeled: int, unlabeled: i
 def uses_unlabeled(name: str) -> bool:
     """Whether a method needs unlabelled images."""
     return _find(name).uses_unlabeled
+
+
+def passes(name: str, batch: int) -> int:
+    """How often an image goes through a network that is trained, in a step with so many labelled images."""
+    return batch * (2 if uses_unlabeled(name) else 1) * trained(name)
 
 
 def trained(name: str) -> int:

@@ -134,14 +134,10 @@ class CPS(Method):
         )
         labels = []
         for network in self.students:
-            kept = dropout.draw(network, 2 * processes.size() * images, step.generator)
-            parts: list[tuple[Tensor, ...]] = []
-            for part in self.cut(images, self.recipe.micro_batch):
-                both = torch.cat([first.image[part.mine], second.image[part.mine]])
-                dropout.choose(network, kept, part.numbers(2), both.device)
-                logits = network(both, represent=False).logits
-                parts.append(upsample(logits, (height, width)).argmax(dim=1).chunk(2))
-            on_first, on_second = (torch.cat(stream) for stream in zip(*parts, strict=True))
+            logits = self.view(network, first.image, second.image, step=step).logits
+            at_once = 2 * self.recipe.micro_batch or len(logits)
+            predicted = [upsample(some, (height, width)).argmax(dim=1) for some in logits.split(at_once)]
+            on_first, on_second = torch.cat(predicted).chunk(2)
             label = on_second.where(inside, on_first)
             labels.append(label.where(mixed.valid, self.classes.ignore_index))
         return mixed, labels

@@ -23,8 +23,6 @@ from u2pl.methods.teaching import (
     Scene,
     StudentTeacher,
     TeacherSettings,
-    reliability,
-    reliability_by_class,
 )
 from u2pl.models import dropout
 from u2pl.models.deeplab import upsample
@@ -63,17 +61,13 @@ class MeanTeacher(StudentTeacher):
         )
         labeled_G = self.count_labeled(batch.labeled.mask)
         reliable_G = (target != ignore).view(self.recipe.replicas, -1).sum(dim=1).clamp(min=1)
-        share, accuracy = reliability(target, pseudo, ignore)
+        measured, tallies = self.measured(target, pseudo)
         health: dict[str, Tensor | float] = {
             "alpha_t": scene.alpha,
             "gamma_t": scene.gamma_B11.mean(),
             "lambda_u": weight_G.mean(),
-            "reliable/share": share,
-            "reliable/accuracy": accuracy,
+            **measured,
         }
-        tallies: dict[str, Tensor] = {}
-        if self.recipe.unlabeled_truth:
-            tallies = reliability_by_class(target, pseudo, self.classes)
         kept = dropout.draw(self.student, 2 * len(target), step.generator)
         for part in self.cut(len(pseudo.image), self.recipe.micro_batch):
             student = self.see(

@@ -15,7 +15,7 @@ from u2pl.data.loader import Batch
 from u2pl.errors import UsageError
 from u2pl.losses import partition
 from u2pl.methods.base import Classes, Method, Part, Step, StepResult, check_warm_start, over_groups
-from u2pl.models import dropout, ema
+from u2pl.models import ema
 from u2pl.models.deeplab import DeepLabV3Plus, Output, upsample
 from u2pl.settings import Recipe, Settings
 
@@ -163,33 +163,28 @@ class StudentTeacher(Method):
         predicted = [partition.predict(upsample(some, size)) for some in parts]
         return partition.Prediction(*map(torch.cat, zip(*predicted, strict=True)))
 
-    @torch.no_grad()
     def look(self, *streams: Tensor, step: Step, represent: bool = True, mode: str | None = None) -> Output:
-        """The teacher's view of some images, in the same parts in which the student sees them.
+        """The teacher's `view` of some images.
 
         Args:
-            streams: as many images of this process in each, such as labelled and mixed unlabelled ones.
+            streams: this process's images, as many in each.
             step: where training stands.
-            represent: whether representations are wanted.
+            represent: whether representations are wanted, where there are any.
             mode: of the teacher; None: `teacher_mode`.
 
         Returns:
             Of the first stream's images, then of the second's.
         """
-        training, count = (mode or self.settings.teacher_mode) == "train", len(streams)
-        self.teacher.train(training)
-        images = len(streams[0])
-        kept = (
-            dropout.draw(self.teacher, count * processes.size() * images, step.generator) if training else []
-        )
-        outputs: list[Output] = []
-        for part in self.cut(images, 2 // count * self.recipe.micro_batch, least=2 // count):
-            some = torch.cat([stream[part.mine] for stream in streams])
-            if training:
-                dropout.choose(self.teacher, kept, part.numbers(count), some.device)
-            outputs.append(self.teacher(some, represent=represent and self.has_representation))
+        self.teacher.train((mode or self.settings.teacher_mode) == "train")
+        output = self.view(self.teacher, *streams, step=step, represent=represent and self.has_representation)
         self.teacher.eval()
-        return outputs[0] if len(outputs) == 1 else joined(outputs, count)
+        return output
+
+    def measured(self, target: Tensor, pseudo: Pseudo) -> tuple[dict[str, Tensor | float], dict[str, Tensor]]:
+        """Health and tallies of the pseudo-labels; tallies only where masks of unlabelled images may be opened."""
+        share, accuracy = reliability(target, pseudo, self.classes.ignore_index)
+        tallies = reliability_by_class(target, pseudo, self.classes) if self.recipe.unlabeled_truth else {}
+        return {"reliable/share": share, "reliable/accuracy": accuracy}, tallies
 
     def more(self, scene: Scene, step: Step) -> More:
         """Further losses, for methods built on this one."""
@@ -229,18 +224,6 @@ class StudentTeacher(Method):
         super().train(mode)
         self.teacher.eval()
         return self
-
-
-def joined(outputs: list[Output], streams: int) -> Output:
-    """What a network said of the parts of some streams of images, stream by stream."""
-
-    def join(maps: list[Tensor]) -> Tensor:
-        return torch.cat(
-            [torch.cat(stream) for stream in zip(*(m.chunk(streams) for m in maps), strict=True)]
-        )
-
-    representations = [output.representation for output in outputs if output.representation is not None]
-    return Output(join([o.logits for o in outputs]), join(representations) if representations else None)
 
 
 def reliability(target: Tensor, pseudo: Pseudo, ignore_index: int) -> tuple[Tensor, Tensor]:
