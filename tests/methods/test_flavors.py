@@ -636,7 +636,7 @@ def test_replicas_have_thresholds_and_losses_of_their_own(replicas: int, monkeyp
 
     gammas, supervised, unsupervised = [], [], []
     for images in torch.arange(4).chunk(replicas):
-        alone = method.pseudo_labels(batch._replace(unlabeled=batch.unlabeled.part(images)))
+        alone = method.pseudo_labels(batch._replace(unlabeled=batch.unlabeled.part(images)), at(START + 1))
         gamma = np.percentile(alone.entropy.double().numpy(), 100 * (1 - scene.alpha))
         gammas += [gamma] * len(images)
         target = torch.where(alone.entropy < gamma, alone.label, IGNORE)

@@ -200,7 +200,7 @@ def test_cutmix_mixes_images_labels_and_entropies_with_the_same_boxes(monkeypatc
 @pytest.mark.parametrize("probability", [0, 0.3, 1])
 def test_a_batch_is_mixed_as_a_whole_in_the_given_share_of_the_steps(probability: float):
     method = build("cutmix", cutmix_probability=probability)
-    pseudo = method.pseudo_labels(make_batch())
+    pseudo = method.pseudo_labels(make_batch(), at(5))
     changed = [
         (method.augmented(pseudo, at(index)).image != pseudo.image).flatten(1).any(dim=1)
         for index in range(200)
@@ -214,7 +214,7 @@ def test_all_that_is_known_of_a_pixel_is_mixed_with_it():
     method = build("cutmix", cutmix_probability=1)
     batch = make_batch()
     batch = changed(batch, "unlabeled", valid=torch.rand(2, 32, 32) < 0.5)
-    pseudo = method.pseudo_labels(batch)
+    pseudo = method.pseudo_labels(batch, at(5))
     mixed = method.augmented(pseudo, at(5))
     swapped = (mixed.image == pseudo.image.roll(-1, 0)).all(dim=1)
     assert swapped.float().mean().item() == pytest.approx(0.5, abs=0.05)
@@ -285,7 +285,7 @@ def test_labels_are_taken_at_the_points_on_which_features_lie_when_corners_are_a
 
 def test_gamma_is_taken_over_the_whole_batch_and_not_image_by_image():
     method = trained()
-    pseudo = method.pseudo_labels(make_batch())
+    pseudo = method.pseudo_labels(make_batch(), at(5))
     gamma = method.threshold(pseudo, 0.8)
     with torch.no_grad():
         logits = method.teacher(make_batch().unlabeled.image, represent=False).logits

@@ -90,31 +90,26 @@ class MeanTeacher(StudentTeacher):
         s, ignore = self.settings, self.classes.ignore_index
         alpha = s.alpha(step)
         # Labels of the images as they are; then the same boxes mix the images and all that goes with them.
-        pseudo = self.augmented(self.pseudo_labels(batch).everywhere(), step)
+        pseudo = self.augmented(self.pseudo_labels(batch, step).everywhere(), step)
         teacher = None
         if self.sees_mixed(step):
             teacher = self.look(batch.labeled.image, pseudo.image, step=step)
         if s.entropy_pass == "mixed":
             assert teacher is not None
-            on_mixed = upsample(teacher.logits[len(batch.labeled.image) :], pseudo.label.shape[1:])
-            pseudo = pseudo._replace(entropy=processes.gather(partition.predict(on_mixed).entropy))
+            on_mixed = self.said(teacher.logits[len(batch.labeled.image) :], pseudo.label.shape[1:])
+            pseudo = pseudo._replace(entropy=processes.gather(on_mixed.entropy))
         gamma_B11 = self.threshold(pseudo, 1 - alpha)
         target = partition.pseudo_label(pseudo.label, pseudo.entropy, gamma_B11, ignore)
         return Scene(batch, pseudo, target, alpha, gamma_B11, pseudo.valid, teacher)
 
     @torch.no_grad()
-    def pseudo_labels(self, batch: Batch) -> Pseudo:
+    def pseudo_labels(self, batch: Batch, step: Step) -> Pseudo:
         """The teacher's labels of this process's plain images, and their entropies (Eqs. 5 and 6)."""
         assert batch.unlabeled is not None
         image, truth, valid = batch.unlabeled[:3]
-        predicted = [
-            partition.predict(upsample(self.teacher(some, represent=False).logits, image.shape[2:]))[:2]
-            for some in image.split(2 * self.recipe.micro_batch or len(image))
-        ]
-        label, entropy = (
-            torch.cat(maps) if len(maps) > 1 else maps[0] for maps in zip(*predicted, strict=True)
-        )
-        return Pseudo(image, label.where(valid, self.classes.ignore_index), entropy, valid, truth)
+        view = self.look(image, step=step, represent=False, mode="eval")
+        said = self.said(view.logits, image.shape[2:])
+        return Pseudo(image, said.label.where(valid, self.classes.ignore_index), said.entropy, valid, truth)
 
     def augmented(self, pseudo: Pseudo, step: Step) -> Pseudo:
         """What the student sees: MT has no strong augmentation."""

@@ -161,6 +161,8 @@ class StudentTeacher(Method):
         """What low-resolution logits say of each pixel of images of a size, no more of them at once than in a pass."""
         parts = logits.split(2 * self.recipe.micro_batch or len(logits))
         predicted = [partition.predict(upsample(some, size)) for some in parts]
+        if len(predicted) == 1:
+            return predicted[0]
         return partition.Prediction(*map(torch.cat, zip(*predicted, strict=True)))
 
     def look(self, *streams: Tensor, step: Step, represent: bool = True, mode: str | None = None) -> Output:

@@ -47,15 +47,17 @@ class U2PLAEL(Contrast, AEL):
         """Without pseudo-labels for unreliable pixels (Eq. 6)."""
         s, ignore, pseudo = self.settings, self.classes.ignore_index, scene.pseudo
         alpha = s.alpha(step)
+        gamma_B11 = self.threshold(pseudo, 1 - alpha)
         if s.entropy_filter == "highest":
-            gamma_B11 = self.threshold(pseudo, 1 - alpha)
             reliable = partition.pseudo_label(scene.target, pseudo.entropy, gamma_B11, ignore)
+            usable = pseudo.valid
         else:
             least_B11 = self.threshold(pseudo, alpha)
             reliable = scene.target.where(pseudo.entropy >= least_B11, ignore)
-        usable = pseudo.valid if s.entropy_filter == "highest" else reliable != ignore
-        alpha = alpha if s.contrast_dpa else s.alpha0
-        gamma_B11 = self.threshold(pseudo, 1 - alpha)
+            usable = reliable != ignore
+        if not s.contrast_dpa:
+            alpha = s.alpha0
+            gamma_B11 = self.threshold(pseudo, 1 - alpha)
         return replace(scene, target=reliable, alpha=alpha, gamma_B11=gamma_B11, usable=usable)
 
     def contrasts(self, step: Step) -> bool:
