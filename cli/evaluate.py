@@ -1,9 +1,12 @@
 """`u2pl evaluate`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from u2pl.records import Metrics
 
 
 def evaluate(
@@ -36,7 +39,7 @@ def evaluate(
     is_own = (evaluation, scales, flip, worst) == (None, "1", False, 0)
     if into is not None and is_own:
 
-        def measure() -> dict[str, Any]:
+        def measure() -> "Metrics":
             from u2pl.engine.results import evaluate_run
 
             return evaluate_run(project, str(path))

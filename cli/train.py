@@ -81,7 +81,8 @@ def train(
     from u2pl.engine import distributed, trainer
     from u2pl.engine.filed import result_in_words
     from u2pl.engine.machine import Machine
-    from u2pl.files import read_json, write_atomically
+    from u2pl.files import write_atomically
+    from u2pl.records import read_metrics
 
     if nproc > 1 and not distributed.started():
         from u2pl.engine.launcher import launch
@@ -108,5 +109,5 @@ def train(
             shutil.copyfile(path / "weights.pt", target)
 
         write_atomically(model, copy)
-    print(f"{name}: {result_in_words(read_json(path / 'metrics.json'))}")
+    print(f"{name}: {result_in_words(read_metrics(path))}")
     print(f"Everything about it is in {path}. Next: u2pl evaluate {name}")

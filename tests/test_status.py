@@ -10,6 +10,7 @@ from typing import Any
 
 import filelock
 import pytest
+import written
 from engine.tiny import edit_params
 from u2pl_cli.plan_progress import live
 
@@ -54,7 +55,7 @@ def finish(project: Project, miou: float = 71.25) -> None:
     folder.event("start", 0, 0, {"steps": 18})
     folder.event("end", 18, 2)
     folder.release()
-    write_json(folder.path / "metrics.json", {"miou": {"reported": miou}})
+    write_json(folder.path / "metrics.json", written.metrics(read_json(folder.path / "run.json"), miou))
     (folder.path / "weights.pt").touch()
 
 
@@ -167,7 +168,7 @@ def test_a_run_whose_folder_is_damaged_says_so_and_the_others_are_shown(project:
     path = project.runs / RUN / "run.json"
     path.write_text('{"recipe": {"epochs": 3}}')
     assert [run.state for run in status(project).runs] == [RunState.FAILED, RunState.WAITING]
-    assert first(project).note.startswith("How far it is cannot be told (KeyError: 'facts').")
+    assert first(project).note.startswith(f"How far it is cannot be told. {path} is not what u2pl writes")
     path.write_text("[]")
     assert first(project).state is RunState.FAILED
 
@@ -203,7 +204,7 @@ def test_a_run_of_other_settings_is_stale_and_says_which(project: Project):
 def test_a_run_of_other_lists_is_stale(project: Project):
     finish(project)
     path = project.split("tiny", "1/4") / "manifest.json"
-    path.write_text(path.read_text().replace('"source"', '"sauce"'))
+    path.write_text(path.read_text().replace('"seeded 2"', '"seeded 9"'))
     assert first(project).note.startswith("data: ")
 
 
@@ -320,7 +321,7 @@ def test_a_result_of_other_lists_is_known_by_its_fingerprint_or_by_the_seed_of_t
 ):
     params, spec, metrics = result_of(tiny_project)
     path = tiny_project.split("tiny", "1/4") / "manifest.json"
-    path.write_text(path.read_text().replace('"source"', '"sauce"'))
+    path.write_text(path.read_text().replace('"seeded 2"', '"seeded 9"'))
     assert changes(tiny_project, params, spec, metrics) == [
         "the images, their lists or the version of the recipe"
     ]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import written
 from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -58,21 +59,17 @@ def make_run(
 ) -> Path:
     folder = project.runs / name
     (folder / "samples").mkdir(parents=True)
-    facts = {
-        "name": name,
-        "uid": uuid.uuid4().hex,
-        "dataset": "shapes",
-        "split": "1/8",
-        "method": "u2pl",
-        "seed": 0,
-    }
-    facts |= {
-        "overrides": {},
-        "recipe": {"lr": 0.001, "scale": [0.5, 2.0]},
-        "hyper": {"alpha0": 0.2, "dpa": True},
-    }
-    facts |= {"fingerprint": "f" * 16, "facts": {}, "parent": parent, "created": "2025-10-09T08:53:20+00:00"}
-    write_json(folder / "run.json", facts | {"tags": {"host": "here", "threads": 2}})
+    facts = written.run(
+        name,
+        uid=uuid.uuid4().hex,
+        dataset="shapes",
+        split="1/8",
+        method="u2pl",
+        recipe={**written.RECIPE, "lr": 0.001, "scale": [0.5, 2.0]},
+        hyper={"alpha0": 0.2, "dpa": True},
+        parent=parent,
+    )
+    write_json(folder / "run.json", facts)
     for file in ("settings.yaml", "labeled.txt", "unlabeled.txt", "val.txt", "samples/a.input.png"):
         (folder / file).write_text(f"{name} {file}\n")
     write_events(folder, *events)
@@ -82,10 +79,7 @@ def make_run(
 
 
 def finish(folder: Path, miou: float) -> None:
-    write_json(
-        folder / "metrics.json",
-        {"miou": {"reported": miou, "last": miou - 1, "best": miou + 1, "best_epoch": 0}, "steps": 2},
-    )
+    write_json(folder / "metrics.json", written.metrics(read_json(folder / "run.json"), miou))
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +139,8 @@ def test_a_finished_run_arrives_with_parameters_tags_curves_and_files(project):
     assert (run.info.start_time, run.info.end_time) == (T0, T0 + 2000)
     assert run.data.params == {
         "dataset": "shapes", "split": "1/8", "method": "u2pl", "seed": "0",
-        "recipe.lr": "0.001", "recipe.scale": "[0.5, 2.0]", "u2pl.alpha0": "0.2", "u2pl.dpa": "true",
+        "recipe.backbone": "resnet10", "recipe.batch": "2", "recipe.crop": "32", "recipe.epochs": "3",
+        "recipe.evaluation": "whole", "recipe.lr": "0.001", "recipe.scale": "[0.5, 2.0]", "u2pl.alpha0": "0.2", "u2pl.dpa": "true",
     }  # fmt: skip
     assert {"host": "here", "threads": "2", "u2pl.fingerprint": "f" * 16}.items() <= run.data.tags.items()
     assert history(store, run.info.run_id, "loss") == [(1, 1.5), (2, 1.25)]

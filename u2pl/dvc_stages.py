@@ -20,9 +20,10 @@ import yaml
 
 from u2pl import keeper
 from u2pl.errors import UsageError, UserError
-from u2pl.files import holder_in_words, parse_yaml, read_json, write_holder
+from u2pl.files import free, holder_in_words, parse_yaml, write_holder
 from u2pl.planning import ActivePlan, spec_of
 from u2pl.project import Project
+from u2pl.records import read_metrics
 from u2pl.scheduling import (
     Entry,
     Observer,
@@ -354,7 +355,7 @@ def forget_outdated(project: Project, plan: ActivePlan, stage: Stage) -> bool:
     may have been cleaned away. A comparison or figure goes with a result that it was made from.
 
     What was made from a result that is gone for another reason stays, as when the evaluation itself failed; so does a
-    result that cannot be read. What lay in `outdated_folder` under the same name is replaced.
+    result that cannot be read. What lies in `outdated_folder` under the same name stays beside it.
     """
     kind, _, key = stage.name.partition("@")
     moved: list[Path] = []
@@ -381,7 +382,7 @@ def _result_folder(plan: ActivePlan, key: str) -> Path:
 def _is_outdated(project: Project, plan: ActivePlan, key: str) -> bool:
     """Whether an evaluation's result is there, and of other settings than today's."""
     try:
-        metrics = read_json(project.root / _result_folder(plan, key) / "metrics.json")
+        metrics = read_metrics(project.root / _result_folder(plan, key))
         spec = spec_of(plan.runs[plan.evaluations[key].run])
         return bool(changes(project, Params.read(project), spec, metrics))
     except (OSError, UserError, LookupError, TypeError, AttributeError):
@@ -396,9 +397,7 @@ def _was_moved(project: Project, plan: ActivePlan, evaluation: str) -> bool:
 
 def _move_aside(project: Project, path: Path) -> None:
     """Move a file or folder, given relative to the project."""
-    target = outdated_folder(project) / path
-    if target.is_dir():
-        shutil.rmtree(target)
+    target = free(outdated_folder(project) / path)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(project.root / path, target)
 

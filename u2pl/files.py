@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import itertools
 import json
 import os
 import platform
@@ -53,23 +54,42 @@ def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     write_text(path, text.getvalue())
 
 
-def read_json(path: Path) -> Any:
-    """The JSON value in `path`.
+def read_json(path: Path, remedy: str = "Delete it, then start the same command again.") -> Any:
+    """The JSON value in `path`; what JSON has no word for, such as NaN, is not read either.
+
+    Files that u2pl wrote are read through `records`, which checks what stands in them.
 
     Raises:
-        UserError: the file is no JSON.
+        FileNotFoundError: there is no such file.
+        UserError: it is no file, cannot be read, or is no JSON; the sentence ends with `remedy`.
     """
+    if path.exists() and not path.is_file():  # to open a named pipe would wait for a writer
+        raise UserError(f"{path} is no file. {remedy}")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(
-            f"{path} is damaged ({error}). Delete it, then start the same command again."
-        ) from None
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}). {remedy}") from None
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}). {remedy}") from None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
 
 
 def parse_yaml(text: str) -> Any:
     """A YAML text as YAML's safe loader reads it; the one in C, ten times faster, where PyYAML has it."""
     return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def free(path: Path) -> Path:
+    """`path`, or where something lies there the first of `path.2`, `path.3` and so on where nothing does."""
+    if not os.path.lexists(path):
+        return path
+    places = (path.with_name(f"{path.name}.{number}") for number in itertools.count(2))
+    return next(place for place in places if not os.path.lexists(place))
 
 
 def is_held(lock: Path) -> bool:

@@ -1,20 +1,22 @@
 """How far the runs and tables of the active plan are, from files alone: quick, and without torch or DVC."""
 
-import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from u2pl.errors import UserError
-from u2pl.files import holder, is_held, read_json
+from u2pl.files import holder, is_held
 from u2pl.planning import ActivePlan, TrainStage, spec_of
 from u2pl.project import Project
+from u2pl.records import Event, Run, event, read_metrics, read_run
 from u2pl.scheduling import Entry, Record, State, plan_folder
 from u2pl.settings import Params, differences
 from u2pl.today import facts
+
+T = TypeVar("T")
 
 _TAIL_BYTES = 64 * 1024
 """As much of the end of events.jsonl is read as tells where a run stands and how fast it goes."""
@@ -113,8 +115,10 @@ def _run_status(project: Project, params: Params, name: str, *arguments: Any, at
     """As `run_status`; a run that cannot be looked at does not hide the others."""
     try:
         return run_status(project, params, name, *arguments, at_work=at_work)
+    except UserError as error:
+        return RunStatus(name, RunState.FAILED, f"How far it is cannot be told. {error}")
     # Whatever a file brings about that is no longer, or never was, what this version writes.
-    except (OSError, LookupError, TypeError, ValueError, AttributeError, UserError) as error:
+    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         return RunStatus(
             name,
             RunState.FAILED,
@@ -143,7 +147,7 @@ def run_status(
         at_work: whether that is still at work.
     """
     folder = project.runs / name
-    run, log = _json(folder / "run.json"), Events.read(folder / "events.jsonl")
+    run, log = _there(read_run, folder), Events.read(folder / "events.jsonl")
     where = log.where(run)
     if is_held(folder / "lock"):
         return RunStatus(
@@ -161,7 +165,7 @@ def run_status(
         lines.append(f"params.yaml calls it {named} by now; make the plan anew: u2pl plan NAME")
     if lines:
         return RunStatus(name, RunState.STALE, "; ".join(lines))
-    metrics = _json(folder / "metrics.json")
+    metrics = _there(read_metrics, folder)
     if metrics is not None and (folder / "weights.pt").is_file():
         return RunStatus(name, RunState.DONE, **where | {"miou": metrics["miou"]["reported"]})
     # Of what the scheduler and the run itself have said, the newer counts.
@@ -182,8 +186,8 @@ def run_status(
 class Events:
     """The ends of an events.jsonl."""
 
-    first: Mapping[str, Any]
-    newest: Sequence[Mapping[str, Any]]
+    first: Event | None
+    newest: Sequence[Event]
     """Those of the newest start that are not too long ago."""
 
     @classmethod
@@ -196,11 +200,11 @@ class Events:
                 file.seek(max(0, size - _TAIL_BYTES))
                 tail = file.read()
         except OSError:
-            return cls({}, [])
-        newest: list[Mapping[str, Any]] = []
-        for event in _events(tail):
-            newest = [event] if event["event"] in ("start", "resume") else [*newest, event]
-        return cls(next(_events(head), {}), newest)
+            return cls(None, [])
+        newest: list[Event] = []
+        for each in _events(tail):
+            newest = [each] if each["event"] in ("start", "resume") else [*newest, each]
+        return cls(next(_events(head), None), newest)
 
     @property
     def time(self) -> int:
@@ -217,10 +221,10 @@ class Events:
     @property
     def steps(self) -> int | None:
         """Steps of the whole run; runs of earlier versions do not say."""
-        known = [event["metrics"].get("steps") for event in (self.first, *self.newest) if event]
+        known = [each["metrics"].get("steps") for each in (self.first, *self.newest) if each]
         return next((int(steps) for steps in known if steps), None)
 
-    def where(self, run: Mapping[str, Any] | None) -> dict[str, Any]:
+    def where(self, run: Run | None) -> dict[str, Any]:
         """Steps, epochs and the newest mIoU, as a `RunStatus` has them."""
         if run is None or not self.newest:
             return {}
@@ -236,7 +240,7 @@ class Events:
 
     def seconds_left(self) -> float | None:
         """At the pace since it was started, validations and checkpoints included; None before there is one."""
-        paced = [event for event in self.newest if event["event"] in ("step", "epoch")]
+        paced = [each for each in self.newest if each["event"] in ("step", "epoch")]
         if not paced or self.steps is None or paced[-1]["step"] == paced[0]["step"]:
             return None
         first, last = paced[0], paced[-1]
@@ -244,21 +248,15 @@ class Events:
         return max(0.0, (self.steps - last["step"]) * pace - (time.time() - last["time"] / 1000))
 
 
-def _events(text: bytes) -> Iterator[Mapping[str, Any]]:
-    for line in text.splitlines():
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict) and {"time", "event", "step", "epoch", "metrics"} <= event.keys():
-            yield event
+def _events(text: bytes) -> Iterator[Event]:
+    yield from filter(None, map(event, text.splitlines()))
 
 
-def _json(path: Path) -> Any:
-    """A JSON file; None where there is none, or what is there is damaged."""
+def _there(read: Callable[[Path], T], folder: Path) -> T | None:
+    """What `read` finds in a folder; None where there is nothing."""
     try:
-        return read_json(path)
-    except (OSError, UserError):
+        return read(folder)
+    except FileNotFoundError:
         return None
 
 

@@ -11,8 +11,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from u2pl.errors import UsageError, UserError
-from u2pl.files import read_json, sha256_json, sha256_of
+from u2pl.files import sha256_json, sha256_of
 from u2pl.project import Project
+from u2pl.records import Manifest, read
 from u2pl.settings import RECIPE_VERSION, WORDS_FOR_WEIGHTS, Params, RunSpec, differences, fingerprint
 
 
@@ -85,10 +86,10 @@ def changes(project: Project, params: Params, spec: RunSpec, metrics: Mapping[st
     return lines
 
 
-def _manifest(project: Project, spec: RunSpec) -> Any:
+def _manifest(project: Project, spec: RunSpec) -> Manifest | None:
     """The manifest of a run's split; None where there is none, or it is damaged."""
     try:
-        return read_json(project.split(spec.dataset, spec.split) / "manifest.json")
+        return read(Manifest, project.split(spec.dataset, spec.split) / "manifest.json")
     except (OSError, UserError):
         return None
 

@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from u2pl.errors import UserError, unknown
-from u2pl.files import is_held, read_json, sha256, write_atomically, write_text
+from u2pl.files import is_held, sha256, write_atomically, write_text
 from u2pl.project import Project
+from u2pl.records import Ablation, AblationRow, Event, event, read, read_metrics, read_run
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -149,9 +150,9 @@ class EventLog:
         """The newest event that is neither a step nor an epoch: start, resume, end, failed, interrupted."""
         self.time = 0
         """Of the newest event, in milliseconds since the epoch; 0 before there is one."""
-        self._step: dict[str, Any] = {}
+        self._step: Event | None = None
 
-    def measurements(self) -> list[dict[str, Any]]:
+    def measurements(self) -> list[Event]:
         """The step and epoch events written since the last call, by step; of equal ones the last.
 
         What an epoch repeats of the step it ends with is left out. A last line without its end stays for
@@ -164,27 +165,19 @@ class EventLog:
             written = file.read()
         whole = written[: written.rfind(b"\n") + 1]
         self.offset += len(whole)
-        newest: dict[tuple[int, str], dict[str, Any]] = {}
-        for event in filter(None, map(_event, whole.splitlines())):
-            self.time = int(event["time"])
-            if event["event"] == "step":
-                self._step = event
-            elif event["event"] == "epoch":
-                known = self._step["metrics"] if self._step.get("step") == event["step"] else {}
-                event["metrics"] = {k: v for k, v in event["metrics"].items() if k not in known}
+        newest: dict[tuple[int, str], Event] = {}
+        for each in filter(None, map(event, whole.splitlines())):
+            self.time = each["time"]
+            if each["event"] == "step":
+                self._step = each
+            elif each["event"] == "epoch":
+                known = self._step["metrics"] if self._step and self._step["step"] == each["step"] else {}
+                each["metrics"] = {k: v for k, v in each["metrics"].items() if k not in known}
             else:
-                self.state = event["event"]
+                self.state = each["event"]
                 continue
-            newest[event["step"], event["event"]] = event
+            newest[each["step"], each["event"]] = each
         return [newest[key] for key in sorted(newest)]
-
-
-def _event(line: bytes) -> dict[str, Any] | None:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and {"time", "event"} <= event.keys() else None
 
 
 def metric_name(name: str) -> str:
@@ -210,16 +203,16 @@ def _milliseconds(iso: str) -> int:
     return int(datetime.fromisoformat(iso).timestamp() * 1000)
 
 
-def _batches(events: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+def _batches(events: Iterable[Event], size: int) -> Iterator[list[Event]]:
     """The events in lists of at most `size` metrics; an event is never divided."""
-    batch: list[dict[str, Any]] = []
+    batch: list[Event] = []
     count = 0
-    for event in events:
-        if batch and count + len(event["metrics"]) > size:
+    for each in events:
+        if batch and count + len(each["metrics"]) > size:
             yield batch
             batch, count = [], 0
-        batch.append(event)
-        count += len(event["metrics"])
+        batch.append(each)
+        count += len(each["metrics"])
     if batch:
         yield batch
 
@@ -251,7 +244,7 @@ class Store:
             ablation: the ablation to stand under, as a second run if it is not the one it was trained for.
             running: whether its trainer lives; None asks the folder's lock.
         """
-        facts = read_json(folder / "run.json")
+        facts = read_run(folder)
         under = ablation or facts["parent"]
         log = self._logs.setdefault((folder, under), EventLog(folder / "events.jsonl"))
         tags = facts["tags"] | {"u2pl.kind": "run", "u2pl.name": facts["name"]}
@@ -271,7 +264,7 @@ class Store:
             finished = metrics.exists()
             self._send(run, log.measurements(), mirrored)
             if finished:
-                self._send_result(run, read_json(metrics), log.time)
+                self._send_result(run, read_metrics(folder), log.time)
             names = ("settings.yaml", "labeled.txt", "unlabeled.txt", "val.txt", "metrics.json")
             samples = sorted((folder / "samples").glob("*.png"))
             self._upload(run, [*(folder / name for name in names), *samples], folder, mirrored)
@@ -297,14 +290,14 @@ class Store:
             folder: `runs/.ablations/NAME`.
             running: whether the ablation is still at work; None asks the folder's lock.
         """
-        facts = read_json(folder / "ablation.json")
+        facts = read(Ablation, folder / "ablation.json")
         parent = self._ablation(facts["name"])
         assert parent is not None
         for entry in facts["runs"]:
             child = self.project.runs / entry["run"]
             if not (child / "run.json").exists():
                 continue
-            trained_here = read_json(child / "run.json")["parent"] == facts["name"]
+            trained_here = read_run(child)["parent"] == facts["name"]
             if trained_here or (child / "metrics.json").exists():
                 self.mirror(child, facts["name"])
         with FileLock(folder / "tracking.lock"):
@@ -320,7 +313,7 @@ class Store:
         folder = self.project.runs / ".ablations" / name
         if not (folder / "ablation.json").exists():
             return None
-        facts = read_json(folder / "ablation.json")
+        facts = read(Ablation, folder / "ablation.json")
         params = {key: facts[key] for key in ("parameter", "method", "dataset", "split", "seed")}
         with FileLock(folder / "tracking.lock"):
             run = self._run(facts["uid"], None, facts["name"], int(time.time() * 1000))
@@ -353,19 +346,19 @@ class Store:
         if changed:
             self.client.log_batch(run.info.run_id, tags=changed)
 
-    def _send(self, run: "Run", events: list[dict[str, Any]], mirrored: dict[str, Any]) -> None:
+    def _send(self, run: "Run", events: list[Event], mirrored: dict[str, Any]) -> None:
         """Log the metrics of the events beyond the marks in `mirrored`, and move those with each call."""
         from mlflow.entities import Metric, RunTag
 
-        new = [event for event in events if event["step"] > mirrored[event["event"]]]
+        new = [each for each in events if each["step"] > mirrored[each["event"]]]
         for batch in _batches(new, METRICS_PER_CALL):
             metrics = [
-                Metric(name, value, int(event["time"]), event["step"])
-                for event in batch
-                for name, value in _finite(event["metrics"]).items()
+                Metric(name, value, each["time"], each["step"])
+                for each in batch
+                for name, value in _finite(each["metrics"]).items()
             ]
-            for event in batch:
-                mirrored[event["event"]] = event["step"]
+            for each in batch:
+                mirrored[each["event"]] = each["step"]
             self.client.log_batch(run.info.run_id, metrics, tags=[RunTag(MIRRORED, json.dumps(mirrored))])
 
     def _send_result(self, run: "Run", result: Mapping[str, Any], when: int) -> None:
@@ -381,7 +374,7 @@ class Store:
         if new:
             self.client.log_batch(run.info.run_id, new)
 
-    def _send_values(self, parent: "Run", entries: list[dict[str, Any]]) -> None:
+    def _send_values(self, parent: "Run", entries: list[AblationRow]) -> None:
         """Log each value's mIoU on the ablation's own run, with its place in the list as the step."""
         from mlflow.entities import Metric
 
@@ -391,7 +384,7 @@ class Store:
             history = self.client.get_metric_history(parent.info.run_id, name)
             known = {point.step: point.value for point in sorted(history, key=lambda point: point.timestamp)}
             for step, entry in enumerate(entries):
-                value = entry.get(name)
+                value: Any = entry.get(name)
                 if value is not None and known.get(step) != value:
                     new.append(Metric(name, value, now, step))
         if new:

@@ -10,13 +10,13 @@ from PIL import Image
 from u2pl.data.description import (
     Description,
     default_color,
-    is_inside,
     read_description,
     read_mask,
     read_names,
 )
 from u2pl.data.pictures import BadFile, Finder, read_image
 from u2pl.errors import UserError
+from u2pl.records import is_inside
 
 SIGNS = Description(
     name="signs", classes=["other", "stop"], colors=[(10, 20, 30), (200, 0, 0)], ignore_color=(0, 0, 0)

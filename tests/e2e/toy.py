@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import written
 import yaml
 
 from u2pl.files import write_json
@@ -76,7 +77,14 @@ def metrics_of(project: Project, stage: TrainStage) -> dict[str, Any]:
     }
     known = facts(project, params, spec, recorded)
     source = f"seeded {params.values['splits']['seed']}"
-    return {**known, "fingerprint": fingerprint(known), "split_source": source}
+    run = {
+        **known,
+        "name": resolved.name,
+        "overrides": {},
+        "flavor": "paper",
+        "fingerprint": fingerprint(known),
+    }
+    return written.metrics(run, split_source=source)
 
 
 class Toy:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import written
 from engine.tiny import edit_params
 
 from u2pl.engine import ablation as engine
@@ -100,9 +101,9 @@ def finish(project: Project, ablation: Ablation, miou: float = 50.0) -> None:
         folder = RunFolder.claim(project, description["name"], {**description, "parent": None}, fresh=True)
         folder.release()
         (folder.path / "weights.pt").touch()
-        result = {"reported": miou, "last": miou, "best": miou}
-        write_json(folder.path / "metrics.json", {"fingerprint": description["fingerprint"], "miou": result})
-        write_json(filed.own_folder(folder.path) / "metrics.json", {"miou": result})
+        result = written.metrics(description, miou)
+        write_json(folder.path / "metrics.json", result)
+        write_json(filed.own_folder(folder.path) / "metrics.json", result)
         filed.sign(project, folder.path)
 
 

@@ -45,7 +45,10 @@ def test_the_size_of_a_split_is_known_before_the_data_are_there(
 
 
 def test_a_prepared_split_is_counted_in_its_manifest(empty: Project) -> None:
-    write_json(empty.split("mine", "1/8") / "manifest.json", {"counts": {"labeled": 3, "unlabeled": 7}})
+    counts = {"train": 10, "labeled": 3, "unlabeled": 7, "val": 2}
+    manifest = {"dataset": "mine", "split": "1/8", "source": "seeded 0", "counts": counts, "classes": {}}
+    manifest |= {"sha256": {}, "data": "", "ignore_index": 255, "background": False}
+    write_json(empty.split("mine", "1/8") / "manifest.json", manifest)
     assert estimate.counts(empty, "mine", "1/8") == Counts(3, 7)
 
 

@@ -14,6 +14,19 @@ from u2pl.errors import UserError
 from u2pl.files import read_json
 from u2pl.project import Project
 
+A, B = "a" * 16, "b" * 16
+"""Fingerprints."""
+RECIPE = {"backbone": "resnet10", "batch": 2, "crop": 32, "epochs": 3, "evaluation": "whole", "lr": 0.1}
+FACTS = {
+    "recipe_version": 1,
+    "dataset": "tiny",
+    "split": "1/4",
+    "method": "mt",
+    "seed": 0,
+    "recipe": RECIPE,
+    "hyper": {},
+    "data": "1",
+}
 DESCRIPTION = {
     "name": "run",
     "dataset": "tiny",
@@ -21,10 +34,11 @@ DESCRIPTION = {
     "method": "mt",
     "seed": 0,
     "overrides": {},
-    "recipe": {"lr": 0.1},
+    "flavor": "paper",
+    "recipe": RECIPE,
     "hyper": {},
-    "fingerprint": "abc",
-    "facts": {"recipe": {"lr": 0.1}, "seed": 0},
+    "fingerprint": A,
+    "facts": FACTS,
     "parent": None,
 }
 
@@ -39,7 +53,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 def test_a_new_folder_says_whose_it_is(folder: RunFolder):
-    run = folder.read("run.json")
+    run = folder.run()
     assert run | DESCRIPTION == run
     assert len(run["uid"]) == 32
     assert run["created"].endswith("+00:00")
@@ -47,19 +61,19 @@ def test_a_new_folder_says_whose_it_is(folder: RunFolder):
 
 
 def test_claiming_again_keeps_who_it_is(folder: RunFolder, tmp_path: Path):
-    uid = folder.read("run.json")["uid"]
+    uid = folder.run()["uid"]
     folder.release()
-    assert claim(tmp_path).read("run.json")["uid"] == uid
+    assert claim(tmp_path).run()["uid"] == uid
 
 
 def test_moving_a_run_aside_keeps_its_files_and_makes_a_new_one(folder: RunFolder, tmp_path: Path):
     (folder.path / "samples").mkdir()
     (folder.path / "samples" / "a.png").write_text("a")
-    uid = folder.read("run.json")["uid"]
+    uid = folder.run()["uid"]
     folder.release()
-    new = claim(tmp_path, fresh=True, fingerprint="def")
-    assert new.read("run.json")["uid"] != uid
-    aside = tmp_path / "runs" / ".old" / "run-abc"
+    new = claim(tmp_path, fresh=True, fingerprint=B)
+    assert new.run()["uid"] != uid
+    aside = tmp_path / "runs" / ".old" / f"run-{A}"
     assert read_json(aside / "run.json")["uid"] == uid
     assert (aside / "samples" / "a.png").read_text() == "a"
     assert not (new.path / "samples").exists()
@@ -68,8 +82,8 @@ def test_moving_a_run_aside_keeps_its_files_and_makes_a_new_one(folder: RunFolde
 def test_after_a_refusal_the_folder_is_free(folder: RunFolder, tmp_path: Path):
     folder.release()
     with pytest.raises(UserError, match=r"(?s)seed: 0 -> 1.*--fresh"):
-        claim(tmp_path, fingerprint="def", facts={"recipe": {"lr": 0.1}, "seed": 1})
-    assert claim(tmp_path).read("run.json")["fingerprint"] == "abc"
+        claim(tmp_path, fingerprint=B, facts={**FACTS, "seed": 1})
+    assert claim(tmp_path).run()["fingerprint"] == A
 
 
 def test_events_are_lines_of_json_without_values_that_are_not_finite(folder: RunFolder):

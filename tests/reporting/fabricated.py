@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from u2pl.files import sha256
 from u2pl.planning import ActivePlan, resolve, spec_of
 from u2pl.project import Project
 
@@ -68,7 +69,7 @@ def write_result(
             "lr": 0.01,
         },
         "hyper": HYPER,
-        "fingerprint": f"f{seed}{method}",
+        "fingerprint": sha256(f"{seed}{method}")[:16],
         "protocol": {
             "evaluation": "whole image",
             "network": "student" if method == "suponly" else "teacher",
@@ -76,7 +77,7 @@ def write_result(
         },
         "split_source": "u2pl" if changes.get("dataset") in ("voc", "cityscapes") else "seeded 2",
         "labeled": labeled,
-        "unlabeled": 480 - labeled,
+        "unlabeled": max(0, 480 - labeled),
         "miou": {"reported": last, "last": last, "best": last + 1.25, "best_epoch": 9},
         "iou": {
             name: None if name == "ring" and split == "1/16" else last - 5 * i

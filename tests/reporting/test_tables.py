@@ -7,6 +7,7 @@ import pytest
 from fabricated import REPOSITORY, street_plan, write_result, write_results
 
 from u2pl.errors import UsageError, UserError
+from u2pl.files import sha256
 from u2pl.planning import ActivePlan, resolve
 from u2pl.project import Project
 from u2pl.reporting.results import collect
@@ -258,7 +259,11 @@ def test_the_csv_has_a_line_a_run_with_everything_known_of_it(project: Project) 
         "60.5000",
         "1",
     )
-    assert (first["split_source"], first["labeled"], first["fingerprint"]) == ("seeded 2", "60", "f0u2pl")
+    assert (first["split_source"], first["labeled"], first["fingerprint"]) == (
+        "seeded 2",
+        "60",
+        sha256("0u2pl")[:16],
+    )
 
 
 def test_latex_escapes_percent_signs_and_writes_symbols_as_commands(project: Project) -> None:

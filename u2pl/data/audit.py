@@ -7,8 +7,9 @@ from typing import Any
 from u2pl.data import published, splits
 from u2pl.data.description import Progress
 from u2pl.errors import UserError
-from u2pl.files import read_json, sha256
+from u2pl.files import sha256
 from u2pl.project import Project
+from u2pl.records import Manifest, read
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def prepared(project: Project, dataset: str | None = None) -> list[Audit]:
         )
     audits = []
     for path in manifests:
-        manifest = read_json(path)
+        manifest = read(Manifest, path)
         try:
             lists = splits.read(path.parent)
         except UserError as error:

@@ -1,7 +1,7 @@
 """What a data set is: its classes, colours, void value, and where its files lie."""
 
 from collections.abc import Callable
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from u2pl.data.pictures import SUFFIXES, BadFile, Color, read_indices
 from u2pl.errors import UserError, unknown
+from u2pl.records import is_inside
 from u2pl.settings import Settings
 
 Progress = Callable[[str, int, int], None]
@@ -62,12 +63,6 @@ class Description(Settings):
         if len(set(every)) < len(every):
             raise ValueError("two classes have the same color")
         return self
-
-
-def is_inside(path: str) -> bool:
-    """Whether a relative path cannot lead out of the folder it is relative to, on any system."""
-    windows = PureWindowsPath(path)
-    return bool(windows.parts) and not windows.anchor and ".." not in windows.parts
 
 
 def default_color(index: int) -> Color:

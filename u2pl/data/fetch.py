@@ -20,9 +20,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 from urllib.parse import unquote, urlsplit
 
-from u2pl.data.description import Progress, is_inside
+from u2pl.data.description import Progress
 from u2pl.errors import UserError
 from u2pl.files import write_text
+from u2pl.records import is_inside
 
 
 class _BrokenOff(Exception):

@@ -23,6 +23,7 @@ from u2pl.data.sources import Request
 from u2pl.errors import UsageError, UserError, unknown
 from u2pl.files import read_json, sha256_json, write_json
 from u2pl.project import Project
+from u2pl.records import Source, read
 
 
 @dataclass(frozen=True)
@@ -226,13 +227,13 @@ def _find(project: Project, dataset: str, root: Path | None) -> _Source:
                 raise UsageError(f"{dataset} is drawn by u2pl and has no --root. Leave it out.")
             return _Source(description, data, built[dataset])
     elif (data / "dataset.json").is_file():
-        description = describe(read_json(data / "dataset.json"), str(data / "dataset.json"))
+        description = describe(read(dict[str, Any], data / "dataset.json"), str(data / "dataset.json"))
     else:
         raise unknown("data set", dataset, {*built, *_prepared_names(project)})
     if root is None:
         fetched = data / "files" if dataset in built and built[dataset].fetch else None
         if (data / "source.json").is_file():
-            root = project.root / read_json(data / "source.json")["root"]
+            root = project.root / read(Source, data / "source.json")["root"]
         if fetched and root in (None, fetched):  # which need not be there: it is fetched again
             return _Source(description, fetched.resolve(), built[dataset])
         if root is None:
@@ -265,17 +266,16 @@ def _portable(root: Path, project: Path) -> str:
 def _known(data: Path, source: _Source) -> dict[str, Record]:
     """What an earlier call found, if it looked at the same files in the same way."""
     try:
-        before, described = read_json(data / "source.json"), read_json(data / "dataset.json")
-    except (FileNotFoundError, ValueError):
+        before, described = read(Source, data / "source.json"), read_json(data / "dataset.json")
+        records = {name: Record(**record) for name, record in before["files"].items()}
+    except (FileNotFoundError, UserError, TypeError):  # the last of a record of another version
         return {}
     same = (
         described == source.description.model_dump(mode="json", exclude={"root"})
         and (data.parent.parent / before["root"]) == source.root
         and before["version"] == source.version
     )
-    if not same:
-        return {}
-    return {name: Record(**record) for name, record in before["files"].items()}
+    return records if same else {}
 
 
 def _is_intact(source: _Source, data: Path, known: Mapping[str, Record]) -> bool:

@@ -14,8 +14,9 @@ from u2pl.data.check import JOURNAL, is_half_done
 from u2pl.data.description import Color, Description, describe
 from u2pl.data.pictures import read_image, read_indices
 from u2pl.errors import UserError
-from u2pl.files import read_json, sha256
+from u2pl.files import sha256
 from u2pl.project import Project
+from u2pl.records import Manifest, Source, read
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Split:
     labeled: list[str]
     unlabeled: list[str]
     val: list[str]
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     """What `u2pl prepare` measured: see docs/data.md."""
     images: Mapping[str, Path]
     masks: Mapping[str, Path]
@@ -66,7 +67,7 @@ def description_of(project: Project, dataset: str) -> Description:
     """
     path, known = project.data(dataset) / "dataset.json", built_in()
     if path.is_file():
-        return describe(read_json(path), str(path))
+        return describe(read(dict[str, Any], path), str(path))
     if dataset in known:
         return known[dataset].description
     raise UserError(
@@ -84,9 +85,9 @@ def open_split(project: Project, dataset: str, split: str) -> Split:
     command = f"u2pl prepare --dataset {dataset} --split {split}"
     data, folder = project.data(dataset), project.split(dataset, split)
     try:
-        source = read_json(data / "source.json")
-        description = describe(read_json(data / "dataset.json"), str(data / "dataset.json"))
-        manifest = read_json(folder / "manifest.json")
+        source = read(Source, data / "source.json")
+        description = describe(read(dict[str, Any], data / "dataset.json"), str(data / "dataset.json"))
+        manifest = read(Manifest, folder / "manifest.json")
     except FileNotFoundError:
         raise UserError(f"Split {split!r} of {dataset!r} is not prepared. Run: {command}") from None
     lists = splits.read(folder)

@@ -1,7 +1,9 @@
 """Trains one run for every value of a setting, and compares them; loads torch only to train or to evaluate."""
 
+import os
 import uuid
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,8 +13,10 @@ from filelock import FileLock
 
 from u2pl.engine import filed
 from u2pl.errors import UsageError, UserError
-from u2pl.files import read_json, write_json
+from u2pl.files import write_json
 from u2pl.project import Project, slug
+from u2pl.records import Ablation as AblationRecord
+from u2pl.records import AblationRow, Metrics, read, read_metrics, read_run
 from u2pl.settings import Params, RunSpec, differences, parse_value
 from u2pl.today import facts
 
@@ -74,8 +78,9 @@ def plan_ablation(
 def find_finished(project: Project, fingerprint: str) -> Path | None:
     """A finished run with this fingerprint, whatever its name; None where there is none."""
     for path in sorted(project.runs.glob("*/metrics.json")):
-        if read_json(path)["fingerprint"] == fingerprint:
-            return path.parent
+        with suppress(OSError, UserError):  # a damaged run is none to take the result of
+            if read_metrics(path.parent)["fingerprint"] == fingerprint:
+                return path.parent
     return None
 
 
@@ -93,7 +98,12 @@ def find_comparable(project: Project, params: Params, spec: RunSpec) -> Path:
     for path in (own, *others):
         if not all((path / file).is_file() for file in ("run.json", "metrics.json", "weights.pt")):
             continue
-        recorded = read_json(path / "run.json").get("facts", {})
+        try:
+            recorded = read_run(path)["facts"]
+        except UserError:
+            if path == own:
+                raise
+            continue
         # What is told apart at a glance first: of a hundred runs few are worth a closer look.
         if any(recorded.get(key) != getattr(spec, key) for key in ("dataset", "split", "method", "seed")):
             continue
@@ -174,7 +184,7 @@ def _trained(
     )
 
 
-def _evaluated(project: Project, path: Path) -> dict[str, Any]:
+def _evaluated(project: Project, path: Path) -> Metrics:
     from u2pl.engine.results import evaluate_run
 
     return evaluate_run(project, path.name)
@@ -207,7 +217,10 @@ def _record(
     path = record_of(project, ablation)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name("ablation.lock")):
-        old: dict[str, Any] = read_json(path) if path.is_file() else {"uid": uuid.uuid4().hex, "runs": []}
-        known = {row["value"]: row for row in old["runs"] if row["value"] not in failed}
+        uid, before = uuid.uuid4().hex, list[AblationRow]()
+        if os.path.lexists(path):
+            old = read(AblationRecord, path)
+            uid, before = old["uid"], old["runs"]
+        known: dict[str, Any] = {row["value"]: row for row in before if row["value"] not in failed}
         known |= {row["value"]: row for row in rows}
-        write_json(path, {**_header(ablation), "uid": old["uid"], "runs": list(known.values())})
+        write_json(path, {**_header(ablation), "uid": uid, "runs": list(known.values())})

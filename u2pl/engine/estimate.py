@@ -20,9 +20,10 @@ from u2pl.engine import distributed
 from u2pl.engine.learner import Learner
 from u2pl.engine.run_folder import device_name
 from u2pl.errors import UserError
-from u2pl.files import read_json, write_json
+from u2pl.files import write_json
 from u2pl.methods import Classes, Method, Step
 from u2pl.project import Project, slug
+from u2pl.records import Manifest, read, read_metrics, read_run
 from u2pl.settings import Params, RunSpec
 
 _SMALL_CROP = 129
@@ -62,7 +63,7 @@ def counts(project: Project, dataset: str, split: str) -> Counts | None:
     """The split's training images: as prepared, or as known of a data set before; None where nothing is known."""
     manifest = project.split(dataset, split) / "manifest.json"
     if manifest.is_file():
-        found = read_json(manifest)["counts"]
+        found = read(Manifest, manifest)["counts"]
         return Counts(found["labeled"], found["unlabeled"])
     data_set = built_in().get(dataset)
     if data_set is None or "train" not in data_set.counts:
@@ -110,15 +111,14 @@ def speeds(project: Project) -> dict[str, float]:
     here = {"host": platform.node(), "device": device_name()}
     for folder in sorted(project.runs.glob("*/")):
         try:
-            run, metrics = read_json(folder / "run.json"), read_json(folder / "metrics.json")
+            run, metrics = read_run(folder), read_metrics(folder)
             if here.items() <= run["tags"].items() and metrics["images_per_second"]:
                 pixels = metrics["images_per_second"] * run["recipe"]["crop"] ** 2
                 pixels *= methods.trained(run["method"])
                 found.setdefault(kind_of(run["method"], run["recipe"]), []).append(pixels)
         except (OSError, UserError, KeyError):
-            continue  # not finished, or imported
-    measured: dict[str, float] = read_json(path) if path.is_file() else {}
-    return measured | {kind: fmean(values) for kind, values in found.items()}
+            continue  # not finished, imported, or damaged
+    return _known(path) | {kind: fmean(values) for kind, values in found.items()}
 
 
 def measure(project: Project, params: Params, spec: RunSpec) -> None:
@@ -149,9 +149,8 @@ def measure(project: Project, params: Params, spec: RunSpec) -> None:
     _wait(device)
     seconds = time.perf_counter() - start
     path = _measured(project)
-    known = read_json(path) if path.is_file() else {}
     pixels = rounds * methods.passes(spec.method, recipe.batch) * recipe.crop**2 / seconds
-    write_json(path, {**known, kind_of(spec.method, own.model_dump()): pixels})
+    write_json(path, {**_known(path), kind_of(spec.method, own.model_dump()): pixels})
 
 
 def _wait(device: torch.device) -> None:
@@ -177,6 +176,14 @@ def _random(method: Method, device: torch.device) -> Batch:
         images(labeled=False) if method.uses_unlabeled else None,
         {name: images(labeled=stream.labeled) for name, stream in method.streams().items()},
     )
+
+
+def _known(path: Path) -> dict[str, float]:
+    """What was measured before; nothing where that cannot be read, since it is soon measured again."""
+    try:
+        return read(dict[str, float], path)
+    except (FileNotFoundError, UserError):
+        return {}
 
 
 def _measured(project: Project) -> Path:

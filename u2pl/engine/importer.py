@@ -15,10 +15,11 @@ from u2pl.data.prepared import Split, description_of, open_split
 from u2pl.engine.evaluator import protocol
 from u2pl.engine.run_folder import RunFolder, described
 from u2pl.errors import UsageError, UserError
-from u2pl.files import read_json, write_json, write_text
+from u2pl.files import write_json, write_text
 from u2pl.models import released, weights
 from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.project import Project, slug
+from u2pl.records import Manifest, read
 from u2pl.settings import RECIPE_VERSION, Params, ResolvedRun
 
 NETWORKS = {"teacher": "teacher_state", "student": "model_state"}
@@ -142,7 +143,7 @@ def _resolve(
         method = next(name for name in methods.names() if not methods.uses_unlabeled(name))
     if split is None:
         prepared = sorted((project.data(dataset) / "splits").glob("*/manifest.json"))
-        split = read_json(prepared[0])["split"] if prepared else "full"
+        split = read(Manifest, prepared[0])["split"] if prepared else "full"
     return params.resolve(params.spec(dataset, split, method, None, _SETTINGS | dict(overrides)))
 
 

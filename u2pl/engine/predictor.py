@@ -21,9 +21,9 @@ from u2pl.engine.filed import run_path
 from u2pl.engine.inference import sliding_logits
 from u2pl.engine.results import load_network
 from u2pl.errors import UsageError, UserError
-from u2pl.files import read_json
 from u2pl.models.deeplab import DeepLabV3Plus, upsample
 from u2pl.project import Project
+from u2pl.records import read_metrics, read_run
 
 WHOLE = 2**21
 """Most pixels of an image that goes through the network in one piece; of a batch too."""
@@ -208,11 +208,11 @@ def _make_folders(out: Path) -> None:
 
 def _description(project: Project, run: Path) -> Description:
     """The classes and colours of the data set that a run was trained on."""
-    dataset = read_json(run / "run.json")["dataset"]
+    dataset = read_run(run)["dataset"]
     description = description_of(project, dataset)
     # An unfinished run has no metrics; it is refused where its network is loaded.
-    metrics = run / "metrics.json"
-    if metrics.is_file() and list(read_json(metrics)["iou"]) != description.classes:
+    finished = (run / "metrics.json").is_file()
+    if finished and list(read_metrics(run)["iou"]) != description.classes:
         raise UserError(
             f"The classes of {dataset!r} have changed since {run.name} was trained, so its predictions would get the "
             "wrong names and colours. Train it again, or prepare the data set as it was."

@@ -1,9 +1,9 @@
 """Evaluates finished runs and writes what tables and reports read."""
 
 import shlex
-import shutil
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,9 +19,10 @@ from u2pl.engine import filed
 from u2pl.engine.evaluator import Evaluation, evaluate, predictions, protocol
 from u2pl.engine.inference import ONCE, Looks
 from u2pl.errors import UsageError, UserError, unknown
-from u2pl.files import read_json, write_csv, write_json
+from u2pl.files import write_csv, write_json
 from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.project import Project, slug
+from u2pl.records import Metrics, read_metrics, read_run
 from u2pl.settings import RECIPE_VERSION, Recipe, load
 
 
@@ -31,7 +32,7 @@ def load_network(path: Path, classes: int) -> tuple[DeepLabV3Plus, Recipe]:
     Raises:
         UserError: the run is not finished, or its weights are damaged.
     """
-    run = read_json(path / "run.json")
+    run = read_run(path)
     again = f"Delete {path} and train the run again: {train_command(run)}"
     if "imported" in run:
         again = f"Delete {path} and import the checkpoint again: {import_command(run)}"
@@ -60,7 +61,7 @@ def load_network(path: Path, classes: int) -> tuple[DeepLabV3Plus, Recipe]:
     return network.eval(), recipe
 
 
-def train_command(run: dict[str, Any]) -> str:
+def train_command(run: Mapping[str, Any]) -> str:
     """The command line that trains the run again."""
     words = ["u2pl", "train"]
     for key in ("dataset", "split", "method", "seed"):
@@ -70,7 +71,7 @@ def train_command(run: dict[str, Any]) -> str:
     return shlex.join(words)
 
 
-def import_command(run: dict[str, Any]) -> str:
+def import_command(run: Mapping[str, Any]) -> str:
     """The command line that imports the run's checkpoint again."""
     words = ["u2pl", "import", run["imported"]["file"], "--as", run["name"]]
     for key in ("dataset", "split", "method"):
@@ -89,7 +90,7 @@ def evaluate_run(
     evaluation: str | None = None,
     looks: Looks = ONCE,
     worst: int = 0,
-) -> dict[str, Any]:
+) -> Metrics:
     """Score the network a finished run is reported by, and write what came out to `evaluation_folder`.
 
     That is metrics.json, iou.csv, confusion.csv, samples/, and worst/ if it is asked for. By the run's own protocol its
@@ -112,7 +113,7 @@ def evaluate_run(
         UsageError: results of another protocol are to go where tables read the run's own.
     """
     path = filed.run_path(project, name)
-    run = read_json(path / "run.json")
+    run = read_run(path)
     split = open_split(project, run["dataset"], run["split"])
     network, recipe = load_network(path, len(split.classes))
     folder = evaluation_folder(path, evaluation, looks)
@@ -122,10 +123,12 @@ def evaluate_run(
             f"{into} holds what tables are made of, each run by its own protocol alone. "
             f"Leave --into out: the result goes to {folder}."
         )
+    if into is not None:
+        filed.place(project, path, into)
     if evaluation is not None:
         recipe = recipe.model_copy(update={"evaluation": evaluation})
     result = evaluate(network, split, recipe, looks=looks, keep_samples=True)
-    metrics: dict[str, Any] = read_json(path / "metrics.json")
+    metrics = read_metrics(path)
     miou = metrics["miou"]
     miou["reported"] = result.miou
     if not own:
@@ -133,7 +136,7 @@ def evaluate_run(
         metrics["protocol"]["evaluation"] = protocol(recipe, looks)
     elif metrics["protocol"]["checkpoint"] == "last" or miou["best_epoch"] == metrics["epochs"] - 1:
         miou["last"] = result.miou
-    metrics |= {"iou": result.iou(split.classes), "revision": revision(project)}
+    metrics["iou"], metrics["revision"] = result.iou(split.classes), revision(project)
     with filed.lock(path):
         _keep(folder, split, recipe, metrics, result)
         if worst:
@@ -145,9 +148,9 @@ def evaluate_run(
             write_csv(folder / "worst" / "worst.csv", [("image", "miou"), *rows])
         if own:
             filed.sign(project, path)
-            filed.replace(path / "samples", folder / "samples")
+            filed.copy_pictures(folder / "samples", path / "samples")
         if into is not None:
-            filed.publish(path, into)
+            filed.publish(project, path, into)
     return metrics
 
 
@@ -161,14 +164,21 @@ def keep_last(project: Project, path: Path, split: Split, recipe: Recipe, result
         recipe: its recipe.
         result: of the network that the run is reported by.
     """
-    metrics = {**read_json(path / "metrics.json"), "revision": revision(project)}
+    metrics = read_metrics(path)
+    metrics["revision"] = revision(project)
     with filed.lock(path):
         _keep(filed.own_folder(path), split, recipe, metrics, result)
         filed.sign(project, path)
 
 
-def _keep(folder: Path, split: Split, recipe: Recipe, metrics: dict[str, Any], result: Evaluation) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+def _keep(folder: Path, split: Split, recipe: Recipe, metrics: Metrics, result: Evaluation) -> None:
+    """Write an evaluation in place of the one before, of which nothing may pass for a part of this one."""
+    (folder / "stamp.json").unlink(missing_ok=True)
+    if (worst := folder / "worst").is_dir():
+        filed.clear_pictures(worst)
+        (worst / "worst.csv").unlink(missing_ok=True)
+        with suppress(OSError):  # something else lies there too
+            worst.rmdir()
     _write_scores(folder, metrics, result.confusion)
     write_samples(folder / "samples", split, recipe, result)
 
@@ -182,12 +192,12 @@ def evaluation_folder(path: Path, evaluation: str | None = None, looks: Looks = 
     known = get_args(Recipe.model_fields["evaluation"].annotation)
     if evaluation is not None and evaluation not in known:
         raise unknown("evaluation", evaluation, known)
-    own = read_json(path / "run.json")["recipe"]["evaluation"]
+    own = read_run(path)["recipe"]["evaluation"]
     words = [evaluation or own] if looks == ONCE else [evaluation or own, looks.words]
     return path / "evaluations" / slug(" ".join(words))
 
 
-def _write_scores(folder: Path, metrics: dict[str, Any], confusion_CC: Tensor) -> None:
+def _write_scores(folder: Path, metrics: Metrics, confusion_CC: Tensor) -> None:
     """Write metrics.json; iou.csv with each class's IoU and true pixels; confusion.csv, a row for each true class."""
     classes, counts = list(metrics["iou"]), confusion_CC.tolist()
     write_json(folder / "metrics.json", metrics)
@@ -215,8 +225,7 @@ def write_samples(folder: Path, split: Split, recipe: Recipe, result: Evaluation
 
 
 def _write_pictures(folder: Path, split: Split, recipe: Recipe, predicted: Mapping[str, Tensor]) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    filed.clear_pictures(folder)
     for name, prediction in predicted.items():
         pictures = {
             "input": scored_image(split, recipe, name),

@@ -4,8 +4,8 @@ import csv
 import json
 import logging
 import math
+import os
 import platform
-import shutil
 import time
 import uuid
 from collections.abc import Mapping
@@ -17,12 +17,25 @@ import filelock
 import torch
 import yaml
 
+from u2pl.engine import aside
 from u2pl.errors import UserError
-from u2pl.files import holder_in_words, read_json, write_atomically, write_holder, write_json, write_text
+from u2pl.files import holder_in_words, write_atomically, write_holder, write_json, write_text
 from u2pl.project import Project
+from u2pl.records import Run, read_metrics, read_run
 from u2pl.settings import ResolvedRun, differences, fingerprint
 
 _log = logging.getLogger(__name__)
+
+_STATE = (
+    "metrics.json",
+    "weights.pt",
+    "best.pt",
+    "last.pt",
+    "last.pt.previous",
+    "events.jsonl",
+    "history.csv",
+)
+"""Files that tell where a run stands: beside a run.json that is not theirs, they would become another run's."""
 
 
 def described(name: str, resolved: ResolvedRun, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,7 +77,8 @@ class RunFolder:
 
         Args:
             description: the contents of run.json but for what is known here (uid, creation time, machine).
-            fresh: where the folder holds a run of other settings, move that aside instead of refusing.
+            fresh: where the folder holds a run of other settings, set that aside instead of refusing. A run of these
+                settings that was set aside before is taken back.
 
         Raises:
             UserError: another process holds the folder, it cannot be written, or it holds a run of other settings.
@@ -82,47 +96,87 @@ class RunFolder:
                 f"Cannot write {folder.path}: {error.strerror}. Make the folder writable, or set U2PL_ROOT to "
                 "another copy of the project."
             ) from None
-        write_holder(folder.path)
-        old = folder.read("run.json")
-        if old is not None and old["fingerprint"] != description["fingerprint"]:
-            if not fresh:
-                lines = "\n  ".join(differences(old["facts"], description["facts"]))
-                folder.release()
-                raise UserError(
-                    f"{folder.path} holds a run of other settings:\n  {lines}\n"
-                    "Add --fresh to move that run aside and start anew, or take the old settings."
-                )
-            folder._move_aside(project.runs / ".old" / f"{name}-{old['fingerprint']}")
-            old = None
-        if old is None:
-            machine = {
-                "host": platform.node(),
-                "processor": platform.machine(),
-                "device": device_name(),
-                "torch": torch.__version__,
-                "threads": torch.get_num_threads(),
-            }
-            created = datetime.now(UTC).isoformat(timespec="seconds")
-            run = {**description, "uid": uuid.uuid4().hex, "created": created, "tags": machine}
-            write_json(folder.path / "run.json", run)
-            write_text(
-                folder.path / "settings.yaml",
-                yaml.safe_dump(
-                    {key: run[key] for key in ("dataset", "split", "method", "seed", "recipe", "hyper")},
-                    sort_keys=False,
-                ),
-            )
-        folder._end_half_written_line()
+        try:
+            folder._take(project.runs / ".old", description, fresh=fresh)
+        except BaseException:
+            folder.release()
+            raise
         return folder
+
+    def _take(self, store: Path, description: Mapping[str, Any], *, fresh: bool) -> None:
+        """Make the folder, which is held, that of the run described; see `claim`."""
+        write_holder(self.path)
+        run, wanted = self.run(), description["fingerprint"]
+        if run is not None:
+            aside.mend(self.path, store, run)
+        if run is not None and run["fingerprint"] != wanted:
+            if not fresh:
+                lines = "\n  ".join(differences(run["facts"], description["facts"]))
+                raise UserError(
+                    f"{self.path} holds a run of other settings:\n  {lines}\n"
+                    "Add --fresh to set that run aside (it comes back with its settings), or take the old settings."
+                )
+            where = aside.put(self.path, store, run)
+            _log.warning("The run of other settings in %s lies in %s now.", self.path, where)
+            run = None
+        if run is None:
+            self._refuse_strays()
+            if aside.take_back(self.path, store, wanted):
+                _log.warning("%s holds the run of these settings again that had been set aside.", self.path)
+            else:
+                self._begin(description)
+        self._end_half_written_line()
+
+    def _refuse_strays(self) -> None:
+        stray = [name for name in _STATE if (self.path / name).exists()]
+        if stray:
+            raise UserError(
+                f"{self.path} holds {stray[0]} of a run, but no run.json that says of which. Move the folder "
+                "elsewhere, then start the same command again."
+            )
+
+    def _begin(self, description: Mapping[str, Any]) -> None:
+        """Say whose folder it is from now on."""
+        machine = {
+            "host": platform.node(),
+            "processor": platform.machine(),
+            "device": device_name(),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+        }
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        run = {**description, "uid": uuid.uuid4().hex, "created": created, "tags": machine}
+        write_text(
+            self.path / "settings.yaml",
+            yaml.safe_dump(
+                {key: run[key] for key in ("dataset", "split", "method", "seed", "recipe", "hyper")},
+                sort_keys=False,
+            ),
+        )
+        write_json(self.path / "run.json", run)
 
     def release(self) -> None:
         """Let go of the folder."""
         self._lock.release()
 
-    def read(self, name: str) -> Any:
-        """A JSON file of the folder, None where there is none."""
-        path = self.path / name
-        return read_json(path) if path.is_file() else None
+    def run(self) -> Run | None:
+        """Whose folder it is, None where nobody has claimed it."""
+        return read_run(self.path) if os.path.lexists(self.path / "run.json") else None
+
+    def is_finished(self) -> bool:
+        """Whether the run has come to its end.
+
+        Raises:
+            UserError: the result that lies there is damaged, or another run's.
+        """
+        if not all((self.path / name).is_file() for name in ("metrics.json", "weights.pt")):
+            return False
+        if read_metrics(self.path)["fingerprint"] != read_run(self.path)["fingerprint"]:
+            raise UserError(
+                f"{self.path / 'metrics.json'} is the result of another run than run.json. Move {self.path} elsewhere, "
+                "then start the same command again."
+            )
+        return True
 
     def event(
         self,
@@ -210,12 +264,3 @@ class RunFolder:
         if path.is_file() and not path.read_bytes().endswith(b"\n"):
             with path.open("ab") as file:
                 file.write(b"\n")
-
-    def _move_aside(self, target: Path) -> None:
-        if (target / "run.json").exists():
-            shutil.rmtree(target)
-        target.mkdir(parents=True, exist_ok=True)
-        # Last of all what says whose folder it is: killed before, the next start sees the old run and goes on moving.
-        for item in sorted(self.path.iterdir(), key=lambda item: item.name == "run.json"):
-            if item.name not in ("lock", "holder"):
-                item.rename(target / item.name)

@@ -28,6 +28,7 @@ from u2pl.files import sha256_json, write_json, write_text
 from u2pl.methods import Classes, Step
 from u2pl.models import weights
 from u2pl.project import Project
+from u2pl.records import read_run
 from u2pl.settings import RECIPE_VERSION, Params, Recipe, ResolvedRun, RunSpec
 from u2pl.tracking import Sidecar
 
@@ -137,7 +138,7 @@ def _train_in(
     stopped: Callable[[], bool],
 ) -> None:
     """Train the run to its end, unless it has come there; of its objects none is left afterwards."""
-    if folder.read("metrics.json") is not None and (folder.path / "weights.pt").is_file():
+    if folder.is_finished():
         return
     run = _Run(resolved, split, folder, distributed.local_device(), machine)
     with _tracked(project, folder):
@@ -470,7 +471,7 @@ class _Run:
         name, network = self.method.evaluated(epoch)
         self.folder.save("weights.pt", {"network": name, "epoch": epoch, "state": network.state_dict()})
         metrics = {
-            **{key: value for key, value in self.folder.read("run.json").items() if key in _DESCRIPTION},
+            **{key: value for key, value in read_run(self.folder.path).items() if key in _DESCRIPTION},
             "protocol": {
                 "evaluation": protocol(self.recipe),
                 "network": name,

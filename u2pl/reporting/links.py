@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from u2pl.errors import UserError
-from u2pl.files import read_json
 from u2pl.project import Project
+from u2pl.records import Where, read
 from u2pl.reporting.results import Result
 
 LOCAL = "http://127.0.0.1:5000"
@@ -29,10 +29,10 @@ def links(project: Project, results: Iterable[Result]) -> Links:
     found = Links()
     for result in results:
         try:
-            where = read_json(project.runs / result.name / "tracking.json")
+            where = read(Where, project.runs / result.name / "tracking.json")
             store, same = where["store"], where["fingerprint"] == result.metrics["fingerprint"]
             page = f"/#/experiments/{where['experiment']}/runs/{where['run']}"
-        except (OSError, UserError, KeyError, TypeError):
+        except (OSError, UserError):
             continue  # never tracked, or trained on another machine
         server = _server(store)
         if not same or server is None:

@@ -1,18 +1,16 @@
 """The results of the active plan, as `u2pl evaluate` and `u2pl ablate` left them under results/."""
 
-import csv
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from u2pl.errors import UserError, unknown
-from u2pl.files import read_json
 from u2pl.planning import ActivePlan, Cell, Table, bind, cell_spec, read_table, table_name
 from u2pl.project import Project
+from u2pl.records import Metrics, read_history, read_metrics
 from u2pl.settings import Params
 
 
@@ -21,8 +19,8 @@ class Result:
     """One finished run."""
 
     folder: Path
-    metrics: Mapping[str, Any]
-    """Contents of metrics.json."""
+    metrics: Metrics
+    """Contents of metrics.json, with an mIoU."""
 
     @classmethod
     def read(cls, folder: Path) -> "Result | None":
@@ -31,17 +29,19 @@ class Result:
         Raises:
             UserError: metrics.json is damaged, or not the result of a run.
         """
-        path = folder / "metrics.json"
-        if not path.is_file():
-            return None
         try:
-            metrics = read_json(path)
-            float(metrics["miou"]["reported"])
-        except (UserError, KeyError, TypeError, ValueError):
+            metrics = read_metrics(folder)
+        except FileNotFoundError:
+            return None
+        except UserError as error:
             raise UserError(
-                f"{path} is not the result of a run. "
-                f"Write it anew with: u2pl evaluate {folder.name} --into {folder.parent}"
+                f"{error} Or write it anew: u2pl evaluate {folder.name} --into {folder.parent}"
             ) from None
+        if metrics["miou"]["reported"] is None:
+            raise UserError(
+                f"{folder / 'metrics.json'} is not the result of a run: it has no mIoU. "
+                f"Write it anew with: u2pl evaluate {folder.name} --into {folder.parent}"
+            )
         return cls(folder, metrics)
 
     @property
@@ -62,16 +62,18 @@ class Result:
     @property
     def reported(self) -> float:
         """MIoU of the checkpoint that `protocol` names, percent."""
-        return self.metrics["miou"]["reported"]
+        miou = self.metrics["miou"]["reported"]
+        assert miou is not None  # or it would not have been read
+        return miou
 
     @property
-    def last(self) -> float:
-        """MIoU after the last epoch, percent."""
+    def last(self) -> float | None:
+        """MIoU after the last epoch, percent; None of a network that was imported."""
         return self.metrics["miou"]["last"]
 
     @property
-    def best(self) -> float:
-        """MIoU of the best epoch, percent; chosen on the images it is measured on."""
+    def best(self) -> float | None:
+        """MIoU of the best epoch, percent, chosen on the images it is measured on; None of an imported network."""
         return self.metrics["miou"]["best"]
 
     @property
@@ -108,16 +110,7 @@ class Result:
     @cached_property
     def history(self) -> dict[str, list[tuple[int, float]]]:
         """Metric -> (epoch, value) for each epoch that has one; empty without a history.csv."""
-        path = self.folder / "history.csv"
-        series: dict[str, list[tuple[int, float]]] = {}
-        if path.is_file():
-            with path.open(encoding="utf-8", newline="") as file:
-                for row in csv.DictReader(file):
-                    epoch = int(float(row["epoch"]))
-                    for name, value in row.items():
-                        if value and name not in ("epoch", "step"):
-                            series.setdefault(name, []).append((epoch, float(value)))
-        return series
+        return read_history(self.folder)
 
     def sample(self, image: str, kind: str) -> Path:
         """The picture of a validation image: kind is input, truth or prediction."""

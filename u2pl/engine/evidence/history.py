@@ -1,15 +1,14 @@
 """How reliable pixels were in training: their share, their labels, and false negatives, of each class."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from u2pl.data.prepared import description_of
 from u2pl.engine.evidence.subject import Named
 from u2pl.engine.results import train_command
 from u2pl.errors import UserError
 from u2pl.project import Project
+from u2pl.records import read_history
 
 MEASURES = ("reliable/share", "reliable/accuracy", "negatives/false")
 """Names below train/ in history.csv of a mean over an epoch's steps; those of each class go on with its name."""
@@ -95,16 +94,3 @@ def _reason(named: Named, history: dict[str, Points]) -> str:
     return (
         f"it was trained before u2pl recorded that. Delete {named.folder}, then train it again with: {again}"
     )
-
-
-def read_history(folder: Path) -> dict[str, Points]:
-    """Metric -> its values by epoch, from a run's history.csv; empty where there is none yet."""
-    path = folder / "history.csv"
-    series: dict[str, Points] = {}
-    if path.is_file():
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                for name, value in row.items():
-                    if value and name not in ("epoch", "step"):
-                        series.setdefault(name, []).append((int(row["epoch"]), float(value)))
-    return series

@@ -1,18 +1,17 @@
 """The runs that a figure is about: opened, named, and fit to be put side by side."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from u2pl.data.prepared import Split, open_split
 from u2pl.engine.filed import run_path
 from u2pl.engine.results import load_network
 from u2pl.errors import UsageError
-from u2pl.files import read_json
 from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.project import Project
+from u2pl.records import Run, read_run
 from u2pl.settings import Recipe
 
 
@@ -23,7 +22,7 @@ class Named:
     folder: Path
     label: str
     """What a figure calls it."""
-    run: Mapping[str, Any]
+    run: Run
     """Contents of run.json."""
 
 
@@ -62,7 +61,7 @@ def find(project: Project, names: Sequence[str], labels: Sequence[str] = ()) -> 
             "in the same order, or none."
         )
     folders = [run_path(project, name) for name in names]
-    runs = [read_json(folder / "run.json") for folder in folders]
+    runs = [read_run(folder) for folder in folders]
     datasets = list(dict.fromkeys(run["dataset"] for run in runs))
     if len(datasets) > 1:
         raise UsageError(
@@ -83,7 +82,7 @@ def opened(project: Project, named: Named) -> Subject:
     return Subject(named.folder, named.label, named.run, split, network, recipe)
 
 
-def default_labels(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def default_labels(runs: Sequence[Run]) -> list[str]:
     """A label for each run.json: "u2pl, negatives=all"; of two that would read the same, split and seed too."""
     labels = []
     for run in runs:
