@@ -150,11 +150,12 @@ def _measure(project: "Project", params: Any, kinds: dict[str, Any]) -> None:
 
 
 def _missing(project: "Project", active: "ActivePlan") -> list[str]:
-    """A sentence for each data set that is not there yet."""
+    """A sentence for each data set and each split of the user's own that is not there yet, and for a missing git."""
     from pathlib import Path
     from shlex import split
 
     from u2pl.data.prepare import missing
+    from u2pl.dvc_stages import without_git
 
     roots: dict[str, str | None] = {}
     for stage in active.prepare.values():
@@ -164,6 +165,18 @@ def _missing(project: "Project", active: "ActivePlan") -> list[str]:
         missing(project, dataset, project.root / Path(root) if root else None)
         for dataset, root in roots.items()
     ]
+    made = {stage.folder for stage in active.prepare.values()}
+    own = {
+        (stage.dataset, stage.split)
+        for stage in active.runs.values()
+        if stage.folder not in made and not (project.root / stage.folder / "manifest.json").is_file()
+    }
+    found += [
+        f"Split {split!r} of {dataset!r} has lists of your own, which no stage can make. Prepare it: "
+        f"u2pl prepare --dataset {dataset} --split {split} --source FILE"
+        for dataset, split in sorted(own)
+    ]
+    found.append(without_git(project))
     return [sentence for sentence in found if sentence]
 
 

@@ -140,7 +140,8 @@ def test_a_finished_run_arrives_with_parameters_tags_curves_and_files(project):
     assert run.data.params == {
         "dataset": "shapes", "split": "1/8", "method": "u2pl", "seed": "0",
         "recipe.backbone": "resnet10", "recipe.batch": "2", "recipe.crop": "32", "recipe.epochs": "3",
-        "recipe.evaluation": "whole", "recipe.lr": "0.001", "recipe.scale": "[0.5, 2.0]", "u2pl.alpha0": "0.2", "u2pl.dpa": "true",
+        "recipe.evaluation": "whole", "recipe.lr": "0.001", "recipe.scale": "[0.5, 2.0]",
+        "u2pl.alpha0": "0.2", "u2pl.dpa": "true",
     }  # fmt: skip
     assert {"host": "here", "threads": "2", "u2pl.fingerprint": "f" * 16}.items() <= run.data.tags.items()
     assert history(store, run.info.run_id, "loss") == [(1, 1.5), (2, 1.25)]

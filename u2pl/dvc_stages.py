@@ -1,5 +1,6 @@
 """Runs the stages of the active plan side by side, each by a `dvc` of its own."""
 
+import configparser
 import itertools
 import os
 import platform
@@ -16,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import psutil
 import yaml
 
 from u2pl import keeper
-from u2pl.errors import UsageError, UserError
+from u2pl.errors import Busy, UsageError, UserError
 from u2pl.files import free, holder_in_words, parse_yaml, write_holder
 from u2pl.planning import ActivePlan, spec_of
 from u2pl.project import Project
@@ -46,7 +48,11 @@ _PAUSE_SECONDS = 1.0
 """Before DVC is tried, or its lock file looked at, again; other processes may be writing."""
 _SURVIVORS_SECONDS = 60.0
 """How long a command may save its state whose `dvc` has died."""
-_DVC_IS_BUSY = re.compile(r"is busy, it is being blocked by|Unable to acquire lock|Cannot acquire lock")
+_DVC_IS_BUSY = re.compile(r"Unable to acquire lock|Cannot acquire lock")
+_ANOTHER_HAS_IT = re.compile(rf"is busy, it is being blocked by|exited with {Busy.exit_code}$", re.MULTILINE)
+"""The same stage runs elsewhere, by a `dvc` or a `u2pl train` of somebody's: that ends, and may take days."""
+_LOOK_SECONDS = 10.0
+"""Before a stage that runs elsewhere is tried again."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,9 @@ class StageProcess:
         self._asked_to_stop: float | None = None
         self._dead_since: float | None = None
         self._waits_until = 0.0
+        self._meetings = 0
+        self._again_at: float | None = None
+        self.waits_for = ""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.log.write_bytes(b"")
         self._start()
@@ -139,6 +148,7 @@ class StageProcess:
         self._tries += 1
         self._looks = 0
         self._dead_since = None
+        self._started = time.monotonic()
         self._offset = self.log.stat().st_size
         # Alone in a session: Ctrl-C reaches the scheduler, which decides what becomes of its stages.
         with self.log.open("ab") as output:
@@ -166,9 +176,18 @@ class StageProcess:
     def poll(self) -> Outcome | None:
         """How it ended; None while it runs, or will be tried again."""
         now = time.monotonic()
+        if self._again_at is not None:
+            if self._asked_to_stop is not None:
+                return self._ended(Outcome(False, stopped=True))
+            if now >= self._again_at:
+                self._again_at = None
+                self._try_again(now)
+            return None
         if self._asked_to_stop is not None and now - self._asked_to_stop > keeper.GRACE_SECONDS:
             keeper.kill(self._process.pid)
         code = self._process.poll()
+        if code is None and self.waits_for and now - self._started > _LOOK_SECONDS:
+            self.waits_for = ""  # nobody had it any more when it started
         if code is None or self._has_survivors(now) or (now < self._waits_until and not self._asked_to_stop):
             return None
         if code == 0 and is_recorded(self._project, self.name):
@@ -178,10 +197,22 @@ class StageProcess:
         said = self.log.read_bytes()[self._offset :].decode(errors="replace")
         if code == 0:
             return self._look_again(now)
+        if _ANOTHER_HAS_IT.search(said) and (found := blocker(said)):
+            self._wait_for(found, now)
+            return None
         if _DVC_IS_BUSY.search(said) and self._tries < _TRIES:
             self._try_again(now)
             return None
         return self._ended(Outcome(False, sentence(said, code)))
+
+    def _wait_for(self, blocker: str, now: float) -> None:
+        """Another process is at this stage, and may be for days: try again whenever a pause is over."""
+        self._meetings += 1
+        self._tries = 0
+        # At first it may be a stage of this very plan, which holds for an instant what both read.
+        if self._meetings > 1:
+            self.waits_for = blocker
+        self._again_at = now + (_PAUSE_SECONDS if self._meetings <= _TRIES else _LOOK_SECONDS)
 
     def _has_survivors(self, now: float) -> bool:
         """Whether what `dvc` has started still lives: it saves its state if `dvc` was killed."""
@@ -247,6 +278,16 @@ _IS_THE_COMMANDS = re.compile(r"failed to run: .*, exited with -?\d+$")
 _IS_DVCS = re.compile(r"ERROR: |WARNING: |Running stage |Verifying |> |Stage '|If there are no processes")
 
 
+def blocker(said: str) -> str:
+    """Who has a stage that could not run, in a sentence; empty where DVC names processes that are all dead."""
+    found = re.findall(r"\(PID (\d+)\): (.*)", said)
+    alive = [(pid, words) for pid, words in found if psutil.pid_exists(int(pid))]
+    if alive:
+        pid, words = alive[0]
+        return f"waits for process {pid} ({words.strip()}), which is at it now"
+    return "" if found else sentence(said, Busy.exit_code)
+
+
 def lock_entries(project: Project) -> dict[str, Any]:
     """The stages in dvc.lock; empty where there is no such file, or it is being written."""
     try:
@@ -292,14 +333,36 @@ def run_plan(
         UserError: another process runs the plan, the project is not under DVC, or there is no active plan.
     """
     plan = ActivePlan.read(project)
+    lacking = without_git(project)
     if not (project.root / ".dvc").is_dir():
-        raise UserError(f"{project.root} is not under DVC. Make it so with: dvc init")
+        raise UserError(
+            f"{project.root} is not under DVC. Make it so with: dvc init{' --no-scm' * bool(lacking)}"
+        )
+    if lacking:
+        raise UserError(lacking)
     with _claimed(project):
         guard = keeper.Keeper()
         try:
             return _run(project, plan, workers, guard, observe, tick)
         finally:
             guard.close()
+
+
+def without_git(project: Project) -> str | None:
+    """Why DVC does nothing in this project, in a sentence; None where it lies in a git repository, or does without."""
+    if shutil.which("git") is None:
+        return "git is missing, without which DVC does nothing. Install it, then make a repository: git init"
+    if any((folder / ".git").exists() for folder in (project.root, *project.root.parents)):
+        return None
+    config = configparser.ConfigParser(strict=False)
+    with suppress(configparser.Error, UnicodeDecodeError):
+        config.read([project.root / ".dvc" / name for name in ("config", "config.local")])
+        if config.getboolean("core", "no_scm", fallback=False):
+            return None
+    return (
+        f"{project.root} is no git repository, without which DVC does nothing. Make it one: git init; or let DVC do "
+        "without: dvc config core.no_scm true"
+    )
 
 
 def _run(

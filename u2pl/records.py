@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 
 from u2pl.errors import UserError
 from u2pl.files import read_json
+from u2pl.project import Project
 
 T = TypeVar("T")
 
@@ -47,11 +48,14 @@ def _is_a_time(text: str) -> str:
 
 FolderName = Annotated[str, AfterValidator(_is_folder_name)]
 """Of a run or an ablation."""
-DatasetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$")]
+DatasetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)]
+SplitName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$", max_length=200), AfterValidator(_stays_inside)
+]
 MethodName = Annotated[str, Field(pattern=r"^\w[\w-]*$")]
 ImageName = Annotated[str, AfterValidator(_stays_inside)]
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+MlflowId = Annotated[str, Field(pattern=r"^[0-9A-Za-z][\w.-]*$", max_length=100)]
 Uid = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Time = Annotated[str, AfterValidator(_is_a_time)]
 Count = Annotated[int, Field(ge=0)]
@@ -196,8 +200,8 @@ class Where(TypedDict):
     """tracking.json: where a run's MLflow run is."""
 
     store: str
-    experiment: Annotated[str, Field(pattern=r"^[\w.-]+$")]
-    run: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    experiment: MlflowId
+    run: MlflowId
     fingerprint: Fingerprint
 
 
@@ -275,6 +279,15 @@ class Manifest(TypedDict):
     background: bool
     overlap: NotRequired[bool]
     published: NotRequired[dict[str, str | None]]
+
+
+def chosen_seed(project: Project, dataset: str, split: str) -> int | None:
+    """The seed that the user said a prepared split is to be drawn with; None where that is left to params.yaml."""
+    try:
+        source = read(Source, project.data(dataset) / "source.json")
+    except (FileNotFoundError, UserError):
+        return None
+    return source.get("seeds", {}).get(project.split(dataset, split).name)
 
 
 @functools.cache

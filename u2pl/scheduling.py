@@ -182,6 +182,10 @@ class Job(Protocol):
     def poll(self) -> Outcome | None:
         """How it ended; None while it runs."""
 
+    @property
+    def waits_for(self) -> str:
+        """What it waits for before it can run, in a sentence; empty where it runs."""
+
     def stop(self) -> None:
         """Let it save its state and end."""
 
@@ -282,6 +286,8 @@ def run(
         for name, job in list(jobs.items()):
             outcome = job.poll()
             if outcome is None:
+                if entries[name].sentence != job.waits_for:
+                    change(name, sentence=job.waits_for)
                 continue
             del jobs[name]
             if outcome.stopped:

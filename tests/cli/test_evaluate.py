@@ -242,3 +242,83 @@ def test_pictures_of_the_worst_images_are_no_part_of_what_tables_are_made_of(
     evaluated("--worst", "2")
     evaluated("--into", "results/table1")
     assert contents(project.root / "results" / "table1" / RUN) == before
+
+
+# ---- where results may be written ------------------------------------------------------------------------
+
+
+def refused(project: Project, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What `u2pl evaluate` says when it refuses; the project is as it was."""
+    before = contents(project.root)
+    assert run(["evaluate", *words]) in (1, 2)
+    after = {name: content for name, content in contents(project.root).items() if not name.endswith(".lock")}
+    assert after == {name: content for name, content in before.items() if not name.endswith(".lock")}
+    said = re.sub(r"\s+", " ", capsys.readouterr().err)
+    assert "defect" not in said
+    return said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("--worst", "1")])
+@pytest.mark.parametrize(
+    "into", ["runs", "runs/.", "runs/" + RUN, "runs/" + RUN + "/evaluations", "runs/../runs", "link"]
+)
+def test_results_are_never_written_over_runs(
+    project: Project, capsys: pytest.CaptureFixture[str], into: str, options: tuple[str, ...]
+):
+    (project.root / "link").symlink_to(project.runs, target_is_directory=True)
+    assert "is a place for runs" in refused(project, capsys, RUN, "--into", into, *options)
+
+
+@pytest.mark.slow
+def test_a_run_that_lies_elsewhere_is_not_written_over_either(
+    project: Project, capsys: pytest.CaptureFixture[str]
+):
+    shutil.copytree(project.runs / RUN, project.root / "elsewhere" / RUN)
+    said = refused(project, capsys, f"elsewhere/{RUN}", "--into", "elsewhere")
+    assert "is a place for runs" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("theirs", ["metrics.json", "history.csv", "iou.csv", "samples/mine.txt", "run.json"])
+def test_files_of_somebody_elses_are_not_replaced(
+    project: Project, capsys: pytest.CaptureFixture[str], theirs: str
+):
+    path = project.root / "mine" / RUN / theirs
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    assert "is no result that u2pl evaluate wrote" in refused(project, capsys, RUN, "--into", "mine")
+
+
+@pytest.mark.slow
+def test_what_else_lies_beside_a_result_stays_and_pictures_that_are_no_more_go(
+    project: Project, evaluated: Evaluate
+):
+    evaluated("--into", "results")
+    folder = project.root / "results" / RUN
+    whole = contents(folder)
+    for name in ("notes.txt", "samples/drawn by hand.png"):
+        (folder / name).write_text("mine")
+    (folder / "samples" / "of another list.input.png").write_text("x")
+    evaluated("--into", "results")
+    assert contents(folder) == whole | {"notes.txt": b"mine", "samples/drawn by hand.png": b"mine"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("field", ["name", "fingerprint", "dataset", "split", "parent", "uid", "method"])
+@pytest.mark.parametrize("path", ["{canary}", "../../canary", "..", "", "a/../../../canary"])
+def test_a_field_of_a_run_from_elsewhere_is_never_a_path(
+    project: Project, capsys: pytest.CaptureFixture[str], field: str, path: str
+):
+    canary = project.root / "canary"
+    canary.mkdir()
+    (canary / "metrics.json").write_text("mine")
+    file = project.runs / RUN / "run.json"
+    values = json.loads(file.read_text()) | {field: path.format(canary=canary)}
+    values["facts"] |= {field: values[field]} if field in values["facts"] else {}
+    file.write_text(json.dumps(values))
+    said = refused(project, capsys, RUN, "--into", "results")
+    assert "run.json is not what u2pl writes there" in said
+    assert run(["train", "--dataset", "tiny", "--split", "1/4", "--method", "suponly", "--fresh"]) in (1, 2)
+    assert (canary / "metrics.json").read_text() == "mine"
+    assert (project.runs / RUN / "weights.pt").is_file()

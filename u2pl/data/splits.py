@@ -62,6 +62,11 @@ def parse(split: str) -> Name:
     return Name(match[1], Fraction(1) if match[2] == "full" else Fraction(match[2]), match[3])
 
 
+def is_own_name(split: str) -> bool:
+    """Whether a name is none that `parse` knows, so that it is one for lists of the user's own."""
+    return not _NAME.fullmatch(split)
+
+
 def check_own_name(split: str) -> None:
     """Check the name of a split whose lists are the user's own.
 

@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from u2pl.engine import aside
-from u2pl.errors import UserError
+from u2pl.errors import Busy, UserError
 from u2pl.files import holder_in_words, write_atomically, write_holder, write_json, write_text
 from u2pl.project import Project
 from u2pl.records import Run, read_metrics, read_run
@@ -81,14 +81,15 @@ class RunFolder:
                 settings that was set aside before is taken back.
 
         Raises:
-            UserError: another process holds the folder, it cannot be written, or it holds a run of other settings.
+            Busy: another process holds the folder.
+            UserError: it cannot be written, or it holds a run of other settings.
         """
         folder = cls(project.runs / name)
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
             folder._lock.acquire(timeout=1)  # whoever asks whether it is held holds it for an instant
         except filelock.Timeout:
-            raise UserError(
+            raise Busy(
                 f"Another process{holder_in_words(folder.path)} is training {name}. Wait for it, or stop it first."
             ) from None
         except OSError as error:

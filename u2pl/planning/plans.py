@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from u2pl.errors import UserError, unknown
 from u2pl.files import write_text
 from u2pl.project import Project, slug
+from u2pl.records import chosen_seed
 from u2pl.settings import RECIPE_VERSION, Params, RunSpec, Settings, parse_overrides
 
 from .figures import FigureBinding, read_figure
@@ -148,7 +149,7 @@ class ActivePlan(Settings):
     @property
     def datasets(self) -> list[str]:
         """Every data set of the plan, in order."""
-        return list(dict.fromkeys(stage.dataset for stage in self.prepare.values()))
+        return list(dict.fromkeys(stage.dataset for stage in self.runs.values()))
 
     def text(self) -> str:
         """The plan as YAML, one line a stage; the same plan always gives the same text."""
@@ -260,13 +261,21 @@ class _Stages:
         )
 
     def add_split(self, dataset: str, split: str) -> str:
-        """Add the preparation of a split; its folder, relative to the project."""
+        """Add the preparation of a split, if it is one that can be made again; its folder, relative to the project.
+
+        Lists of the user's own are an input of the pipeline, like pictures: no stage has them among its outputs.
+        """
+        from u2pl.data.splits import is_own_name
+
         root = self.plan.roots.get(dataset)
         folder = self.project.split(dataset, split).relative_to(self.project.root).as_posix()
-        words = ["--dataset", dataset, "--split", split, *(["--root", root] if root else [])]
-        self.active.prepare[slug(f"{dataset}-{split}")] = PrepareStage(
-            dataset=dataset, split=split, folder=folder, args=shlex.join(words)
-        )
+        if not is_own_name(split):
+            words = ["--dataset", dataset, "--split", split, *(["--root", root] if root else [])]
+            seed = chosen_seed(self.project, dataset, split)
+            words += [] if seed is None else ["--seed", str(seed)]
+            self.active.prepare[slug(f"{dataset}-{split}")] = PrepareStage(
+                dataset=dataset, split=split, folder=folder, args=shlex.join(words)
+            )
         return folder
 
     def add_run(self, shows: str, spec: RunSpec, cell: Cell | None = None) -> str:
