@@ -142,6 +142,8 @@ class Jobs:
 
 
 class Job:
+    waits_for = ""
+
     def __init__(self, jobs: Jobs, name: str):
         self.jobs, self.name, self.told = jobs, name, ""
 

@@ -95,6 +95,56 @@ def test_a_stage_that_another_dvc_is_in_the_way_of_is_tried_again(project: Proje
     assert run(project, guard, body) == (Outcome(True), 3)
 
 
+LIVING = f"ERROR: 'models/a.pt' is busy, it is being blocked by:\\n  (PID {os.getpid()}): dvc repro -f"
+OURS = "Error: Another process (process 12 on host) is training a. Wait.\\nERROR: failed to run: u2pl, exited with 75"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (LIVING, f"waits for process {os.getpid()} (dvc repro -f), which is at it now"),
+        (OURS, "Another process (process 12 on host) is training a. Wait."),
+    ],
+    ids=["by dvc", "by hand"],
+)
+def test_a_stage_that_somebody_else_runs_is_waited_for_however_long_and_that_is_said(
+    project: Project, guard: keeper.Keeper, said: str, words: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Twice as often as anything else is tried."""
+    monkeypatch.setattr("u2pl.dvc_stages._LOOK_SECONDS", 0.05)
+    waited = set()
+    poll = StageProcess.poll
+
+    def noting(self: StageProcess) -> Outcome | None:
+        outcome = poll(self)
+        waited.add(self.waits_for)
+        return outcome
+
+    monkeypatch.setattr(StageProcess, "poll", noting)
+    body = f"if tries < 11:\n    print({said!r}.replace(chr(92) + 'n', chr(10)))\n    sys.exit(255)\n{RECORD}"
+    assert run(project, guard, body) == (Outcome(True), 11)
+    assert waited == {"", words}
+
+
+def test_whoever_waits_for_somebody_else_can_be_stopped(project: Project, guard: keeper.Keeper):
+    fake = project.root.parent / "fake"
+    fake.mkdir()
+    (fake / "dvc.py").write_text(
+        f"import sys\nprint({LIVING!r}.replace(chr(92) + 'n', chr(10)))\nsys.exit(255)\n"
+    )
+    job = StageProcess(project, "report", os.environ | {"PYTHONPATH": str(fake)}, guard)
+    deadline = time.monotonic() + 30
+    while not job.waits_for:
+        assert job.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    job.stop()
+    while (outcome := job.poll()) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert outcome.stopped
+
+
 def test_a_stage_that_fails_by_itself_is_tried_once(project: Project, guard: keeper.Keeper):
     body = "print('Error: The disk is full. Free some space.')\nprint('ERROR: failed to reproduce')\nsys.exit(255)"
     assert run(project, guard, body) == (Outcome(False, "The disk is full. Free some space."), 1)

@@ -200,7 +200,7 @@ class StageProcess:
         if _ANOTHER_HAS_IT.search(said) and (found := blocker(said)):
             self._wait_for(found, now)
             return None
-        if _DVC_IS_BUSY.search(said) and self._tries < _TRIES:
+        if (_DVC_IS_BUSY.search(said) or _ANOTHER_HAS_IT.search(said)) and self._tries < _TRIES:
             self._try_again(now)
             return None
         return self._ended(Outcome(False, sentence(said, code)))
