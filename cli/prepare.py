@@ -39,7 +39,7 @@ def prepare(
         bool,
         typer.Option("--overlap", help="With --source FILE: labelled images may be unlabelled ones too."),
     ] = False,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of a drawn split.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of a drawn split, from 0.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON, nothing else.")] = False,
 ) -> None:
     """Bring a data set in, check every file of it, and choose the images that keep their labels.
@@ -64,8 +64,8 @@ def prepare(
     with counting() as progress:
         prepared = prepare(
             project,
-            dataset or params.default("dataset"),
-            split or str(params.default("split")),
+            params.default("dataset") if dataset is None else dataset,
+            str(params.default("split")) if split is None else split,
             root,
             source=[*([source] if source else []), *map(str, lists or [])],
             overlap=overlap,

@@ -124,7 +124,7 @@ def published_lists(
 
 def _stems(lines: Sequence[str]) -> list[str]:
     """The first path of every line, without folders and suffix: enough to tell the images of one data set apart."""
-    paths = [line.split()[0] for line in lines if line.strip()]
+    paths = [line.split()[0] for line in lines]
     return [path.rpartition("/")[2].rpartition(".")[0] or path.rpartition("/")[2] for path in paths]
 
 

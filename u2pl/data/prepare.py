@@ -16,8 +16,9 @@ from filelock import FileLock
 from u2pl.data import sources, splits
 from u2pl.data.catalog import built_in
 from u2pl.data.check import JOURNAL, Journal, Place, Record, check
-from u2pl.data.description import Description, Progress, describe, read_description, read_names
+from u2pl.data.description import Description, Progress, describe, read_description
 from u2pl.data.layout import BuiltIn, Layout, described
+from u2pl.data.lists import read_names
 from u2pl.data.problems import Problem, report
 from u2pl.data.sources import Request
 from u2pl.errors import UsageError, UserError, unknown
@@ -104,7 +105,8 @@ def _prepare(project: Project, source: _Source, request: Request, progress: Prog
     layout = _layout(source, data, known, progress)
     place = Place(description, layout, source.root, data)
     problems = _list_problems(description, layout)
-    lists = sources.matched(listed, layout, description.name) if listed else None
+    # Where the data set's own lists mean no images, theirs cannot be told from others.
+    lists = sources.matched(listed, layout, description.name) if listed and not layout.problems else None
     work = [description.model_dump(mode="json", exclude={"root"}), str(source.root), source.version]
     with Journal(data / JOURNAL, work) as journal:
         names = list(dict.fromkeys([*layout.train, *layout.val]))
@@ -294,9 +296,9 @@ def _is_intact(source: _Source, data: Path, known: Mapping[str, Record]) -> bool
 
 
 def _list_problems(description: Description, layout: Layout) -> list[Problem]:
-    problems: list[Problem] = []
+    problems = list(layout.problems)
     for listed, names in ((description.train, layout.train), (description.val, layout.val)):
-        if not names:
+        if not names and not layout.problems:
             problems.append(("empty list", listed))
         problems += [(f"twice in {listed}", name) for name in splits.repeated(names)]
     both = set(layout.train) & set(layout.val)
