@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from u2pl.data import published, splits
+from u2pl.data import published, sides, splits
 from u2pl.data.description import Progress
 from u2pl.errors import UserError
 from u2pl.files import read_json, sha256
@@ -68,6 +69,7 @@ def prepared(project: Project, dataset: str | None = None) -> list[Audit]:
                 for part in splits.PARTS
                 if sha256(splits.text(getattr(lists, part))) != manifest["sha256"][part]
             ]
+            problems += _same_pictures(path.parents[2] / "source.json", manifest, lists)
         fine = manifest.get("fine")
         audits.append(
             _audit(
@@ -84,6 +86,20 @@ def prepared(project: Project, dataset: str | None = None) -> list[Audit]:
             )
         )
     return audits
+
+
+def _same_pictures(source: Path, manifest: Mapping[str, Any], lists: splits.Lists) -> list[str]:
+    """What `sides.same_pictures` says, where what was found in the files is known and is that of the split."""
+    if not source.is_file():
+        return []
+    known = read_json(source)
+    if known["data"] != manifest["data"]:
+        return []
+    pictures, masks = (
+        {name: record[key] for name, record in known["files"].items()}
+        for key in ("image_sha256", "mask_sha256")
+    )
+    return sides.same_pictures(lists, pictures, masks, overlap=manifest.get("overlap", False))
 
 
 def published_lists(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from u2pl.data import sources, splits
+from u2pl.data import sides, sources, splits
 from u2pl.data.catalog import built_in
 from u2pl.data.check import JOURNAL, Journal, Place, Record, check
 from u2pl.data.description import Description, Progress, describe, read_description
@@ -39,6 +39,12 @@ class Prepared:
     """Images read this time; the others are known from an earlier time."""
     found: tuple[str, ...]
     """What was found where, in sentences."""
+    train: sides.Shares
+    """What the masks of training images show, labelled ones or not."""
+    val: sides.Shares
+    """What those of validation images show."""
+    warnings: tuple[str, ...]
+    """What makes numbers mislead, in sentences."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,11 @@ def _prepare(project: Project, source: _Source, request: Request, progress: Prog
         records, more = check(place, names, needs_mask, known, journal, progress)
     problems += more
     if not problems:
-        problems = _mask_problems(description, [records[name] for name in layout.train])
+        problems = [
+            problem
+            for side, names_of_side in (("training", layout.train), ("validation", layout.val))
+            for problem in _mask_problems(description, side, [records[name] for name in names_of_side])
+        ]
     if problems:
         raise UserError(
             report(
@@ -164,7 +174,42 @@ def _prepare(project: Project, source: _Source, request: Request, progress: Prog
     }
     _write_json(folder / "manifest.json", manifest)
     read = sum(records[name] is not known.get(name) for name in names)
-    return Prepared(description, request.split, folder, manifest, read, layout.found)
+    # Not in the manifest: runs are known by its hash, and would all be stale.
+    train, val = (_shares(place, part, records) for part in (layout.train, layout.val))
+    warnings = _warnings(description, lists, manifest, records, train, val)
+    return Prepared(
+        description, request.split, folder, manifest, read, layout.found, train, val, tuple(warnings)
+    )
+
+
+def _shares(place: Place, names: Collection[str], records: Mapping[str, Record]) -> sides.Shares:
+    masked = [name for name in names if records[name].mask]
+    pixels = sum(sides.area(place.index_mask(name)) for name in masked)
+    return sides.shares(place.description, [records[name].pixels for name in masked], pixels)
+
+
+def _warnings(
+    description: Description,
+    lists: splits.Lists,
+    manifest: Mapping[str, Any],
+    records: Mapping[str, Record],
+    train: sides.Shares,
+    val: sides.Shares,
+) -> list[str]:
+    labeled_images = {name: found["labeled_images"] for name, found in manifest["classes"].items()}
+    same = sides.same_pictures(
+        lists,
+        {name: record.image_sha256 for name, record in records.items()},
+        {name: record.mask_sha256 for name, record in records.items()},
+        overlap=manifest.get("overlap", False),
+    )
+    return [
+        *(
+            f"The same picture under two names, {text}. Take one of each pair out of the lists."
+            for text in same
+        ),
+        *sides.mask_warnings(description, train, val, labeled_images, len(lists.labeled)),
+    ]
 
 
 def _layout(source: _Source, data: Path, known: Mapping[str, Record], progress: Progress) -> Layout:
@@ -305,17 +350,17 @@ def _list_problems(description: Description, layout: Layout) -> list[Problem]:
     return problems + [("in both the training and the validation list", name) for name in sorted(both)]
 
 
-def _mask_problems(description: Description, train: list[Record]) -> list[Problem]:
-    """What is wrong with the masks as a whole, where each alone is right."""
-    masks = [record.pixels for record in train if record.mask]
+def _mask_problems(description: Description, side: str, records: list[Record]) -> list[Problem]:
+    """What is wrong with the masks of one side as a whole, where each alone is right."""
+    masks = [record.pixels for record in records if record.mask]
     if not masks:
-        return [("no training image has a mask", f"looked in {description.masks}")]
+        return [(f"no {side} image has a mask", f"looked in {description.masks}")]
     present = [c for c, name in enumerate(description.classes) if any(pixels[c] for pixels in masks)]
     if len(present) < 2:
         found = description.classes[present[0]] if present else "none"
         return [
             (
-                "fewer than two classes in all training masks",
+                f"fewer than two classes in all {side} masks",
                 f"{found}; masks of 0 and 255 need 0 and 1 instead",
             )
         ]
