@@ -2,10 +2,12 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from u2pl_cli.app import run
 from u2pl_cli.plan_progress import rendered
 
 from u2pl.counted import left_out, named, over_fewer
 from u2pl.engine.filed import result_in_words
+from u2pl.project import Project
 from u2pl.status import PlanStatus, RunState, RunStatus
 
 
@@ -62,3 +64,17 @@ def test_the_status_of_a_run_shows_it() -> None:
     with console.capture() as shown:
         console.print(rendered(PlanStatus("p", runs, [])))
     assert "50.00 over 3 of 4 classes" in shown.get() and "5.00 over" not in shown.get()
+
+
+def test_the_table_of_an_ablation_shows_it(
+    tiny_project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def row(value: str, miou: float, **more: str) -> dict[str, Any]:
+        return {"value": value, "run": f"r{value}", "miou_reported": miou, "miou_best": miou, **more}
+
+    rows = [row("0.1", 50.0), row("0.5", 60.0, over="over 3 of 4 classes")]
+    monkeypatch.setattr("u2pl.engine.ablation.ablate", lambda *_, **__: (rows, {}))
+    monkeypatch.chdir(tiny_project.root)
+    assert run(["ablate", "--dataset", "tiny", "--split", "1/4", "--param", "alpha0", "0.1", "0.5"]) == 0
+    said = capsys.readouterr().out
+    assert "60.00 over 3 of 4 classes *" in said and "50.00 over" not in said
