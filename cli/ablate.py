@@ -75,7 +75,8 @@ def ablate(
     best = max((row["miou_reported"] for row in rows), default=0.0)
     for row in rows:
         miou, mark = row["miou_reported"], " *" if row["miou_reported"] == best else ""
-        table.add_row(row["value"], f"{miou:.2f}{mark}", f"{row['miou_best']:.2f}", row["run"])
+        over = f" {row['over']}" if "over" in row else ""
+        table.add_row(row["value"], f"{miou:.2f}{over}{mark}", f"{row['miou_best']:.2f}", row["run"])
     for value in failed:
         table.add_row(value, "failed", "", "")
     Console().print(table)

@@ -31,6 +31,7 @@ def evaluate(
 
     Example: u2pl evaluate shapes-1_8-u2pl-s0 --worst 10
     """
+    from u2pl import counted
     from u2pl.engine import filed
     from u2pl.project import Project
 
@@ -69,7 +70,7 @@ def evaluate(
     for name, value in metrics["iou"].items():
         table.add_row(name, "-" if value is None else f"{value:.2f}")
     table.add_section()
-    table.add_row("mIoU", f"{metrics['miou']['reported']:.2f}")
+    table.add_row(f"mIoU {counted.over_fewer(metrics)}".rstrip(), f"{metrics['miou']['reported']:.2f}")
     Console().print(table)
     print(filed.result_in_words(metrics))
     print(f"Confusion matrix, IoU and pictures are in {folder}. Next: u2pl report")

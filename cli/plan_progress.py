@@ -38,7 +38,7 @@ def rendered(status: "PlanStatus", lines: int | None = None) -> "RenderableType"
     columns: dict[str, list[str | Text]] = {
         "run": [run.name for run in shown],
         "state": [Text(run.state, style=_COLORS[run.state]) for run in shown],
-        "mIoU": ["" if run.miou is None else f"{run.miou:.2f}" for run in shown],
+        "mIoU": ["" if run.miou is None else f"{run.miou:.2f} {run.over}".rstrip() for run in shown],
         "epoch": [
             "" if run.state == "done" or not run.epoch else f"{run.epoch}/{run.epochs}" for run in shown
         ],

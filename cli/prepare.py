@@ -1,5 +1,6 @@
 """`u2pl prepare`."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,7 +40,7 @@ def prepare(
         bool,
         typer.Option("--overlap", help="With --source FILE: labelled images may be unlabelled ones too."),
     ] = False,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of a drawn split.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of a drawn split, from 0.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON, nothing else.")] = False,
 ) -> None:
     """Bring a data set in, check every file of it, and choose the images that keep their labels.
@@ -64,8 +65,8 @@ def prepare(
     with counting() as progress:
         prepared = prepare(
             project,
-            dataset or params.default("dataset"),
-            split or str(params.default("split")),
+            params.default("dataset") if dataset is None else dataset,
+            str(params.default("split")) if split is None else split,
             root,
             source=[*([source] if source else []), *map(str, lists or [])],
             overlap=overlap,
@@ -75,9 +76,12 @@ def prepare(
     if json:
         from json import dumps
 
-        print(dumps({**prepared.manifest, "folder": str(prepared.folder)}, indent=2, ensure_ascii=False))
+        shown = {"folder": str(prepared.folder), "warnings": prepared.warnings}
+        print(dumps({**prepared.manifest, **shown}, indent=2, ensure_ascii=False))
     else:
         _show(prepared)
+    for warning in prepared.warnings:
+        print(f"Warning: {warning}", file=sys.stderr)
 
 
 def _show(prepared: "Prepared") -> None:
@@ -88,16 +92,17 @@ def _show(prepared: "Prepared") -> None:
     manifest, name = prepared.manifest, prepared.description.name
     for sentence in prepared.found:
         print(sentence)
-    total = max(1, sum(found["pixels"] for found in manifest["classes"].values()))
-    table = Table(title=f"{name}, training images with a mask")
+    table = Table(title=f"{name}, images with a mask")
     table.add_column("class")
-    for heading in ("% of pixels", "images", "labelled"):
+    for heading in ("% of train", "% of val", "images", "labelled"):
         table.add_column(heading, justify="right")
     for class_name, found in manifest["classes"].items():
         mark = "  (no label)" if not found["labeled_images"] else ""
-        share = f"{100 * found['pixels'] / total:.1f}"
-        counts = (share, str(found["images"]), str(found["labeled_images"]))
+        shares = [f"{100 * side.classes[class_name]:.1f}" for side in (prepared.train, prepared.val)]
+        counts = (*shares, str(found["images"]), str(found["labeled_images"]))
         table.add_row(escape(class_name) + mark, *counts, style="red" if mark else None)
+    table.add_section()
+    table.add_row("void", *(f"{100 * side.void:.1f}" for side in (prepared.train, prepared.val)))
     Console().print(table)
     counts = manifest["counts"]
     print(

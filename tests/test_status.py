@@ -154,10 +154,17 @@ def test_what_a_trainer_that_breaks_off_leaves_is_enough(project: Project, monke
 
 def test_a_finished_run_has_its_miou_and_counts_in_the_tables_once_it_is_evaluated(project: Project):
     finish(project)
-    assert (first(project).state, first(project).miou) == (RunState.DONE, 71.25)
+    assert (first(project).state, first(project).miou, first(project).over) == (RunState.DONE, 71.25, "")
     assert [(table.cells, table.there) for table in status(project).tables] == [(2, 0)]
     write_json(project.root / "results/table1/runs" / RUN / "metrics.json", {})
     assert [(table.cells, table.there) for table in status(project).tables] == [(2, 1)]
+
+
+def test_a_finished_run_says_if_its_miou_leaves_classes_out(project: Project):
+    finish(project)
+    path = project.runs / RUN / "metrics.json"
+    write_json(path, {"miou": {"reported": 50.0}, "iou": {"a": 50.0, "b": None}})
+    assert first(project).over == "over 1 of 2 classes"
 
 
 # ---- what is damaged does not hide the rest -------------------------------------------------------------

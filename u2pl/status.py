@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
+from u2pl.counted import over_fewer
 from u2pl.errors import UserError
 from u2pl.files import holder, is_held
 from u2pl.planning import ActivePlan, TrainStage, spec_of
@@ -47,6 +48,8 @@ class RunStatus:
     """Why it failed, which settings have changed, or what it waits for."""
     miou: float | None = None
     """Of a finished run, percent; of another one, the newest that was measured."""
+    over: str = ""
+    """`over 3 of 4 classes` where a finished run's mIoU leaves some out."""
     step: int | None = None
     steps: int | None = None
     epoch: int | None = None
@@ -167,7 +170,8 @@ def run_status(
         return RunStatus(name, RunState.STALE, "; ".join(lines))
     metrics = _there(read_metrics, folder)
     if metrics is not None and (folder / "weights.pt").is_file():
-        return RunStatus(name, RunState.DONE, **where | {"miou": metrics["miou"]["reported"]})
+        result = {"miou": metrics["miou"]["reported"], "over": over_fewer(metrics)}
+        return RunStatus(name, RunState.DONE, **where | result)
     # Of what the scheduler and the run itself have said, the newer counts.
     if entry and entry.state is State.FAILED and (entry.ended or 0.0) * 1000 > log.time:
         return RunStatus(name, RunState.FAILED, entry.sentence or log.failure or "", **where)

@@ -123,6 +123,24 @@ def test_last_and_best_are_said_and_which_of_them_is_reported(project: Project, 
 
 
 @pytest.mark.slow
+def test_an_miou_over_fewer_classes_says_so_in_the_table_and_in_the_sentence(
+    project: Project, evaluated: Evaluate
+):
+    said = evaluated("--into", "results/table1")
+    assert "over" not in said.partition("Confusion")[0]
+    path = project.runs / RUN / "evaluations/whole/metrics.json"
+    metrics = read_json(path)
+    metrics["iou"]["disc"] = None
+    path.write_text(json.dumps(metrics))
+    said = evaluated("--into", "results/table1")
+    assert "mIoU over 3 of 4 classes │" in said
+    assert (
+        f"mIoU {metrics['miou']['reported']:.2f} % over 3 of 4 classes (last" in said
+        and "Left out: disc" in said
+    )
+
+
+@pytest.mark.slow
 def test_another_protocol_replaces_nothing_of_the_runs_own(project: Project, evaluated: Evaluate):
     evaluated("--into", "results/table1")
     path = project.runs / RUN

@@ -76,3 +76,36 @@ def test_prepare_splits_is_another_name_for_it(folder: Path, u2pl: Command) -> N
 def test_help_is_a_sentence_and_an_example(u2pl: Command) -> None:
     said = u2pl("prepare", "--help").stdout
     assert "Example: u2pl prepare --dataset voc --split classic-1/16" in said
+
+
+def test_shares_of_both_sides_and_of_void_are_shown_and_what_is_odd_is_a_warning(
+    folder: Path, u2pl: Command
+) -> None:
+    shutil.copy(folder / "pictures/images/03.png", folder / "pictures/images/17.png")
+    path = folder / "pictures/tiny.yaml"
+    path.write_text(path.read_text().replace("- bar", "- bar\n- unicorn"))
+    done = u2pl("prepare", "--dataset", str(path), "--split", "1/4", cwd=folder)
+    assert done.returncode == 0 and "% of train" in done.stdout and "% of val" in done.stdout
+    void = next(line for line in done.stdout.splitlines() if "void" in line)
+    assert void.split("│")[2:4] == ["        3.1 ", "      3.1 "]
+    assert "Warning: Classes in no mask at all: unicorn." in done.stderr
+    assert "trained on under another name: 1 (17 = 03)" in done.stderr
+    again = u2pl("prepare", "--dataset", "tiny", "--split", "1/4", "--json", cwd=folder)
+    assert len(json.loads(again.stdout)["warnings"]) == again.stderr.count("Warning: ") == 3
+    found = u2pl("splits", "audit", cwd=folder)
+    assert found.returncode == 1 and "another name: 1 (17 = 03)" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--split", ""], "No split called ''"),
+        (["--dataset", ""], "''"),
+        (["--split", "1/4", "--seed", "9223372036854775808"], "not 9223372036854775808. Set --seed"),
+    ],
+)
+def test_empty_words_and_seeds_out_of_range_are_a_sentence(
+    folder: Path, u2pl: Command, words: list[str], said: str
+) -> None:
+    done = u2pl("prepare", *words, cwd=folder)
+    assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1

@@ -12,7 +12,6 @@ from u2pl.data.description import (
     default_color,
     read_description,
     read_mask,
-    read_names,
 )
 from u2pl.data.pictures import BadFile, Finder, read_image
 from u2pl.errors import UserError
@@ -79,16 +78,6 @@ def test_a_path_that_could_leave_the_root_is_not_inside(path: str) -> None:
 @pytest.mark.parametrize("path", ["a", "a/b c", "Straße/été 1", "a..b", "12:30"])
 def test_names_may_hold_spaces_folders_and_other_alphabets(path: str) -> None:
     assert is_inside(path)
-
-
-def test_a_list_may_have_blank_lines_carriage_returns_a_mark_and_suffixes(tmp_path: Path) -> None:
-    (tmp_path / "train.txt").write_bytes("\ufeffa 1.png\r\n\r\nsub/é\n".encode())
-    assert read_names(tmp_path / "train.txt") == ["a 1", "sub/é"]
-
-
-def test_a_name_in_a_list_cannot_leave_the_data_set(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="leads out"):
-        read_names(written(tmp_path / "train.txt", "a\n../../secret\n"))
 
 
 def test_files_are_found_by_name_whatever_their_suffix_and_way_to_write_an_accent(tmp_path: Path) -> None:

@@ -241,6 +241,24 @@ def test_an_archive_whose_paths_climb_out_is_refused(tmp_path: Path, kind: str, 
     assert tree(tmp_path) == {f"in/{kind}": archive.read_bytes()}
 
 
+def test_the_name_that_a_zip_member_is_written_by_is_checked_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Newer Pythons take it from an extra field, and leave the first one as it was."""
+    archive = make(tmp_path / "in/x.zip", {"top/a": b"a"})
+    read = zipfile.ZipFile.infolist
+
+    def infolist(self: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+        members = read(self)
+        members[0].filename = "../out.txt"
+        return members
+
+    monkeypatch.setattr(zipfile.ZipFile, "infolist", infolist)
+    with pytest.raises(UserError, match="leads out of the folder"):
+        extract(archive, tmp_path / "in/to", lambda name: True, silent)
+    assert list(tree(tmp_path)) == ["in/x.zip"]
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     st.lists(

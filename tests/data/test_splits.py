@@ -116,49 +116,6 @@ def test_lists_of_ones_own_cannot_take_the_name_of_a_drawn_split_or_of_no_folder
         splits.check_own_name(split)
 
 
-CITY = "leftImg8bit/train/ulm/ulm_000001_000019_leftImg8bit.png"
-
-
-@pytest.mark.parametrize(
-    ("line", "name"),
-    [
-        ("2007_000032", "2007_000032"),
-        ("  2007_000032.jpg ", "2007_000032"),
-        ("JPEGImages/2007_000032.jpg SegmentationClass/2007_000033.png", "2007_000032"),
-        (CITY, "ulm_000001_000019"),
-        (f"{CITY} gtFine/train/ulm/ulm_000001_000019_gtFine_labelTrainIds.png", "ulm_000001_000019"),
-        ("a b", "a b"),
-        ("images/a b.png masks/a b.png", "a b"),
-        ("/data/images/sub/c.PNG", "sub/c"),
-        ("a.png b.png", "a.png b"),
-        ("JPEGImages\\2007_000032.jpg", "2007_000032"),
-        ("e\u0301t\u00e9", "\u00e9t\u00e9"),
-    ],
-)
-def test_a_line_of_anybodys_list_finds_its_image(line: str, name: str) -> None:
-    known = [
-        "2007_000032",
-        "2007_000033",
-        "ulm_000001_000019",
-        "a",
-        "a b",
-        "sub/c",
-        "a.png b",
-        "\u00e9t\u00e9",
-    ]
-    assert splits.matched([line], known, "_leftImg8bit") == ([name], [])
-
-
-def test_lines_that_mean_no_image_are_told_and_blank_ones_are_not() -> None:
-    assert splits.matched(["a", "", " ", "x", "b/y.png"], ["a"]) == (["a"], ["x", "b/y.png"])
-
-
-@pytest.mark.parametrize("line", ["../a", "x/../../a.png", "..\\a", "a.png ../a.png"])
-def test_a_line_that_climbs_out_is_refused_even_if_it_ends_in_a_known_name(line: str) -> None:
-    with pytest.raises(UserError, match="leads out"):
-        splits.matched([line], ["a"])
-
-
 def test_lists_are_read_as_they_were_written(tmp_path: Path) -> None:
     lists = splits.Lists(["a b", "é/c"], [], ["d"])
     splits.write(tmp_path, lists)

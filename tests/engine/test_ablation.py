@@ -107,6 +107,16 @@ def finish(project: Project, ablation: Ablation, miou: float = 50.0) -> None:
         filed.sign(project, folder.path)
 
 
+def test_a_value_whose_miou_leaves_classes_out_says_so(tiny_project: Project):
+    ablation = plan(tiny_project, "alpha0", "0.1", "0.5")
+    finish(tiny_project, ablation)
+    paths = [path for path in tiny_project.runs.glob("*alpha0=0.5*/evaluations/*/metrics.json")]
+    for path in paths:
+        write_json(path, {**read_json(path), "iou": {"a": 50.0, "b": None, "c": 1.0}})
+    rows, _ = engine.ablate(tiny_project, ablation, train=False)
+    assert len(paths) == 1 and [row.get("over") for row in rows] == [None, "over 2 of 3 classes"]
+
+
 def test_a_comparison_trains_nothing_and_names_what_is_missing(tiny_project: Project):
     ablation = plan(tiny_project, "alpha0", "0.1", "0.5")
     finish(tiny_project, replace(ablation, specs=ablation.specs[:1]))

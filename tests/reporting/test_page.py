@@ -82,6 +82,16 @@ def test_the_page_holds_headline_tables_curves_classes_examples_and_runs(project
     assert text.count('class="run"') == 17  # the one at the default values stands in three tables
 
 
+def test_the_page_says_where_an_miou_is_over_fewer_classes(project: Project) -> None:
+    plan = resolve(project, "demo", ["table1"])
+    write_results(project, plan)
+    text = page.html(plan, collect_all(project, plan))
+    assert "is best with 63.00 % mIoU over 3 of 4 classes, +18.00 points" in text
+    assert "shapes-1_16-mt-s0: 51.00 % over 3 of 4 classes (last of 12 epochs)" in text
+    assert "shapes-1_8-mt-s0: 53.00 % (last of 12 epochs)" in text
+    assert "mIoU over 3 of 4 classes (without ring)</p>" in text
+
+
 def test_the_headline_admits_that_the_baseline_won(project: Project) -> None:
     plan = street_plan(project)
     write_results(project, plan)

@@ -214,9 +214,30 @@ def test_a_cell_measured_in_another_way_carries_a_mark_that_a_footnote_explains(
     metrics = json.loads(path.read_text()) | {"split_source": "published list"}
     path.write_text(json.dumps(metrics))
     text = markdown(view(project, plan, "table1"))
-    assert "53.00<sup>c,†</sup>" in text
-    assert "<sup>c</sup> split published list" in text
+    assert "53.00<sup>d,†</sup>" in text
+    assert "<sup>d</sup> split published list" in text
     assert "<sup>a</sup> whole image, student network, last checkpoint" in text
+
+
+def test_a_mean_over_fewer_classes_is_said_by_mark_in_the_caption_and_in_the_csv(project: Project) -> None:
+    plan = resolve(project, "demo", ["table1"])
+    write_results(project, plan)  # in those of 1/16 the class ring occurs nowhere
+    table = view(project, plan, "table1")
+    said = "mIoU over 3 of 4 classes (without ring)"
+    (mark,) = (mark for text, mark in table.footnotes.items() if text == said)
+    assert f"<sup>{mark}</sup> {said}" in markdown(table) and said not in table.caption
+    assert rf"\textsuperscript{{{mark}}}~{said}" in latex(table)
+    rows = next(line for line in markdown(table).splitlines() if line.startswith("| MT |"))
+    assert [mark in cell.partition("<sup>")[2] for cell in rows.split("|")[2:5]] == [True, False, False]
+    lines = [line for line in csv.DictReader(io.StringIO(long_csv(table))) if line["run"]]
+    assert {line["classes"] for line in lines if line["split"] == "1/16"} == {said}
+    assert {line["classes"] for line in lines if line["split"] != "1/16"} == {"mIoU over all classes"}
+    for path in project.root.glob("results/table1/runs/*/metrics.json"):
+        metrics = json.loads(path.read_text())
+        metrics["iou"]["ring"] = metrics["iou"]["disk"] if "1_8" in path.parent.name else None
+        path.write_text(json.dumps(metrics))
+    table = view(project, plan, "table1")
+    assert said in table.caption and "mIoU over all classes" in table.footnotes
 
 
 def test_a_cell_is_the_mean_of_what_its_runs_are_reported_by(project: Project) -> None:

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from u2pl.data import published, splits
+from u2pl.data import published, sides, splits
 from u2pl.data.description import Progress
 from u2pl.errors import UserError
 from u2pl.files import sha256
 from u2pl.project import Project
-from u2pl.records import Manifest, read
+from u2pl.records import Manifest, Source, read
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def prepared(project: Project, dataset: str | None = None) -> list[Audit]:
                 for part in splits.PARTS
                 if sha256(splits.text(getattr(lists, part))) != manifest["sha256"][part]
             ]
+            problems += _same_pictures(path.parents[2] / "source.json", manifest, lists)
         fine = manifest.get("fine")
         audits.append(
             _audit(
@@ -85,6 +87,18 @@ def prepared(project: Project, dataset: str | None = None) -> list[Audit]:
             )
         )
     return audits
+
+
+def _same_pictures(source: Path, manifest: Mapping[str, Any], lists: splits.Lists) -> list[str]:
+    """What `sides.same_pictures` says, where what was found in the files is known and is that of the split."""
+    if not source.is_file():
+        return []
+    known = read(Source, source)
+    if known["data"] != manifest["data"]:
+        return []
+    pictures = {name: record["image_sha256"] for name, record in known["files"].items()}
+    masks = {name: record["mask_sha256"] for name, record in known["files"].items()}
+    return sides.same_pictures(lists, pictures, masks, overlap=manifest.get("overlap", False))
 
 
 def published_lists(
@@ -125,7 +139,7 @@ def published_lists(
 
 def _stems(lines: Sequence[str]) -> list[str]:
     """The first path of every line, without folders and suffix: enough to tell the images of one data set apart."""
-    paths = [line.split()[0] for line in lines if line.strip()]
+    paths = [line.split()[0] for line in lines]
     return [path.rpartition("/")[2].rpartition(".")[0] or path.rpartition("/")[2] for path in paths]
 
 

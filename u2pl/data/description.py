@@ -9,7 +9,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from u2pl.data.pictures import SUFFIXES, BadFile, Color, read_indices
+from u2pl.data.pictures import BadFile, Color, read_indices
 from u2pl.errors import UserError, unknown
 from u2pl.records import is_inside
 from u2pl.settings import Settings
@@ -35,7 +35,7 @@ class Description(Settings):
     """A folder; or a path with {name} in it."""
     masks: str = "masks"
     train: str = "train.txt"
-    """One name a line: the image's path below `images`, without its suffix."""
+    """An image a line: its path below `images`, without its suffix, or any path `lists` can read, and its mask's."""
     val: str = "val.txt"
     root: str | None = None
     """Folder of the data set, relative to the YAML file; left out, the YAML file's own."""
@@ -106,29 +106,6 @@ def describe(values: dict[str, Any], where: str) -> Description:
         raise UserError(
             f"{where} does not describe a data set: {problems}. Mend it; docs/data.md shows one."
         ) from None
-
-
-def read_names(path: Path) -> list[str]:
-    """The names in a list file: one a line, blank lines left out, a picture's suffix taken off.
-
-    Raises:
-        UserError: the file is missing or not UTF-8, or a name leads out of the data set's folder.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"The list {path} cannot be read ({error}). It holds one image name a line; "
-            "write it, or name the right folder with --root."
-        ) from None
-    names = [line.strip() for line in lines if line.strip()]
-    names = [
-        name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in SUFFIXES else name for name in names
-    ]
-    outside = [name for name in names if not is_inside(name)]
-    if outside:
-        raise UserError(f"{path}: the name {outside[0]!r} leads out of the data set's folder. Mend the list.")
-    return names
 
 
 def read_mask(path: Path, description: Description) -> NDArray[np.uint8]:

@@ -322,7 +322,8 @@ def _extract_zip(
     with zipfile.ZipFile(archive) as file:
         members = file.infolist()
         for member in members:
-            _check_path(archive, member.orig_filename)
+            for name in (member.orig_filename, member.filename):  # which an extra field may make another
+                _check_path(archive, name)
         done = 0
         for member in members:
             if not member.is_dir() and wanted(member.filename):

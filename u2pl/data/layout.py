@@ -1,7 +1,8 @@
 """Where the files of a data set lie: its names, and the picture and the mask of each."""
 
+import errno
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from u2pl.data.description import Description, Progress, read_mask, read_names
-from u2pl.data.pictures import Finder
+from u2pl.data import lists
+from u2pl.data.description import Description, Progress, read_mask
+from u2pl.data.pictures import Finder, plain
+from u2pl.data.problems import Problem
 from u2pl.errors import UserError
 
 
@@ -32,20 +35,71 @@ class Layout:
     """The training images with the more precise annotation, where a data set has two kinds."""
     ending: str = ""
     """What follows a name in the names of its picture files, and so in other people's lists."""
+    names: Callable[[str, bool], Iterable[str]] = lambda path, anywhere: ()
+    """(a picture's path, whether it may begin above the data set) -> names it may mean, told by where pictures lie."""
+    wrong_mask: lists.WrongMask | None = None
+    """Tells whether a mask that a list names is that of the image; None where lists have masks of another kind."""
     found: tuple[str, ...] = ()
     """What was found where, in sentences."""
+    problems: tuple[Problem, ...] = ()
+    """Lines of the data set's own lists that mean no image, or not the image's mask."""
+
+
+OTHER_MASK = "another mask in the list than the data set has"
+"""Kind of a problem."""
 
 
 def described(description: Description, root: Path) -> Layout:
     """The files of a data set that lies as its description says."""
     images, masks = Finder(root, description.images), Finder(root, description.masks)
+    picture, mask = lists.Pattern(description.images), lists.Pattern(description.masks)
+
+    def names(path: str, anywhere: bool) -> Iterator[str]:
+        yield lists.whole(path)
+        yield from picture.names(path, anywhere=anywhere)
+
+    def image(path: str, anywhere: bool) -> str | None:
+        return next((name for name in names(path, anywhere) if _files(images, name)), None)
+
+    def wrong_mask(name: str, path: str) -> str | None:
+        found = _files(masks, name)
+        suffix = path.removeprefix(lists.stem(path)).lower()
+        is_named = plain(name) in map(plain, mask.names(path, anywhere=True))
+        if is_named and any(suffix in ("", file.suffix.lower()) for file in found):
+            return None
+        has = ", ".join(file.relative_to(root).as_posix() for file in found)
+        return f"{has} by `masks: {description.masks}`" if found else f"none in `masks: {description.masks}`"
+
+    problems: list[Problem] = []
+
+    def listed(name: str) -> list[str]:
+        lines = lists.read_lines(root / name)
+        lists.check_inside(root / name, lines)
+        found = lists.matched(lines, image, wrong_mask)
+        problems.extend(("missing image", line) for line in found.strange)
+        problems.extend((OTHER_MASK, f"{name}, {where}") for where in found.other_masks)
+        return found.names
+
     return Layout(
-        train=read_names(root / description.train),
-        val=read_names(root / description.val),
+        train=listed(description.train),
+        val=listed(description.val),
         images=images.find,
         masks=masks.find,
         read_mask=partial(read_mask, description=description),
+        names=names,
+        wrong_mask=wrong_mask,
+        problems=tuple(problems),
     )
+
+
+def _files(finder: Finder, name: str) -> list[Path]:
+    """What the finder finds; nothing where the name is longer than any file's."""
+    try:
+        return finder.find(name)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return []
 
 
 @dataclass(frozen=True)

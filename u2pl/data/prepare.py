@@ -13,17 +13,19 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from u2pl.data import sources, splits
+from u2pl.data import sides, sources, splits
 from u2pl.data.catalog import built_in
 from u2pl.data.check import JOURNAL, Journal, Place, Record, check
-from u2pl.data.description import Description, Progress, describe, read_description, read_names
+from u2pl.data.description import Description, Progress, describe, read_description
 from u2pl.data.layout import BuiltIn, Layout, described
+from u2pl.data.lists import read_names
 from u2pl.data.problems import Problem, report
 from u2pl.data.sources import Request
 from u2pl.errors import UsageError, UserError, unknown
 from u2pl.files import read_json, sha256_json, write_json
 from u2pl.project import Project
-from u2pl.records import Source, read
+from u2pl.records import Source
+from u2pl.records import read as read_record
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,12 @@ class Prepared:
     """Images read this time; the others are known from an earlier time."""
     found: tuple[str, ...]
     """What was found where, in sentences."""
+    train: sides.Shares
+    """What the masks of training images show, labelled ones or not."""
+    val: sides.Shares
+    """What those of validation images show."""
+    warnings: tuple[str, ...]
+    """What makes numbers mislead, in sentences."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,8 @@ def _prepare(project: Project, source: _Source, request: Request, progress: Prog
     layout = _layout(source, data, known, progress)
     place = Place(description, layout, source.root, data)
     problems = _list_problems(description, layout)
-    lists = sources.matched(listed, layout, description.name) if listed else None
+    # Where the data set's own lists mean no images, theirs cannot be told from others.
+    lists = sources.matched(listed, layout, description.name) if listed and not layout.problems else None
     work = [description.model_dump(mode="json", exclude={"root"}), str(source.root), source.version]
     with Journal(data / JOURNAL, work) as journal:
         names = list(dict.fromkeys([*layout.train, *layout.val]))
@@ -114,7 +123,11 @@ def _prepare(project: Project, source: _Source, request: Request, progress: Prog
         records, more = check(place, names, needs_mask, known, journal, progress)
     problems += more
     if not problems:
-        problems = _mask_problems(description, [records[name] for name in layout.train])
+        problems = [
+            problem
+            for side, names_of_side in (("training", layout.train), ("validation", layout.val))
+            for problem in _mask_problems(description, side, [records[name] for name in names_of_side])
+        ]
     if problems:
         raise UserError(
             report(
@@ -136,6 +149,7 @@ def _prepare(project: Project, source: _Source, request: Request, progress: Prog
             "root": _portable(source.root, project.root),
             "version": source.version,
             "data": digest,
+            **_seeds(project, description.name, request),
             "files": {name: asdict(record) for name, record in records.items()},
         },
     )
@@ -163,7 +177,53 @@ def _prepare(project: Project, source: _Source, request: Request, progress: Prog
     }
     _write_json(folder / "manifest.json", manifest)
     read = sum(records[name] is not known.get(name) for name in names)
-    return Prepared(description, request.split, folder, manifest, read, layout.found)
+    # Not in the manifest: runs are known by its hash, and would all be stale.
+    train, val = (_shares(place, part, records) for part in (layout.train, layout.val))
+    warnings = _warnings(description, lists, manifest, records, train, val)
+    return Prepared(
+        description, request.split, folder, manifest, read, layout.found, train, val, tuple(warnings)
+    )
+
+
+def _seeds(project: Project, dataset: str, request: Request) -> dict[str, dict[str, int]]:
+    """What source.json says of the seeds that the user said splits are to be drawn with."""
+    try:
+        seeds = dict(read_record(Source, project.data(dataset) / "source.json").get("seeds", {}))
+    except (FileNotFoundError, UserError):
+        seeds = {}
+    if request.said is not None:
+        seeds[project.split(dataset, request.split).name] = request.said
+    return {"seeds": seeds} if seeds else {}
+
+
+def _shares(place: Place, names: Collection[str], records: Mapping[str, Record]) -> sides.Shares:
+    masked = [name for name in names if records[name].mask]
+    pixels = sum(sides.area(place.index_mask(name)) for name in masked)
+    return sides.shares(place.description, [records[name].pixels for name in masked], pixels)
+
+
+def _warnings(
+    description: Description,
+    lists: splits.Lists,
+    manifest: Mapping[str, Any],
+    records: Mapping[str, Record],
+    train: sides.Shares,
+    val: sides.Shares,
+) -> list[str]:
+    labeled_images = {name: found["labeled_images"] for name, found in manifest["classes"].items()}
+    same = sides.same_pictures(
+        lists,
+        {name: record.image_sha256 for name, record in records.items()},
+        {name: record.mask_sha256 for name, record in records.items()},
+        overlap=manifest.get("overlap", False),
+    )
+    return [
+        *(
+            f"The same picture under two names, {text}. Take one of each pair out of the lists."
+            for text in same
+        ),
+        *sides.mask_warnings(description, train, val, labeled_images, len(lists.labeled)),
+    ]
 
 
 def _layout(source: _Source, data: Path, known: Mapping[str, Record], progress: Progress) -> Layout:
@@ -227,13 +287,13 @@ def _find(project: Project, dataset: str, root: Path | None) -> _Source:
                 raise UsageError(f"{dataset} is drawn by u2pl and has no --root. Leave it out.")
             return _Source(description, data, built[dataset])
     elif (data / "dataset.json").is_file():
-        description = describe(read(dict[str, Any], data / "dataset.json"), str(data / "dataset.json"))
+        description = describe(read_record(dict[str, Any], data / "dataset.json"), str(data / "dataset.json"))
     else:
         raise unknown("data set", dataset, {*built, *_prepared_names(project)})
     if root is None:
         fetched = data / "files" if dataset in built and built[dataset].fetch else None
         if (data / "source.json").is_file():
-            root = project.root / read(Source, data / "source.json")["root"]
+            root = project.root / read_record(Source, data / "source.json")["root"]
         if fetched and root in (None, fetched):  # which need not be there: it is fetched again
             return _Source(description, fetched.resolve(), built[dataset])
         if root is None:
@@ -266,7 +326,7 @@ def _portable(root: Path, project: Path) -> str:
 def _known(data: Path, source: _Source) -> dict[str, Record]:
     """What an earlier call found, if it looked at the same files in the same way."""
     try:
-        before, described = read(Source, data / "source.json"), read_json(data / "dataset.json")
+        before, described = read_record(Source, data / "source.json"), read_json(data / "dataset.json")
         records = {name: Record(**record) for name, record in before["files"].items()}
     except (FileNotFoundError, UserError, TypeError):  # the last of a record of another version
         return {}
@@ -294,26 +354,26 @@ def _is_intact(source: _Source, data: Path, known: Mapping[str, Record]) -> bool
 
 
 def _list_problems(description: Description, layout: Layout) -> list[Problem]:
-    problems: list[Problem] = []
+    problems = list(layout.problems)
     for listed, names in ((description.train, layout.train), (description.val, layout.val)):
-        if not names:
+        if not names and not layout.problems:
             problems.append(("empty list", listed))
         problems += [(f"twice in {listed}", name) for name in splits.repeated(names)]
     both = set(layout.train) & set(layout.val)
     return problems + [("in both the training and the validation list", name) for name in sorted(both)]
 
 
-def _mask_problems(description: Description, train: list[Record]) -> list[Problem]:
-    """What is wrong with the masks as a whole, where each alone is right."""
-    masks = [record.pixels for record in train if record.mask]
+def _mask_problems(description: Description, side: str, records: list[Record]) -> list[Problem]:
+    """What is wrong with the masks of one side as a whole, where each alone is right."""
+    masks = [record.pixels for record in records if record.mask]
     if not masks:
-        return [("no training image has a mask", f"looked in {description.masks}")]
+        return [(f"no {side} image has a mask", f"looked in {description.masks}")]
     present = [c for c, name in enumerate(description.classes) if any(pixels[c] for pixels in masks)]
     if len(present) < 2:
         found = description.classes[present[0]] if present else "none"
         return [
             (
-                "fewer than two classes in all training masks",
+                f"fewer than two classes in all {side} masks",
                 f"{found}; masks of 0 and 255 need 0 and 1 instead",
             )
         ]

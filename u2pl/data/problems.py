@@ -14,9 +14,10 @@ def report(head: str, problems: Iterable[Problem], remedy: str) -> str:
     groups: dict[str, list[str]] = {}
     for kind, where in problems:
         groups.setdefault(kind, []).append(where)
-    return "\n".join([head, *(f"  {kind}: {_some(places)}" for kind, places in groups.items()), remedy])
+    return "\n".join([head, *(f"  {kind}: {some(places)}" for kind, places in groups.items()), remedy])
 
 
-def _some(places: Sequence[str]) -> str:
+def some(places: Sequence[str]) -> str:
+    """How many there are, and the first few."""
     more = "; ..." if len(places) > EXAMPLES else ""
     return f"{len(places)} ({'; '.join(places[:EXAMPLES])}{more})"

@@ -13,6 +13,7 @@ import yaml
 from filelock import FileLock
 from pydantic import Field
 
+from u2pl.data import lists
 from u2pl.data.description import Progress
 from u2pl.data.fetch import Remote, download
 from u2pl.errors import UsageError, unknown
@@ -131,4 +132,4 @@ def _lines(project: Project, source: str, path: str, sha256: str, progress: Prog
     place.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(project.root / "data" / "lists" / ".lock"):  # two commands may want the same list
         download(remote, place, progress, instead)
-    return place.read_text(encoding="utf-8-sig").splitlines()
+    return lists.read_lines(place)

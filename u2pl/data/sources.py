@@ -5,16 +5,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from u2pl.data import published, splits
+from u2pl.data import lists, published, splits
 from u2pl.data.description import Progress
-from u2pl.data.layout import BuiltIn, Layout
+from u2pl.data.layout import OTHER_MASK, BuiltIn, Layout
 from u2pl.data.problems import Problem, report
 from u2pl.errors import UsageError, UserError, unknown
 from u2pl.project import Project
+from u2pl.records import chosen_seed
 from u2pl.settings import Params
 
 SEEDED, FILES = "seeded", "files"
 """The sources of splits drawn here and of the user's own lists; the others are published families."""
+LARGEST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Request:
     source: str
     """A published family, or "seeded", or "files"."""
     seed: int
+    said: int | None = None
+    """The seed, where the user said it, now or when the split was prepared before."""
     files: Sequence[Path] = ()
     overlap: bool = False
 
@@ -53,6 +57,8 @@ def request(
     Raises:
         UsageError: a word is unknown, or two contradict each other.
     """
+    if seed is not None:
+        check_seed(seed, "--seed")
     known = [SEEDED, *published.families()]
     if words and not set(words) & set(known) and (len(words) > 1 or _is_path(words[0])):
         if len(words) > 2:
@@ -62,7 +68,7 @@ def request(
         if seed is not None:
             raise UsageError("Lists from files are not drawn. Leave out --seed.")
         splits.check_own_name(split)
-        return Request(split, FILES, 0, [Path(word) for word in words], overlap)
+        return Request(split, FILES, 0, files=[Path(word) for word in words], overlap=overlap)
     if len(words) > 1:
         raise UsageError(f"Lists come from one source or from files, not from {' and '.join(words)}.")
     if overlap:
@@ -91,12 +97,30 @@ def request(
                 f"The lists of source {chosen!r} are not drawn. Leave out --seed, or add --source seeded."
             )
         published.find(chosen, dataset, name.published)
-    drawn = seed if seed is not None else Params.read(project).values["splits"]["seed"]
-    return Request(split, chosen, drawn)
+        return Request(split, chosen, 0)
+    # What the user once said holds for this split until they say something else.
+    said = seed if seed is not None else chosen_seed(project, dataset, split)
+    drawn = said if said is not None else Params.read(project).values["splits"]["seed"]
+    check_seed(drawn, "splits.seed in params.yaml")
+    return Request(split, chosen, drawn, said=said)
+
+
+def check_seed(seed: Any, where: str) -> None:
+    """Refuse what is no seed of a draw.
+
+    Raises:
+        UsageError: it is no integer, or one that not every program can hold.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(
+            f"The seed of a drawn split is a whole number from 0 to {LARGEST_SEED}, not {seed!r}. "
+            f"Set {where} to another, such as 2."
+        )
 
 
 def _is_path(word: str) -> bool:
-    return any(sign in word for sign in "./\\") or Path(word).exists()
+    # No name of a source is as long as what no system can look up.
+    return any(sign in word for sign in "./\\") or len(word) > 80 or Path(word).exists()
 
 
 @dataclass(frozen=True)
@@ -146,18 +170,21 @@ def matched(listed: Listed, layout: Layout, dataset: str) -> splits.Lists:
         UserError: they are not lists of this data set, or contradict themselves; all that is wrong.
     """
     known = [*layout.train, *layout.val]
-    labeled, strange = splits.matched(listed.labeled, known, layout.ending)
+    image = lists.among(known, layout.names, layout.ending)
+    labeled = lists.matched(listed.labeled, image, layout.wrong_mask)
     if listed.unlabeled is None:
-        chosen = set(labeled)
-        unlabeled = [name for name in layout.train if name not in chosen]
+        chosen = set(labeled.names)
+        unlabeled = lists.Matched([name for name in layout.train if name not in chosen])
     else:
-        unlabeled, more = splits.matched(listed.unlabeled, known, layout.ending)
-        strange += more
-    lists = splits.Lists(labeled, unlabeled, layout.val)
-    problems: list[Problem] = [("no image of the data set", line) for line in strange]
-    problems += splits.problems(lists, set(known), overlap=listed.overlap)
-    if listed.count not in (None, len(labeled)) or not labeled:
-        problems.append(("wrong number of labelled images", f"{len(labeled)} in {listed.where}"))
+        unlabeled = lists.matched(listed.unlabeled, image, layout.wrong_mask)
+    found = splits.Lists(labeled.names, unlabeled.names, layout.val)
+    problems: list[Problem] = [
+        ("no image of the data set", line) for line in (*labeled.strange, *unlabeled.strange)
+    ]
+    problems += [(OTHER_MASK, where) for where in (*labeled.other_masks, *unlabeled.other_masks)]
+    problems += splits.problems(found, set(known), overlap=listed.overlap)
+    if listed.count not in (None, len(found.labeled)) or not found.labeled:
+        problems.append(("wrong number of labelled images", f"{len(found.labeled)} in {listed.where}"))
     if problems:
         raise UserError(
             report(
@@ -167,17 +194,12 @@ def matched(listed: Listed, layout: Layout, dataset: str) -> splits.Lists:
                 "among the unlabelled ones too, add --overlap.",
             )
         )
-    return lists
+    return found
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"The list {path} cannot be read ({error}). --source takes {', '.join(published.families())}, {SEEDED}, or "
-            "a file with one image name a line."
-        ) from None
+    words = f"{', '.join(published.families())}, {SEEDED}"
+    return lists.read_lines(path, f"--source takes {words}, or a UTF-8 text with one image name a line.")
 
 
 def origin(request: Request, listed: Listed | None) -> dict[str, Any]:

@@ -1,14 +1,13 @@
 """Which training images keep their labels: naming, drawing, reading and checking a split."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
-from u2pl.data.pictures import SUFFIXES, plain
 from u2pl.data.problems import Problem
 from u2pl.errors import UsageError, UserError
 from u2pl.files import sha256, write_text
@@ -16,9 +15,7 @@ from u2pl.files import sha256, write_text
 PARTS = ("labeled", "unlabeled", "val")
 
 _NAME = re.compile(r"(?:([a-z]+)-)?(full|1/[1-9][0-9]{0,5})(?:-([a-z][a-z0-9]*))?")
-_OWN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_PAIR = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, SUFFIXES))}))\s+\S.*", re.IGNORECASE)
-"""A line of a list that names a picture and its mask."""
+_OWN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -56,8 +53,9 @@ def parse(split: str) -> Name:
     match = _NAME.fullmatch(split)
     if match is None or match[2] == "1/1":
         raise UsageError(
-            f"No split called {split!r}. Known: 1/16, 1/8, 1/4, 1/2, any other 1/k, and full; with a pool of labels in "
-            "front (voc: classic-1/16, blender-1/16), and -seeded, -u2pl or -unimatch behind to choose the source."
+            f"No split called {split!r}. Known: 1/16, 1/8, 1/4, 1/2, any other 1/k of up to six digits, and full; "
+            "with a pool of labels in front (voc: classic-1/16, blender-1/16), and -seeded, -u2pl or -unimatch behind "
+            "to choose the source."
         )
     return Name(match[1], Fraction(1) if match[2] == "full" else Fraction(match[2]), match[3])
 
@@ -141,44 +139,6 @@ def repeated(names: Sequence[str]) -> list[str]:
     return list(again)
 
 
-def matched(lines: Iterable[str], known: Collection[str], ending: str = "") -> tuple[list[str], list[str]]:
-    """The images that the lines of anybody's list mean, and the lines that mean none.
-
-    A line is a name or a path to a picture, with folders and suffix or without, with a mask's path behind it or
-    without; blank lines are left out.
-
-    Args:
-        lines: of one list.
-        known: names of the data set's images.
-        ending: what the data set's picture files have between name and suffix.
-
-    Raises:
-        UserError: a line has `..` in its path.
-    """
-    by_plain = {plain(name): name for name in known}
-    names, strange = [], []
-    for line in filter(None, (line.strip() for line in lines)):
-        if ".." in re.split(r"[\\/\s]", line):
-            raise UserError(f"The name {line!r} in a list leads out of the data set's folder. Mend the list.")
-        pair = _PAIR.fullmatch(line)
-        # A name may hold blanks and look like a pair, so that the whole line is tried first.
-        tails = [plain(line), *_tails(line, ending)[:1], *_tails(pair[1] if pair else line, ending)]
-        name = next((by_plain[tail] for tail in tails if tail in by_plain), None)
-        if name is None:
-            strange.append(line)
-        else:
-            names.append(name)
-    return names, strange
-
-
-def _tails(path: str, ending: str) -> list[str]:
-    """`a/b/c.png` as `a/b/c`, `b/c` and `c`."""
-    suffix = Path(path).suffix
-    stem = path[: -len(suffix)] if suffix.lower() in SUFFIXES else path
-    parts = plain(stem).removesuffix(ending).replace("\\", "/").split("/")
-    return ["/".join(parts[k:]) for k in range(len(parts))]
-
-
 def text(names: Sequence[str]) -> str:
     """What a list file holds."""
     return "".join(f"{name}\n" for name in names)
@@ -200,7 +160,7 @@ def read(folder: Path) -> Lists:
     """The lists that `write` wrote.
 
     Raises:
-        UserError: one is missing.
+        UserError: one is missing, or is no text.
     """
 
     def names(part: str) -> list[str]:
@@ -208,5 +168,9 @@ def read(folder: Path) -> Lists:
             return (folder / f"{part}.txt").read_text(encoding="utf-8").splitlines()
         except FileNotFoundError as error:
             raise UserError(f"{error.filename} is missing. Run u2pl prepare again for this split.") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"{folder / part}.txt cannot be read ({error}). Run u2pl prepare again for this split."
+            ) from None
 
     return Lists(names("labeled"), names("unlabeled"), names("val"))

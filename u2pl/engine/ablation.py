@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from u2pl import counted
 from u2pl.engine import filed
 from u2pl.errors import UsageError, UserError
 from u2pl.files import write_json
@@ -139,8 +140,8 @@ def ablate(
         starting: called with (value, run name) before each that may be trained; returns who is told about its steps.
 
     Returns:
-        One dictionary a value (value, run, miou_reported, miou_last, miou_best), and value -> error for those
-        that failed.
+        One dictionary a value (value, run, miou_reported, miou_last, miou_best, and `over` how many classes where
+        it is not over all), and value -> error for those that failed.
     """
     rows: list[dict[str, Any]] = []
     failed: dict[str, UserError] = {}
@@ -160,7 +161,8 @@ def ablate(
                 _record(project, ablation, rows, failed)
             continue
         miou = {f"miou_{key}": metrics["miou"][key] for key in ("reported", "last", "best")}
-        rows.append({"value": value, "run": path.name, **miou})
+        over = counted.over_fewer(metrics)
+        rows.append({"value": value, "run": path.name, **miou, **({"over": over} if over else {})})
         _record(project, ablation, rows, failed)
     if copy is not None and rows:
         write_json(copy, {**_header(ablation), "runs": rows})

@@ -113,7 +113,8 @@ def evaluate(
         if processes.rank():
             raise EndedElsewhere
         raise UserError(
-            f"No validation pixel of {split.dataset!r} has a label. Give masks to its validation images."
+            f"No validation pixel of {split.dataset!r} has a label, of those that are scored "
+            f"({protocol(recipe, looks)}). Mend its validation masks, or score more of them: evaluation whole."
         )
     found = {name: miou for each in parts for name, miou in each.images.items()}
     richest = _richest(item for each in parts for item in each.richest)

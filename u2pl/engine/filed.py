@@ -11,6 +11,7 @@ from typing import Any
 
 import filelock
 
+from u2pl import counted
 from u2pl.errors import UsageError, UserError, unknown
 from u2pl.files import read_json, sha256_of, write_atomically, write_json
 from u2pl.project import Project, slug
@@ -179,15 +180,19 @@ def _pictures(folder: Path) -> list[Path]:
 def result_in_words(metrics: Metrics) -> str:
     """A run's mIoU, and what it is of: the last epoch or the best one, and which of them the paper's number is."""
     miou, checkpoint = metrics["miou"], metrics["protocol"]["checkpoint"]
+    number, after = f"mIoU {miou['reported']:.2f} %", ""
+    if over := counted.over_fewer(metrics):
+        number += f" {over}"
+        after = f" Left out: {counted.named(metrics)}, in no scored pixel and in no prediction."
     if "best" not in miou:
         return (
-            f"mIoU {miou['reported']:.2f} % of the {checkpoint} epoch, by another protocol than the run's own: "
-            "no number of the tables."
+            f"{number} of the {checkpoint} epoch, by another protocol than the run's own: no number of the tables."
+            + after
         )
     if miou["best"] is None:
-        return f"mIoU {miou['reported']:.2f} % of the {checkpoint} network; nothing is known of other epochs."
+        return f"{number} of the {checkpoint} network; nothing is known of other epochs.{after}"
     return (
-        f"mIoU {miou['reported']:.2f} % (last {miou['last']:.2f} %, best {miou['best']:.2f} % in epoch "
+        f"{number} (last {miou['last']:.2f} %, best {miou['best']:.2f} % in epoch "
         f"{miou['best_epoch']}). Reported is the {checkpoint} epoch; the paper's released numbers on VOC are of the "
-        "best epoch on val (D31 in docs/fidelity.md)."
+        f"best epoch on val (D31 in docs/fidelity.md).{after}"
     )

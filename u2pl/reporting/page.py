@@ -108,7 +108,8 @@ def headline(filled: TableResults) -> list[str]:
         if len(means) < 2:
             continue
         best, base = max(means, key=means.__getitem__), next(iter(means))
-        text = f"{group.title}: {best} is best with {means[best]:.2f} % mIoU"
+        over = "".join(f" {text}" for text in sorted({run.over for run in group.runs[best]} - {""}))
+        text = f"{group.title}: {best} is best with {means[best]:.2f} % mIoU{over}"
         sentences.append(
             f"{text}, {signed(means[best] - means[base])} points against {base}."
             if best != base

@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from u2pl import counted
 from u2pl.errors import UserError, unknown
 from u2pl.planning import ActivePlan, Cell, Table, bind, cell_spec, read_table, table_name
 from u2pl.project import Project
 from u2pl.records import Metrics, read_history, read_metrics
 from u2pl.settings import Params
+
+ALL_CLASSES = "mIoU over all classes"
+"""What goes without saying."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,16 @@ class Result:
         miou = self.metrics["miou"]["reported"]
         assert miou is not None  # or it would not have been read
         return miou
+
+    @property
+    def over(self) -> str:
+        """`over 3 of 4 classes`; nothing where `reported` is over all."""
+        return counted.over_fewer(self.metrics)
+
+    @property
+    def classes(self) -> str:
+        """Over which classes `reported` is the mean, in words."""
+        return f"mIoU {self.over} (without {counted.named(self.metrics)})" if self.over else ALL_CLASSES
 
     @property
     def last(self) -> float | None:

@@ -2,7 +2,7 @@
 
 A cell is the mean over seeds of the mIoU that its runs are reported by, beside the paper's number and the
 difference. A cell measured in another way than most of its table (protocol and checkpoint, source of the split,
-recipe, batch), or with another recipe than the paper's, carries a footnote mark that says how.
+recipe, batch, classes that count), or with another recipe than the paper's, carries a footnote mark that says how.
 """
 
 import csv
@@ -16,7 +16,7 @@ from u2pl.files import write_text
 from u2pl.planning import Part
 from u2pl.planning.departures import departures
 from u2pl.project import Project
-from u2pl.reporting.results import CellResults, Result, TableResults
+from u2pl.reporting.results import ALL_CLASSES, CellResults, Result, TableResults
 
 MISSING = "—"
 MARKS = "abcdefghijklmnopqrstuvwxyz"
@@ -36,6 +36,7 @@ CONDITIONS: dict[str, Callable[[Result], str]] = {
     "evaluation": lambda result: result.protocol,
     "recipe": lambda result: result.recipe,
     "batch": lambda result: result.batch,
+    "classes": lambda result: result.classes,
 }
 """What must be equal for two numbers to be compared without a footnote."""
 
@@ -152,7 +153,7 @@ class View:
     def caption(self) -> str:
         """What the numbers are: data set, split, protocol, recipe, batch, seeds."""
         table = self.filled.table
-        facts = [f"data set {table.dataset}", *self.usual.values()]
+        facts = [f"data set {table.dataset}", *(text for text in self.usual.values() if text != ALL_CLASSES)]
         spread = ", mean ± standard deviation" if self.seeds > 1 else ""
         planned = max((cell.planned for cell in self.filled.cells), default=0)
         seeds = f"{self.seeds} of {seeds_text(planned)}" if self.seeds < planned else seeds_text(self.seeds)
@@ -348,7 +349,17 @@ def tex(text: str) -> str:
 COLUMNS = [
     *("table", "row", "column", "dataset", "split", "method", "labeled", "seed"),
     *("reported", "last", "best", "seeds", "mean", "sd"),
-    *("split_source", "protocol", "recipe", "batch", "departures", "fingerprint", "revision", "run"),
+    *(
+        "split_source",
+        "protocol",
+        "recipe",
+        "batch",
+        "classes",
+        "departures",
+        "fingerprint",
+        "revision",
+        "run",
+    ),
     *("paper", "difference", "source"),
 ]
 
@@ -389,6 +400,7 @@ def long_csv(view: View) -> str:
                 "protocol": result.protocol,
                 "recipe": result.recipe,
                 "batch": result.batch,
+                "classes": result.classes,
                 "departures": "; ".join(view.departures(replace(found, results=[result]))),
                 "fingerprint": result.metrics["fingerprint"],
                 "revision": result.metrics["revision"],

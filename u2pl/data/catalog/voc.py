@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from u2pl.data.description import Description, Progress, default_color, read_mask, read_names
+from u2pl.data.description import Description, Progress, default_color, read_mask
 from u2pl.data.fetch import Remote, download, unpack_once, was_unpacked
 from u2pl.data.layout import BuiltIn, Layout, check_count, folders, only
+from u2pl.data.lists import read_names
 from u2pl.data.pictures import BadFile
 from u2pl.errors import UserError
 
