@@ -125,13 +125,16 @@ def test_a_colour_that_is_no_class_is_refused(tmp_path: Path) -> None:
         read_mask(saved(tmp_path / "m.png", [[[10, 20, 30], [1, 2, 3]]]), SIGNS)
 
 
-def test_of_a_palette_mask_the_indices_count_not_the_colours(tmp_path: Path) -> None:
+def test_a_palette_mask_may_be_said_to_mean_its_indices_whatever_their_colours(tmp_path: Path) -> None:
     palette = Image.fromarray(np.array([[0, 1, 255]], dtype=np.uint8))
     palette.putpalette([90, 90, 90, 7, 7, 7, *range(254), *range(254), *range(254)])
     palette.save(tmp_path / "m.png")
     with Image.open(tmp_path / "m.png") as saved_as:
         assert saved_as.mode == "P"
-    assert read_mask(tmp_path / "m.png", SIGNS).tolist() == [[0, 1, 255]]
+    indices = SIGNS.model_copy(update={"palette": "indices"})
+    assert read_mask(tmp_path / "m.png", indices).tolist() == [[0, 1, 255]]
+    with pytest.raises(BadFile, match=r"palette: indices.*index 0 is \(90, 90, 90\) .*other, \(10, 20, 30\)"):
+        read_mask(tmp_path / "m.png", SIGNS)
 
 
 def test_a_sixteen_bit_index_mask_is_read_without_loss(tmp_path: Path) -> None:

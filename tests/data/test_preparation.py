@@ -208,8 +208,8 @@ def test_what_was_read_before_a_failure_is_not_read_again_also_the_second_time(
         os.utime(path, ns=(1, 1))
     (tiny / "masks/05.png").write_bytes(b"no picture")
     read: list[Path] = []
-    original = check.read_image
-    monkeypatch.setattr(check, "read_image", lambda path: (read.append(path), original(path))[1])
+    original = check.read_picture
+    monkeypatch.setattr(check, "read_picture", lambda path: (read.append(path), original(path))[1])
     counts = []
     for _ in range(2):
         with pytest.raises(UserError, match="damaged mask"):

@@ -15,8 +15,9 @@ from filelock import FileLock
 
 from u2pl.data import sources, splits
 from u2pl.data.catalog import built_in
-from u2pl.data.check import JOURNAL, Journal, Place, Record, check
-from u2pl.data.description import Description, Progress, describe, read_description, read_names
+from u2pl.data.check import JOURNAL, Journal, Place, Record, check, notes
+from u2pl.data.description import Description, Progress, read_description, read_names, remembered
+from u2pl.data.inspection import READING
 from u2pl.data.layout import BuiltIn, Layout, described
 from u2pl.data.problems import Problem, report
 from u2pl.data.sources import Request
@@ -134,6 +135,7 @@ def _prepare(project: Project, source: _Source, request: Request, progress: Prog
         {
             "root": _portable(source.root, project.root),
             "version": source.version,
+            "reading": READING,
             "data": digest,
             "files": {name: asdict(record) for name, record in records.items()},
         },
@@ -162,7 +164,8 @@ def _prepare(project: Project, source: _Source, request: Request, progress: Prog
     }
     _write_json(folder / "manifest.json", manifest)
     read = sum(records[name] is not known.get(name) for name in names)
-    return Prepared(description, request.split, folder, manifest, read, layout.found)
+    found = (*layout.found, *notes(records.values(), description))
+    return Prepared(description, request.split, folder, manifest, read, found)
 
 
 def _layout(source: _Source, data: Path, known: Mapping[str, Record], progress: Progress) -> Layout:
@@ -226,7 +229,7 @@ def _find(project: Project, dataset: str, root: Path | None) -> _Source:
                 raise UsageError(f"{dataset} is drawn by u2pl and has no --root. Leave it out.")
             return _Source(description, data, built[dataset])
     elif (data / "dataset.json").is_file():
-        description = describe(read_json(data / "dataset.json"), str(data / "dataset.json"))
+        description = remembered(data / "dataset.json")
     else:
         raise unknown("data set", dataset, {*built, *_prepared_names(project)})
     if root is None:
@@ -272,6 +275,7 @@ def _known(data: Path, source: _Source) -> dict[str, Record]:
         described == source.description.model_dump(mode="json", exclude={"root"})
         and (data.parent.parent / before["root"]) == source.root
         and before["version"] == source.version
+        and before.get("reading") == READING
     )
     if not same:
         return {}
