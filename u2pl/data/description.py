@@ -281,7 +281,7 @@ def _class_of_index(
         return class_of_index(used, colors, by_value, by_color, description.ignore_index)
     except Contradiction as error:
         index = error.index
-    color = colors[index] if index < len(colors) else None
+    color = dict(enumerate(colors)).get(index)
     class_ = by_value.get(index)
     if class_ is None:
         meant = "no class"
@@ -289,12 +289,12 @@ def _class_of_index(
         meant = f"{VOID}, {description.ignore_color or 'of no colour'}"
     else:
         meant = f"{description.classes[class_]}, {description.colors[class_]}"
+    seen = f"{color}, which is {_named(by_color[color], description)}" if color and color in by_color else color
     raise BadFile(
         "palette mask whose colours are not those of its indices (add `palette: indices` to the description where the "
         "indices count, `palette: colors` where the colours do, or mend `colors`)",
         path,
-        f"index {index} is {color or 'without colour'} in the palette; in the description it is {meant}"
-        + (f", and {color} is {_named(by_color[color], description)}" if color in by_color else ""),
+        f"index {index} is {seen or 'without colour'} in the palette; in the description it is {meant}",
     )
 
 
