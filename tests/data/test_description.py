@@ -133,7 +133,9 @@ def test_a_palette_mask_may_be_said_to_mean_its_indices_whatever_their_colours(t
         assert saved_as.mode == "P"
     indices = SIGNS.model_copy(update={"palette": "indices"})
     assert read_mask(tmp_path / "m.png", indices).tolist() == [[0, 1, 255]]
-    with pytest.raises(BadFile, match=r"palette: indices.*index 0 is \(90, 90, 90\) in the palette.*other, \(10, 20, 30\)"):
+    with pytest.raises(
+        BadFile, match=r"palette: indices.*index 0 is \(90, 90, 90\) in the palette.*other, \(10, 20, 30\)"
+    ):
         read_mask(tmp_path / "m.png", SIGNS)
 
 

@@ -289,7 +289,9 @@ def _class_of_index(
         meant = f"{VOID}, {description.ignore_color or 'of no colour'}"
     else:
         meant = f"{description.classes[class_]}, {description.colors[class_]}"
-    seen = f"{color}, which is {_named(by_color[color], description)}" if color and color in by_color else color
+    seen = (
+        f"{color}, which is {_named(by_color[color], description)}" if color and color in by_color else color
+    )
     raise BadFile(
         "palette mask whose colours are not those of its indices (add `palette: indices` to the description where the "
         "indices count, `palette: colors` where the colours do, or mend `colors`)",

@@ -89,7 +89,8 @@ def opened(path: Path, kind: str) -> Iterator[ImageFile.ImageFile]:
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for without end
             raise BadFile(f"{kind} that is no regular file", path)
-        with Image.open(path) as picture:
+        # Not by its path: Pillow then maps plain TIFFs into memory, and scrambles those that lie on their side.
+        with path.open("rb") as file, Image.open(file) as picture:
             if picture.format not in FORMATS:
                 raise BadFile(
                     f"{kind} in a format that is not read (save it as PNG)", path, picture.format or ""
@@ -312,6 +313,8 @@ def _has_transparency(picture: ImageFile.ImageFile, bits: int) -> bool:
         return any(clear[index] < 255 for index in np.unique(pixels).tolist() if index < len(clear))
     if pixels.ndim == 3:
         return bool((pixels == clear).all(axis=2).any())
+    if picture.mode == "1":
+        clear = bool(clear)
     if picture.mode == "L" and bits < 8:
         clear *= _stretch(bits)
     return bool((pixels == clear).any())
