@@ -1,7 +1,6 @@
 """What a data set is: its classes, colours, void value, and where its files lie."""
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal, Self
 
@@ -135,7 +134,7 @@ class Description(Settings):
         """Whether the classes' colours were given, not chosen here."""
         return "colors" in self.model_fields_set
 
-    @cached_property
+    @property
     def class_of_value(self) -> Mapping[int, int]:
         """Mask value -> class index, or `ignore_index`."""
         void = {self.ignore_index: self.ignore_index}
@@ -146,7 +145,7 @@ class Description(Settings):
             return void | {0: self.ignore_index} | {k + 1: k for k in range(len(self.classes))}
         return void | {k: k for k in range(len(self.classes))}
 
-    @cached_property
+    @property
     def class_of_color(self) -> Mapping[Color, int]:
         """Colour in a mask -> class index, or `ignore_index`."""
         ignored = {self.ignore_color: self.ignore_index} if self.ignore_color else {}
@@ -290,13 +289,15 @@ def _class_of_index(
     else:
         meant = f"{description.classes[class_]}, {description.colors[class_]}"
     seen = (
-        f"{color}, which is {_named(by_color[color], description)}" if color and color in by_color else color
+        f"{color}, the colour of {_named(by_color[color], description)}"
+        if color and color in by_color
+        else color
     )
     raise BadFile(
         "palette mask whose colours are not those of its indices (add `palette: indices` to the description where the "
         "indices count, `palette: colors` where the colours do, or mend `colors`)",
         path,
-        f"index {index} is {seen or 'without colour'} in the palette; in the description it is {meant}",
+        f"in the palette index {index} is {seen or 'without colour'}; in the description it is {meant}",
     )
 
 

@@ -42,28 +42,27 @@ def class_of_index(
         return class_of_value  # the classes' colours in the classes' order; void may have any
     neutral = is_ramp(palette)
     by_color = {k: c for k in used if (c := own.get(k)) is not None}
-    strange_colors = [k for k in used if k not in by_color]
-    strange_indices = [
+    no_color = [k for k in used if k not in by_color]
+    no_index = [
         k
         for k in used
         if not neutral and class_of_value.get(k) != void and class_of_value.get(k, -1) != own.get(k)
     ]
-    differing = [k for k in used if by_color.get(k) != class_of_value.get(k)]
-    if not differing:
+    if no_color and not no_index:
         return class_of_value
-    if strange_colors and not strange_indices:
-        return class_of_value
-    if strange_indices and not strange_colors:
+    if no_color:
+        raise Contradiction(no_index[0])
+    differing = [k for k in used if by_color[k] != class_of_value.get(k)]
+    if no_index:
         # Unused places of a palette are often black, and so is void then: perhaps it is no class at all.
         filled = [
-            k for k in used if class_of_value.get(k) == void != own[k] and list(palette).count(colors[k]) > 1
+            k for k in differing if class_of_value.get(k) == void and list(palette).count(colors[k]) > 1
         ]
-        if not filled:
-            return by_color
-        raise Contradiction(filled[0])
-    if not strange_indices and not strange_colors and all(color in class_of_color for color in palette):
-        return by_color
-    raise Contradiction((strange_indices or differing)[0])
+        if filled:
+            raise Contradiction(filled[0])
+    elif differing and not all(color in class_of_color for color in palette):
+        raise Contradiction(differing[0])
+    return by_color
 
 
 def is_ramp(palette: Sequence[Color]) -> bool:
