@@ -222,7 +222,7 @@ def test_masks_that_seem_to_start_at_one_are_refused_with_the_key_that_says_so(t
         ({"values": {-1: "a", 1: "b"}}, "0 to 65535"),
         ({"classes": ["a", "void"], "values": {0: "a", 1: "void"}}, "the class 'void'"),
         ({"palette": "colors"}, "needs the classes' colors"),
-        ({"palette": "colours"}, "'automatic', 'indices' or 'colors'"),
+        ({"palette": "colours"}, "'automatic', 'colors', 'indices' or 'consistent'"),
         ({"mask_orientation": "turned"}, "'shown' or 'stored'"),
     ],
 )
@@ -233,18 +233,19 @@ def test_a_description_that_contradicts_itself_on_masks_is_refused(
         describe({"name": "x", "classes": ["a", "b"], **keys}, "x.yaml")
 
 
-def test_colours_that_were_not_given_are_not_given_when_read_again(tmp_path: Path) -> None:
-    own = [(1, 2, 3), (4, 5, 6)]
-    for keys, are_given in (({}, False), ({"colors": []}, False), ({"colors": own}, True)):
+def test_that_no_colours_were_given_is_known_when_the_description_is_read_again(tmp_path: Path) -> None:
+    own = [default_color(0), default_color(1)]
+    for keys, palette in (({}, "consistent"), ({"colors": []}, "consistent"), ({"colors": own}, "automatic")):
         first = Description(name="x", classes=["a", "b"], **keys)  # type: ignore[arg-type]
         write_json(tmp_path / "dataset.json", first.model_dump(mode="json", exclude={"root"}))
         again = remembered(tmp_path / "dataset.json")
-        assert first.has_own_colors == again.has_own_colors == are_given
-        assert first.colors == again.colors and again.model_dump() == first.model_dump()
+        assert first.colors == again.colors == own
+        assert first == again and again.palette == palette
 
 
 def test_colours_that_an_earlier_version_chose_are_not_taken_for_given(tmp_path: Path) -> None:
     values = {"name": "x", "classes": ["a", "b"]}
-    for colors, are_given in (([[0, 0, 0], [128, 0, 0]], False), ([[0, 0, 0], [128, 0, 1]], True)):
+    given = [[0, 0, 0], [128, 0, 1]]
+    for colors, palette in (([[0, 0, 0], [128, 0, 0]], "consistent"), (given, "automatic")):
         write_json(tmp_path / "dataset.json", {**values, "colors": colors})
-        assert remembered(tmp_path / "dataset.json").has_own_colors == are_given
+        assert remembered(tmp_path / "dataset.json").palette == palette

@@ -20,8 +20,7 @@ from u2pl.data.pictures import Finder, read_image, read_indices
 
 COLORS = [(0, 0, 0), (200, 30, 30), (30, 200, 30), (30, 30, 200)]
 FOUR = Description(name="four", classes=["ground", "red", "green", "blue"])
-COLORED = FOUR.model_copy(update={"colors": COLORS, "ignore_color": (224, 224, 192)})
-COLORED.model_fields_set.add("colors")
+COLORED = Description(name="four", classes=FOUR.classes, colors=COLORS, ignore_color=(224, 224, 192))
 MASK = np.random.default_rng(0).integers(0, 4, (9, 14), dtype=np.uint8)
 PICTURE = np.random.default_rng(1).integers(0, 256, (9, 14, 3), dtype=np.uint8)
 

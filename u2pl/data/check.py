@@ -44,7 +44,7 @@ class Record:
     only_image_turned: bool = False
     """Whether the image was turned by its EXIF orientation, and the mask has none."""
     palette: dict[str, list[int]] = field(default_factory=dict)
-    """Of a palette mask whose indices count, where colours were not given: the colour of each index in it."""
+    """Of a palette mask whose indices must have the same colours in all masks: the colour of each index in it."""
 
 
 @dataclass(frozen=True)
@@ -268,7 +268,7 @@ def _checker(
             if mask and mask.suffix.lower() in SUFFIXES:
                 if pixels is not None and orientation != 1:
                     only_image_turned = orientation_of(mask) == 1
-                if description.palette == "automatic" and not description.has_own_colors:
+                if description.palette == "consistent":
                     palette = {str(k): list(color) for k, color in colors_of_indices(mask).items()}
         except BadFile as error:
             problems.append(_problem(error, place))

@@ -7,14 +7,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pydantic import (
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from u2pl.data.inspection import BadFile, read_raw_mask
 from u2pl.data.palettes import Contradiction, class_of_index
@@ -42,9 +35,10 @@ class Description(Settings):
     """The mask value of pixels that count neither in training nor in the metric."""
     ignore_color: Color | None = None
     """The same, in colour masks."""
-    palette: Literal["automatic", "indices", "colors"] = "automatic"
+    palette: Literal["automatic", "colors", "indices", "consistent"] = "automatic"
     """What counts in a palette mask. Automatic: the colours where all of them are classes', the indices where their
-    colours do not contradict; what is neither is refused."""
+    colours do not contradict; what is neither is refused. Consistent: the indices, which must have the same colours in
+    all masks; this is what automatic becomes where no colours are given."""
     zero: Literal["class", "void"] = "class"
     """What the mask value 0 means: the first class, or void, and the classes start at 1."""
     values: dict[int, str] = Field(default_factory=dict)
@@ -80,7 +74,10 @@ class Description(Settings):
             if self.palette == "colors":
                 raise ValueError("palette: colors needs the classes' colors")
             object.__setattr__(self, "colors", [default_color(k) for k in range(len(self.classes))])
-            self.model_fields_set.discard("colors")
+            if (
+                self.palette == "automatic"
+            ):  # there are no colours to compare with, also when this is read again
+                object.__setattr__(self, "palette", "consistent")
         if len(self.colors) != len(self.classes):
             raise ValueError(f"{len(self.colors)} colors for {len(self.classes)} classes")
         every = [*self.colors, *([self.ignore_color] if self.ignore_color else [])]
@@ -120,19 +117,6 @@ class Description(Settings):
             else "where masks hold other values, write with values: what each means"
         )
         raise ValueError(f"ignore_index {index} is also a class; classes start at 0; {remedy}")
-
-    @model_serializer(mode="wrap")
-    def _as_given(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without colours that were chosen here: they must not be taken for the data set's own when read again."""
-        values: dict[str, Any] = dump(self)
-        if not self.has_own_colors:
-            values.pop("colors", None)
-        return values
-
-    @property
-    def has_own_colors(self) -> bool:
-        """Whether the classes' colours were given, not chosen here."""
-        return "colors" in self.model_fields_set
 
     @property
     def class_of_value(self) -> Mapping[int, int]:
@@ -246,7 +230,7 @@ def read_mask(path: Path, description: Description) -> NDArray[np.uint8]:
         return _classes_of_colors(values, path, description)
     present, places = np.unique(values, return_inverse=True)
     class_of = description.class_of_value
-    if palette is not None and description.has_own_colors and description.palette != "indices":
+    if palette is not None and description.palette in ("automatic", "colors"):
         if description.palette == "colors":
             if present[-1] >= len(palette):
                 raise BadFile("mask value that its palette has no colour for", path, str(present[-1]))
