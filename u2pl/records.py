@@ -10,9 +10,9 @@ import json
 import re
 from datetime import datetime
 from pathlib import Path, PureWindowsPath
-from typing import Annotated, Any, Literal, NotRequired, TypeVar
+from typing import Annotated, Any, Literal, NotRequired, TypeGuard, TypeVar
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from u2pl.errors import UserError
@@ -220,12 +220,22 @@ class Event(TypedDict):
 class FileRecord(TypedDict):
     """What one image and its mask were found to be; see `data.check.Record`."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
     image: str
     mask: str | None
     image_sha256: str
     mask_sha256: str | None
     pixels: list[Count]
     stats: list[list[int]]
+    only_image_turned: NotRequired[bool]
+    palette: NotRequired[dict[str, list[int]]]
+
+
+class JournalLine(TypedDict):
+    """A line of checked.jsonl."""
+
+    name: ImageName
+    record: FileRecord
 
 
 class Source(TypedDict):
@@ -233,6 +243,8 @@ class Source(TypedDict):
 
     root: str
     version: int | None
+    reading: NotRequired[int]
+    """Version of how files are read."""
     data: str
     files: dict[ImageName, FileRecord]
     seeds: NotRequired[dict[str, int]]
@@ -311,6 +323,15 @@ def read(kind: type[T], path: Path, remedy: str = "Delete it, then start the sam
     return value
 
 
+def fits(kind: type[T], value: Any) -> TypeGuard[T]:
+    """Whether a value is a `kind`."""
+    try:
+        _adapter(kind).validate_python(value, strict=True)  # type: ignore[arg-type]
+    except ValidationError:
+        return False
+    return True
+
+
 def problems(error: ValidationError, most: int = 3) -> str:
     """What pydantic found wrong, in a few words."""
     found = [
@@ -343,11 +364,10 @@ def read_metrics(folder: Path) -> Metrics:
 def event(line: bytes | str) -> Event | None:
     """A line of events.jsonl; None where its writer was killed, or it is no event."""
     try:
-        value: Event = json.loads(line)
-        _adapter(Event).validate_python(value, strict=True)
-    except (ValueError, RecursionError):  # a ValidationError is a ValueError
+        value = json.loads(line)
+    except (ValueError, RecursionError):
         return None
-    return value
+    return value if fits(Event, value) else None
 
 
 def read_history(folder: Path) -> dict[str, list[tuple[int, float]]]:

@@ -10,7 +10,7 @@ from data.serving import Server
 from PIL import Image
 
 from u2pl.data.catalog import cityscapes
-from u2pl.data.pictures import BadFile
+from u2pl.data.inspection import BadFile
 from u2pl.data.prepare import prepare
 from u2pl.data.prepared import open_split
 from u2pl.errors import UserError

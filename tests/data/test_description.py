@@ -10,11 +10,15 @@ from PIL import Image
 from u2pl.data.description import (
     Description,
     default_color,
+    describe,
     read_description,
     read_mask,
+    remembered,
 )
-from u2pl.data.pictures import BadFile, Finder, read_image
+from u2pl.data.inspection import BadFile
+from u2pl.data.pictures import Finder, read_image
 from u2pl.errors import UserError
+from u2pl.files import write_json
 from u2pl.records import is_inside
 
 SIGNS = Description(
@@ -114,13 +118,16 @@ def test_a_colour_that_is_no_class_is_refused(tmp_path: Path) -> None:
         read_mask(saved(tmp_path / "m.png", [[[10, 20, 30], [1, 2, 3]]]), SIGNS)
 
 
-def test_of_a_palette_mask_the_indices_count_not_the_colours(tmp_path: Path) -> None:
+def test_a_palette_mask_may_be_said_to_mean_its_indices_whatever_their_colours(tmp_path: Path) -> None:
     palette = Image.fromarray(np.array([[0, 1, 255]], dtype=np.uint8))
     palette.putpalette([90, 90, 90, 7, 7, 7, *range(254), *range(254), *range(254)])
     palette.save(tmp_path / "m.png")
     with Image.open(tmp_path / "m.png") as saved_as:
         assert saved_as.mode == "P"
-    assert read_mask(tmp_path / "m.png", SIGNS).tolist() == [[0, 1, 255]]
+    indices = SIGNS.model_copy(update={"palette": "indices"})
+    assert read_mask(tmp_path / "m.png", indices).tolist() == [[0, 1, 255]]
+    with pytest.raises(BadFile, match=r"palette: indices.*index 0 is \(90, 90, 90\);.*other, \(10, 20, 30\)"):
+        read_mask(tmp_path / "m.png", SIGNS)
 
 
 def test_a_sixteen_bit_index_mask_is_read_without_loss(tmp_path: Path) -> None:
@@ -166,3 +173,68 @@ def test_a_truncated_picture_is_an_error_that_names_the_file(tmp_path: Path, suf
     with pytest.raises(BadFile, match="truncated or damaged image") as error:
         read_image(path)
     assert str(path) in str(error.value)
+
+
+ZERO_IS_VOID = Description(name="land", classes=["field", "road"], zero="void")
+
+
+def test_zero_may_be_void_and_the_classes_start_at_one(tmp_path: Path) -> None:
+    assert read_mask(saved(tmp_path / "m.png", [[0, 1, 2, 255]]), ZERO_IS_VOID).tolist() == [[255, 0, 1, 255]]
+    with pytest.raises(BadFile, match="3; classes are 1 to 2, ignored is 255"):
+        read_mask(saved(tmp_path / "m.png", [[0, 3]]), ZERO_IS_VOID)
+    void_by_both = Description(name="land", classes=["field", "road"], zero="void", ignore_index=0)
+    assert void_by_both.ignore_index == 255
+
+
+def test_mask_values_may_be_given_classes_one_by_one(tmp_path: Path) -> None:
+    values = {0: "void", 1: "field", 7: "road", 300: "road"}
+    land = Description(name="land", classes=["field", "road"], values=values)
+    Image.fromarray(np.array([[0, 1, 7, 300, 255]], np.uint16)).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png", land).tolist() == [[255, 0, 1, 1, 255]]
+    with pytest.raises(BadFile, match=r"2; classes are 1, 7, 300, ignored is 255"):
+        read_mask(saved(tmp_path / "m.png", [[0, 2]]), land)
+
+
+def test_masks_that_seem_to_start_at_one_are_refused_with_the_key_that_says_so(tmp_path: Path) -> None:
+    with pytest.raises(BadFile, match="add `zero: void`"):
+        read_mask(saved(tmp_path / "m.png", [[0, 1, 2]]), SIGNS)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"ignore_index": 0}, "write zero: void instead"),
+        ({"ignore_index": 1}, "write with values: what each means"),
+        ({"zero": "void", "values": {0: "void"}}, "leave one out"),
+        ({"values": {0: "a", 1: "c"}}, "'c' is no class"),
+        ({"values": {0: "a", 1: "void"}}, "no value to 'b'"),
+        ({"values": {-1: "a", 1: "b"}}, "0 to 65535"),
+        ({"classes": ["a", "void"], "values": {0: "a", 1: "void"}}, "the class 'void'"),
+        ({"palette": "colors"}, "needs the classes' colors"),
+        ({"palette": "colours"}, "'automatic', 'colors', 'indices' or 'consistent'"),
+        ({"mask_orientation": "turned"}, "'shown' or 'stored'"),
+    ],
+)
+def test_a_description_that_contradicts_itself_on_masks_is_refused(
+    keys: dict[str, object], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        describe({"name": "x", "classes": ["a", "b"], **keys}, "x.yaml")
+
+
+def test_that_no_colours_were_given_is_known_when_the_description_is_read_again(tmp_path: Path) -> None:
+    own = [default_color(0), default_color(1)]
+    for keys, palette in (({}, "consistent"), ({"colors": []}, "consistent"), ({"colors": own}, "automatic")):
+        first = Description(name="x", classes=["a", "b"], **keys)  # type: ignore[arg-type]
+        write_json(tmp_path / "dataset.json", first.model_dump(mode="json", exclude={"root"}))
+        again = remembered(tmp_path / "dataset.json")
+        assert first.colors == again.colors == own
+        assert first == again and again.palette == palette
+
+
+def test_colours_that_an_earlier_version_chose_are_not_taken_for_given(tmp_path: Path) -> None:
+    values = {"name": "x", "classes": ["a", "b"]}
+    given = [[0, 0, 0], [128, 0, 1]]
+    for colors, palette in (([[0, 0, 0], [128, 0, 0]], "consistent"), (given, "automatic")):
+        write_json(tmp_path / "dataset.json", {**values, "colors": colors})
+        assert remembered(tmp_path / "dataset.json").palette == palette

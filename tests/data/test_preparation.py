@@ -10,6 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from u2pl.data.inspection import upright
 from u2pl.data.prepare import Prepared, prepare
 from u2pl.data.prepared import open_split
 from u2pl.errors import UsageError, UserError
@@ -208,8 +209,8 @@ def test_what_was_read_before_a_failure_is_not_read_again_also_the_second_time(
         os.utime(path, ns=(1, 1))
     (tiny / "masks/05.png").write_bytes(b"no picture")
     read: list[Path] = []
-    original = check.read_image
-    monkeypatch.setattr(check, "read_image", lambda path: (read.append(path), original(path))[1])
+    original = check.read_picture
+    monkeypatch.setattr(check, "read_picture", lambda path: (read.append(path), original(path))[1])
     counts = []
     for _ in range(2):
         with pytest.raises(UserError, match="damaged mask"):
@@ -338,3 +339,122 @@ def test_real_camvid_is_prepared_from_where_it_lies(project: Project) -> None:
     assert json.loads((project.data("camvid") / "source.json").read_text())["root"] == os.fspath(
         CAMVID.resolve()
     )
+
+
+def turned(path: Path, orientation: int) -> None:
+    """Give a picture an EXIF orientation, and leave its pixels as they are."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(path) as picture:
+        picture.load()
+    picture.save(path, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_masks_of_turned_images_lie_over_them_as_the_description_says(
+    project: Project, tiny: Path, orientation: int
+) -> None:
+    before = {k: np.array(Image.open(tiny / f"masks/{k}.png")) for k in ("03", "05")}
+    turned(tiny / "images/03.png", orientation)
+    turned(tiny / "images/05.png", orientation)
+    turned(tiny / "masks/05.png", orientation)
+    for choice, other in (("shown", "as stored, add"), ("stored", "as shown, leave")):
+        path = described(tiny, mask_orientation=choice)
+        for _ in range(2):  # also where nothing is read again
+            (note,) = prepare(project, path, "1/4").found
+            assert note.startswith("1 image is turned by an EXIF orientation") and "(images/03.png)" in note
+            assert f"over the images as {choice}" in note and f"{other} `mask_orientation: stored`" in note
+        split = open_split(project, "tiny", "1/4")
+        assert np.array_equal(
+            split.mask("03"), upright(before["03"], orientation) if choice == "stored" else before["03"]
+        )
+        assert np.array_equal(split.mask("05"), upright(before["05"], orientation))
+
+
+def test_where_a_mask_fits_its_image_only_turned_the_key_that_turns_it_is_named(
+    project: Project, tiny: Path
+) -> None:
+    for part in ("images", "masks"):
+        with Image.open(tiny / part / "03.png") as picture:
+            cut = picture.crop((0, 0, 64, 40))
+        cut.save(tiny / part / "03.png")
+    turned(tiny / "images/03.png", 6)
+    said = r"as shown \(add `mask_orientation: stored`.*03 \(64 x 40, image 40 x 64\)"
+    with pytest.raises(UserError, match=said):
+        prepare(project, described(tiny), "1/4")
+    prepare(project, described(tiny, mask_orientation="stored"), "1/4")
+    assert open_split(project, "tiny", "1/4").mask("03").shape == (64, 40)
+    with Image.open(tiny / "masks/03.png") as picture:
+        upright_mask = picture.transpose(Image.Transpose.ROTATE_270)
+    upright_mask.save(tiny / "masks/03.png")
+    with pytest.raises(UserError, match=r"as stored \(leave `mask_orientation: stored` out"):
+        prepare(project, "tiny", "1/4")
+
+
+def in_palette(path: Path, colors: list[tuple[int, int, int]]) -> None:
+    """Give a mask a palette of 256 colours, the given ones first."""
+    picture = Image.open(path)
+    picture.load()
+    picture.putpalette([value for color in [*colors, *[(7, 7, 7)] * (256 - len(colors))] for value in color])
+    picture.save(path)
+
+
+def test_an_index_of_different_colours_in_different_masks_is_refused_where_no_colours_are_given(
+    project: Project, tiny: Path
+) -> None:
+    colors = [(0, 0, 0), (9, 0, 0), (0, 9, 0), (0, 0, 9)]
+    paths = sorted((tiny / "masks").iterdir())
+    before = {path.stem: np.array(Image.open(path)) for path in paths}
+    for path in paths:
+        in_palette(path, colors)
+    prepare(project, described(tiny), "1/4")
+    assert prepare(project, "tiny", "1/2").read == 0
+    in_palette(paths[5], [colors[0], colors[2], colors[1], colors[3]])
+    for again in range(2):  # the second time both masks are known
+        with pytest.raises(UserError) as error:
+            prepare(project, "tiny", "1/2")
+        assert "palette: indices" in str(error.value) and f"in masks/{paths[5].name}" in str(error.value), (
+            again
+        )
+        assert "is (9, 0, 0) in masks/00.png and (0, 9, 0)" in str(error.value)
+    prepare(project, described(tiny, palette="indices"), "1/4")
+    split = open_split(project, "tiny", "1/4")
+    assert all(np.array_equal(split.mask(name), mask) for name, mask in before.items())
+
+
+def test_a_data_set_that_was_read_in_another_way_is_read_again(
+    project: Project, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(project, str(tiny / "tiny.yaml"), "1/4")
+    source = project.data("tiny") / "source.json"
+    facts = json.loads(source.read_text())
+    del facts["reading"]  # as earlier versions wrote it, with records of fewer keys
+    for record in facts["files"].values():
+        del record["only_image_turned"], record["palette"]
+    source.write_text(json.dumps(facts))
+    assert prepare(project, "tiny", "1/4").read == 20
+    assert prepare(project, "tiny", "1/4").read == 0
+    (tiny / "masks/05.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="damaged mask"):
+        prepare(project, "tiny", "1/4")
+    journal = project.data("tiny") / "checked.jsonl"
+    head = journal.read_text().splitlines()[0]
+    from u2pl.data import check
+
+    monkeypatch.setattr(check, "READING", check.READING + 1)
+    with pytest.raises(UserError, match="damaged mask"):
+        prepare(project, "tiny", "1/4")
+    assert journal.read_text().splitlines()[0] != head
+
+
+def test_pipes_and_folders_called_like_pictures_are_told(project: Project, tiny: Path) -> None:
+    for path in (tiny / "images/03.png", tiny / "masks/05.png"):
+        path.unlink()
+    os.mkfifo(tiny / "images/03.png")
+    (tiny / "masks/05.png").mkdir()
+    os.mkfifo(tiny / "images/06.bmp")
+    with pytest.raises(UserError) as error:
+        prepare(project, str(tiny / "tiny.yaml"), "1/4")
+    assert "image that is no regular file: 1 (images/03.png)" in str(error.value)
+    assert "mask that is no regular file: 1 (masks/05.png)" in str(error.value)
+    assert "06" not in str(error.value)

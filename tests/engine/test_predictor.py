@@ -1,4 +1,5 @@
 import errno
+import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -225,6 +226,36 @@ def test_files_that_cannot_be_read_are_left_out_and_the_others_done(project: Pro
     assert {Path(name).stem for name in results(tmp_path / "out")} == {"0", "2", "3"}
     assert told[-1] == (6, 6) and told.count((6, 6)) == 1
     assert list(summary.shares.values()) == [n / (3 * 64 * 64) for n in summary.pixels.values()]
+
+
+def test_pictures_that_would_be_cut_and_pipes_are_left_out_with_the_reason(
+    project: Project, tmp_path: Path
+) -> None:
+    from data.encoders import png
+
+    folder = tmp_path / "in"
+    save(folder / "good.png")
+    deep = np.random.default_rng(0).integers(0, 4096, (64, 64, 3), dtype=np.uint16)
+    (folder / "deep.png").write_bytes(png(deep, 16, 2))
+    save(folder / "clear.png", mode="RGBA").write_bytes(png(np.full((8, 8, 4), 7, np.uint8), 8, 6))
+    frames = [Image.fromarray(np.full((8, 8, 3), k, np.uint8)) for k in range(2)]
+    frames[0].save(folder / "pages.tif", save_all=True, append_images=frames[1:])
+    os.mkfifo(folder / "pipe.png")
+    os.mkfifo(tmp_path / "named.jpg")
+    (folder / "below.png").mkdir()
+    save(folder / "below.png/inside.png")
+    summary = predict(project, RUN, [folder, tmp_path / "named.jpg"], tmp_path / "out")
+    assert summary.images == 2
+    reasons = {path.name: reason for path, reason in summary.skipped}
+    for name, said in {
+        "deep.png": "image with more than 8 bits a channel",
+        "clear.png": "image with transparent pixels",
+        "pages.tif": "image of several pages or frames",
+        "pipe.png": "image that is no regular file",
+        "named.jpg": "image that is no regular file",
+    }.items():
+        assert reasons.pop(name).startswith(said)
+    assert not reasons
 
 
 def test_where_nothing_can_be_read_there_are_no_shares(project: Project, tmp_path: Path) -> None:

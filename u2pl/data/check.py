@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any, Self
@@ -17,10 +17,12 @@ from typing import Any, Self
 import numpy as np
 
 from u2pl.data.description import Description, Progress
+from u2pl.data.inspection import READING, BadFile, colors_of_indices, orientation_of, read_picture, upright
 from u2pl.data.layout import Layout
-from u2pl.data.pictures import BadFile, read_image, write_png
+from u2pl.data.pictures import SUFFIXES, write_png
 from u2pl.data.problems import Problem
 from u2pl.files import sha256, sha256_json
+from u2pl.records import JournalLine, fits
 
 Stat = list[int]
 """Size in bytes and time of the last change in ns."""
@@ -40,6 +42,10 @@ class Record:
     """Of each class; empty without a mask."""
     stats: list[Stat]
     """Of the image, the mask and the index mask, when they were read."""
+    only_image_turned: bool = False
+    """Whether the image was turned by its EXIF orientation, and the mask has none."""
+    palette: dict[str, list[int]] = field(default_factory=dict)
+    """Of a palette mask whose indices must have the same colours in all masks: the colour of each index in it."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +103,12 @@ class Journal:
         self.path = path
         self.known: dict[str, Record] = {}
         self._lock = Lock()
-        self._head = {"work": sha256_json(work)}
+        self._head = {"work": sha256_json([READING, work])}
         head, *lines = self._lines() or [None]
         self._goes_on = head == self._head
         self._changing = self._goes_on and CHANGING in lines
         if self._goes_on:
-            self.known = {line["name"]: Record(**line["record"]) for line in lines if "name" in line}
+            self.known = {line["name"]: Record(**line["record"]) for line in lines if fits(JournalLine, line)}
 
     def _lines(self) -> list[Any]:
         try:
@@ -111,7 +117,7 @@ class Journal:
             return []
         values = []
         for text in texts:
-            with suppress(ValueError):  # a line whose writer was cut off
+            with suppress(ValueError, RecursionError):  # a line whose writer was cut off
                 values.append(json.loads(text))
         return values
 
@@ -179,7 +185,41 @@ def check(
     finally:
         # After a full disk or Ctrl-C the thousands of images that still wait are not begun.
         pool.shutdown(cancel_futures=True)
-    return records, problems
+    return records, problems + _palette_problems(records.values())
+
+
+def _palette_problems(records: Iterable[Record]) -> list[Problem]:
+    """Indices that have different colours in different masks, and so may be different classes."""
+    first: dict[str, tuple[list[int], str | None]] = {}
+    problems: dict[str, Problem] = {}
+    for record in records:
+        for index, color in record.palette.items():
+            known, where = first.setdefault(index, (color, record.mask))
+            if color != known:
+                problems.setdefault(
+                    index,
+                    (
+                        "palette masks that give one index different colours (name the classes' `colors` in the "
+                        "description, or add `palette: indices` where the indices count nevertheless)",
+                        f"index {index} is {tuple(known)} in {where} and {tuple(color)} in {record.mask}",
+                    ),
+                )
+    return list(problems.values())
+
+
+def notes(records: Iterable[Record], description: Description) -> tuple[str, ...]:
+    """What was taken for granted and might be meant otherwise, in sentences."""
+    turned = [record.image for record in records if record.only_image_turned]
+    if not turned:
+        return ()
+    images = "1 image is" if len(turned) == 1 else f"{len(turned):,} images are"
+    taken, other = "as shown", "as stored, add `mask_orientation: stored` to the description"
+    if description.mask_orientation == "stored":
+        taken, other = "as stored", "as shown, leave `mask_orientation: stored` out of the description"
+    return (
+        f"{images} turned by an EXIF orientation that the mask does not have ({turned[0]}). The masks were taken to "
+        f"lie over the images {taken}; where they were drawn over them {other}.",
+    )
 
 
 def _checker(
@@ -218,17 +258,27 @@ def _checker(
     def read(name: str, image: Path, mask: Path | None) -> Record | list[Problem]:
         problems: list[Problem] = []
         pixels = indices = None
+        only_image_turned = False
+        palette: dict[str, list[int]] = {}
         try:
-            pixels = read_image(image)
+            pixels, orientation = read_picture(image)
         except BadFile as error:
             problems.append(_problem(error, place))
         try:
             indices = layout.read_mask(mask) if mask else None
+            if mask and mask.suffix.lower() in SUFFIXES:
+                if pixels is not None and orientation != 1:
+                    only_image_turned = orientation_of(mask) == 1
+                if description.palette == "consistent":
+                    palette = {str(k): list(color) for k, color in colors_of_indices(mask).items()}
         except BadFile as error:
             problems.append(_problem(error, place))
-        if pixels is not None and indices is not None and pixels.shape[:2] != indices.shape:
-            sizes = [f"{width} x {height}" for height, width in (pixels.shape[:2], indices.shape)]
-            problems.append(("mask of another size than its image", f"{name} ({sizes[1]}, image {sizes[0]})"))
+        if pixels is not None and indices is not None:
+            if only_image_turned and description.mask_orientation == "stored":
+                indices = upright(indices, orientation)
+            if pixels.shape[:2] != indices.shape:
+                is_turned = only_image_turned and pixels.shape[1::-1] == indices.shape
+                problems.append(_size_problem(name, pixels, indices, description if is_turned else None))
         if problems or pixels is None:
             return problems
         written = place.index_mask(name)
@@ -244,9 +294,24 @@ def _checker(
             if indices is None
             else np.bincount(indices.reshape(-1), minlength=256)[: len(description.classes)].tolist(),
             stats=_stats([image, *([mask, written] if mask else [])]),
+            only_image_turned=only_image_turned,
+            palette=palette,
         )
 
     return look
+
+
+def _size_problem(name: str, pixels: np.ndarray, indices: np.ndarray, turning: Description | None) -> Problem:
+    """Image and mask of two sizes; `turning` where they would be of one if the mask were turned or were not."""
+    sizes = [f"{width} x {height}" for height, width in (pixels.shape[:2], indices.shape)]
+    kind = "mask of another size than its image"
+    if turning and turning.mask_orientation == "stored":
+        kind += " as stored (leave `mask_orientation: stored` out of the description where masks fit images as shown)"
+    elif turning:
+        kind += (
+            " as shown (add `mask_orientation: stored` to the description where masks fit images as stored)"
+        )
+    return kind, f"{name} ({sizes[1]}, image {sizes[0]})"
 
 
 def _sha256(pixels: np.ndarray) -> str:

@@ -1,21 +1,27 @@
 """What a data set is: its classes, colours, void value, and where its files lie."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from u2pl.data.pictures import BadFile, Color, read_indices
+from u2pl.data.inspection import BadFile, read_raw_mask
+from u2pl.data.palettes import Contradiction, class_of_index
+from u2pl.data.pictures import Color
 from u2pl.errors import UserError, unknown
-from u2pl.records import is_inside
+from u2pl.records import is_inside, read
 from u2pl.settings import Settings
 
 Progress = Callable[[str, int, int], None]
 """Told (what is being done, how many are done, of how many)."""
+
+
+VOID = "void"
+"""What a mask value means that is no class."""
 
 
 class Description(Settings):
@@ -29,6 +35,16 @@ class Description(Settings):
     """The mask value of pixels that count neither in training nor in the metric."""
     ignore_color: Color | None = None
     """The same, in colour masks."""
+    palette: Literal["automatic", "colors", "indices", "consistent"] = "automatic"
+    """What counts in a palette mask. Automatic: the colours where all of them are classes', the indices where their
+    colours do not contradict; what is neither is refused. Consistent: the indices, which must have the same colours in
+    all masks; this is what automatic becomes where no colours are given."""
+    zero: Literal["class", "void"] = "class"
+    """What the mask value 0 means: the first class, or void, and the classes start at 1."""
+    values: dict[int, str] = Field(default_factory=dict)
+    """Mask value -> class, or "void"; left out, the values are the classes' numbers."""
+    mask_orientation: Literal["shown", "stored"] = "shown"
+    """How masks without an EXIF orientation lie over images that have one: over the image as shown, or as stored."""
     background: bool = False
     """Whether class 0 is a background class."""
     images: str = "images"
@@ -51,10 +67,17 @@ class Description(Settings):
     def _is_consistent(self) -> Self:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("a class name stands twice")
+        self._check_values()
         if self.ignore_index < len(self.classes):
-            raise ValueError(f"ignore_index {self.ignore_index} is also a class; classes start at 0")
+            self._check_ignore_index()
         if not self.colors:
+            if self.palette == "colors":
+                raise ValueError("palette: colors needs the classes' colors")
             object.__setattr__(self, "colors", [default_color(k) for k in range(len(self.classes))])
+            if (
+                self.palette == "automatic"
+            ):  # there are no colours to compare with, also when this is read again
+                object.__setattr__(self, "palette", "consistent")
         if len(self.colors) != len(self.classes):
             raise ValueError(f"{len(self.colors)} colors for {len(self.classes)} classes")
         every = [*self.colors, *([self.ignore_color] if self.ignore_color else [])]
@@ -63,6 +86,54 @@ class Description(Settings):
         if len(set(every)) < len(every):
             raise ValueError("two classes have the same color")
         return self
+
+    def _check_values(self) -> None:
+        if not self.values:
+            return
+        if self.zero == VOID:
+            raise ValueError("zero and values both say what 0 means; leave one out")
+        if VOID in self.classes:
+            raise ValueError(
+                f"values cannot tell the class {VOID!r} from void; call the class something else"
+            )
+        if not all(0 <= value < 2**16 for value in self.values):
+            raise ValueError("the values of a mask are 0 to 65535")
+        strange = [name for name in self.values.values() if name not in (*self.classes, VOID)]
+        if strange:
+            raise ValueError(f"{strange[0]!r} is no class; values name classes, or {VOID}")
+        without = [name for name in self.classes if name not in self.values.values()]
+        if without:
+            raise ValueError(f"values give no value to {without[0]!r}")
+
+    def _check_ignore_index(self) -> None:
+        """In the masks that are written an index is a class or void; in those that are read a value may be both."""
+        index = self.ignore_index
+        if (index == 0 and self.zero == VOID) or self.values.get(index) == VOID:
+            object.__setattr__(self, "ignore_index", 255)
+            return
+        remedy = (
+            f"where 0 is {VOID} and the classes start at 1, write zero: {VOID} instead"
+            if index == 0
+            else "where masks hold other values, write with values: what each means"
+        )
+        raise ValueError(f"ignore_index {index} is also a class; classes start at 0; {remedy}")
+
+    @property
+    def class_of_value(self) -> Mapping[int, int]:
+        """Mask value -> class index, or `ignore_index`."""
+        void = {self.ignore_index: self.ignore_index}
+        if self.values:
+            index_of = {name: k for k, name in enumerate(self.classes)} | {VOID: self.ignore_index}
+            return void | {value: index_of[name] for value, name in self.values.items()}
+        if self.zero == VOID:
+            return void | {0: self.ignore_index} | {k + 1: k for k in range(len(self.classes))}
+        return void | {k: k for k in range(len(self.classes))}
+
+    @property
+    def class_of_color(self) -> Mapping[Color, int]:
+        """Colour in a mask -> class index, or `ignore_index`."""
+        ignored = {self.ignore_color: self.ignore_index} if self.ignore_color else {}
+        return {color: k for k, color in enumerate(self.colors)} | ignored
 
 
 def default_color(index: int) -> Color:
@@ -108,31 +179,89 @@ def describe(values: dict[str, Any], where: str) -> Description:
         ) from None
 
 
+def remembered(path: Path) -> Description:
+    """The description that `prepare` wrote to a file of the project."""
+    values = read(dict[str, Any], path)
+    if "palette" not in values and "colors" in values and isinstance(values.get("classes"), list):
+        # Files of earlier versions have the colours that were chosen here, as if they had been given.
+        chosen = [list(default_color(k)) for k in range(len(values["classes"]))]
+        values = {key: value for key, value in values.items() if key != "colors" or value != chosen}
+    return describe(values, str(path))
+
+
 def read_mask(path: Path, description: Description) -> NDArray[np.uint8]:
     """The mask as class indices, uint8 (H, W), from an index, palette or RGB picture.
 
     Raises:
-        BadFile: the file cannot be read, or a value or colour is neither a class nor ignored.
+        BadFile: the file cannot be read, or a value or colour is neither a class nor ignored, or a palette's indices
+            say something else than its colours.
     """
-    values = read_indices(path)
+    values, palette = read_raw_mask(path)
     if values.ndim == 3:
         return _classes_of_colors(values, path, description)
-    known = {*range(len(description.classes)), description.ignore_index}
-    strange = sorted(set(np.unique(values).tolist()) - known)
+    present, places = np.unique(values, return_inverse=True)
+    class_of = description.class_of_value
+    if palette is not None and description.palette in ("automatic", "colors"):
+        if description.palette == "colors":
+            if present[-1] >= len(palette):
+                raise BadFile("mask value that its palette has no colour for", path, str(present[-1]))
+            return _classes_of_colors(palette[values], path, description)
+        class_of = _class_of_index(present.tolist(), palette, path, description)
+    strange = [value for value in present.tolist() if value not in class_of]
     if strange:
-        last, ignored = len(description.classes) - 1, description.ignore_index
         raise BadFile(
-            "mask value that is neither a class nor ignored",
-            path,
-            f"{_some(strange)}; classes are 0 to {last}, ignored is {ignored}",
+            "mask value that is neither a class nor ignored", path, _explained(strange, description)
         )
-    return values.astype(np.uint8)
+    classes = np.array([class_of[value] for value in present.tolist()], dtype=np.uint8)
+    return classes[places].reshape(values.shape)
+
+
+def _explained(strange: list[int], description: Description) -> str:
+    void = description.ignore_index
+    known = sorted(value for value, class_ in description.class_of_value.items() if class_ != void)
+    are = f"{known[0]} to {known[-1]}" if len(known) == known[-1] - known[0] + 1 else _some(known)
+    explained = f"{_some(strange)}; classes are {are}, ignored is {void}"
+    if strange == [len(known)] and known[0] == 0 and not description.values:
+        return f"{explained}; where 0 is {VOID} and the classes start at 1, add `zero: {VOID}`"
+    return explained
+
+
+def _class_of_index(
+    used: list[int], palette: NDArray[np.uint8], path: Path, description: Description
+) -> Mapping[int, int]:
+    colors: list[Color] = [(red, green, blue) for red, green, blue in palette.tolist()]
+    by_value, by_color = description.class_of_value, description.class_of_color
+    try:
+        return class_of_index(used, colors, by_value, by_color, description.ignore_index)
+    except Contradiction as error:
+        index = error.index
+    color = dict(enumerate(colors)).get(index)
+    class_ = by_value.get(index)
+    if class_ is None:
+        meant = "no class"
+    elif class_ == description.ignore_index:
+        meant = f"{VOID}, {description.ignore_color or 'of no colour'}"
+    else:
+        meant = f"{description.classes[class_]}, {description.colors[class_]}"
+    seen = (
+        f"{color}, the colour of {_named(by_color[color], description)}"
+        if color and color in by_color
+        else color
+    )
+    raise BadFile(
+        "palette mask whose colours are not those of its indices (add `palette: indices` to the description where the "
+        "indices count, `palette: colors` where the colours do, or mend `colors`)",
+        path,
+        f"in the palette index {index} is {seen or 'without colour'}; in the description it is {meant}",
+    )
+
+
+def _named(class_: int, description: Description) -> str:
+    return VOID if class_ == description.ignore_index else description.classes[class_]
 
 
 def _classes_of_colors(rgb: NDArray[Any], path: Path, description: Description) -> NDArray[np.uint8]:
-    table = {_code(color): index for index, color in enumerate(description.colors)}
-    if description.ignore_color:
-        table[_code(description.ignore_color)] = description.ignore_index
+    table = {_code(color): class_ for color, class_ in description.class_of_color.items()}
     codes, places = np.unique(rgb.astype(np.int64) @ (65536, 256, 1), return_inverse=True)
     strange = [code for code in codes.tolist() if code not in table]
     if strange:

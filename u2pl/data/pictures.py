@@ -1,34 +1,23 @@
-"""Reads pictures and masks as arrays, and finds them by name."""
+"""Finds pictures and masks by name, reads them as arrays, and writes them."""
 
-import struct
+import os
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
+from u2pl.data.inspection import BadFile, opened, read_picture
 from u2pl.errors import UserError
 
 Color = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-
-
-class BadFile(UserError):
-    """A file of a data set that cannot be used; `kind` groups equal problems of many files."""
-
-    def __init__(self, kind: str, path: Path, detail: str = ""):
-        self.kind, self.path, self.detail = kind, path, detail
-        explained = f" ({detail})" if detail else ""
-        super().__init__(f"{kind}: {path}{explained}. Mend or replace the file, then run u2pl prepare again.")
 
 
 class Finder:
@@ -49,12 +38,21 @@ class Finder:
 
 
 def _stems(folder: Path) -> dict[str, list[Path]]:
+    """Of each name the files; what is no file, as a folder or a pipe, stands only where there is nothing else."""
     files: dict[str, list[Path]] = {}
+    others: dict[str, list[Path]] = {}
     if folder.is_dir():
-        for path in sorted(folder.iterdir()):
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            raise UserError(
+                f"The folder {folder} cannot be read ({error.strerror}). Mend its permissions."
+            ) from None
+        for entry in entries:
+            path = folder / entry.name
             if path.suffix.lower() in SUFFIXES:
-                files.setdefault(plain(path.stem), []).append(path)
-    return files
+                (files if entry.is_file() else others).setdefault(plain(path.stem), []).append(path)
+    return others | files
 
 
 def plain(text: str) -> str:
@@ -62,55 +60,26 @@ def plain(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _decoded(path: Path, kind: str) -> Image.Image:
-    """The fully decoded picture, so that a truncated file is noticed."""
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture
-    except FileNotFoundError:
-        raise BadFile(f"missing {kind}", path) from None
-    except Image.DecompressionBombError as error:
-        raise BadFile(f"{kind} of too many pixels", path, str(error).partition(",")[0]) from None
-    except _DAMAGE as error:
-        raise BadFile(f"truncated or damaged {kind}", path, str(error).partition("\n")[0]) from None
-
-
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """The picture as uint8 (H, W, 3), RGB; grey, palette and transparent pictures are converted.
+    """The picture as uint8 (H, W, 3), RGB; grey and palette pictures are converted, turned ones set upright.
 
     Raises:
-        BadFile: missing, truncated, damaged, or more than 8 bits a channel (converting those would clip).
+        BadFile: missing, truncated, damaged, of several pages, or with what would be lost: more than 8 bits a channel,
+            transparency.
     """
-    picture = _decoded(path, "image")
-    if picture.mode.startswith(("I", "F")):
-        raise BadFile("image with more than 8 bits a channel", path, f"mode {picture.mode}")
-    # Viewers and annotation tools show a photograph the way its EXIF orientation says.
-    try:
-        ImageOps.exif_transpose(picture, in_place=True)
-    except (
-        Exception
-    ) as error:  # Pillow fails in many ways on what cameras and programs write beside the pixels
-        raise BadFile("truncated or damaged image", path, f"EXIF: {error}") from None
-    # Where nothing is to be changed, both would copy the picture.
-    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
+    return read_picture(path).pixels
 
 
-def read_indices(path: Path) -> NDArray[Any]:
-    """The raw values of a mask: integers (H, W), or uint8 (H, W, 3) where it is a colour picture.
-
-    Of a palette picture these are the indices, not the colours they stand for.
+def read_indices(path: Path) -> NDArray[np.uint8]:
+    """The class indices in a mask that `u2pl prepare` wrote, uint8 (H, W); nothing is checked again.
 
     Raises:
-        BadFile: missing, truncated or damaged, or a kind of picture no mask can be.
+        BadFile: missing, truncated or damaged, or not as it was written.
     """
-    picture = _decoded(path, "mask")
-    values = np.array(picture)
-    if picture.mode in ("1", "L", "P") or picture.mode.startswith("I"):
-        return values.astype(np.uint8) if picture.mode == "1" else values
-    if picture.mode in ("RGB", "RGBA"):
-        return values[..., :3]
-    raise BadFile("mask that is neither an index nor an RGB picture", path, f"mode {picture.mode}")
+    with opened(path, "mask") as picture:
+        if picture.mode != "L":
+            raise BadFile("mask that u2pl prepare did not write", path, f"mode {picture.mode}")
+        return np.array(picture)
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8], palette: Sequence[Color] | None = None) -> None:

@@ -15,8 +15,9 @@ from filelock import FileLock
 
 from u2pl.data import sides, sources, splits
 from u2pl.data.catalog import built_in
-from u2pl.data.check import JOURNAL, Journal, Place, Record, check
-from u2pl.data.description import Description, Progress, describe, read_description
+from u2pl.data.check import JOURNAL, Journal, Place, Record, check, notes
+from u2pl.data.description import Description, Progress, read_description, remembered
+from u2pl.data.inspection import READING
 from u2pl.data.layout import BuiltIn, Layout, described
 from u2pl.data.lists import read_names
 from u2pl.data.problems import Problem, report
@@ -148,6 +149,7 @@ def _prepare(project: Project, source: _Source, request: Request, progress: Prog
         {
             "root": _portable(source.root, project.root),
             "version": source.version,
+            "reading": READING,
             "data": digest,
             **_seeds(project, description.name, request),
             "files": {name: asdict(record) for name, record in records.items()},
@@ -180,9 +182,8 @@ def _prepare(project: Project, source: _Source, request: Request, progress: Prog
     # Not in the manifest: runs are known by its hash, and would all be stale.
     train, val = (_shares(place, part, records) for part in (layout.train, layout.val))
     warnings = _warnings(description, lists, manifest, records, train, val)
-    return Prepared(
-        description, request.split, folder, manifest, read, layout.found, train, val, tuple(warnings)
-    )
+    found = (*layout.found, *notes(records.values(), description))
+    return Prepared(description, request.split, folder, manifest, read, found, train, val, tuple(warnings))
 
 
 def _seeds(project: Project, dataset: str, request: Request) -> dict[str, dict[str, int]]:
@@ -287,7 +288,7 @@ def _find(project: Project, dataset: str, root: Path | None) -> _Source:
                 raise UsageError(f"{dataset} is drawn by u2pl and has no --root. Leave it out.")
             return _Source(description, data, built[dataset])
     elif (data / "dataset.json").is_file():
-        description = describe(read_record(dict[str, Any], data / "dataset.json"), str(data / "dataset.json"))
+        description = remembered(data / "dataset.json")
     else:
         raise unknown("data set", dataset, {*built, *_prepared_names(project)})
     if root is None:
@@ -334,6 +335,7 @@ def _known(data: Path, source: _Source) -> dict[str, Record]:
         described == source.description.model_dump(mode="json", exclude={"root"})
         and (data.parent.parent / before["root"]) == source.root
         and before["version"] == source.version
+        and before.get("reading") == READING
     )
     return records if same else {}
 

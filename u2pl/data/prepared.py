@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from u2pl.data import splits
 from u2pl.data.catalog import built_in
 from u2pl.data.check import JOURNAL, is_half_done
-from u2pl.data.description import Color, Description, describe
+from u2pl.data.description import Color, Description, remembered
 from u2pl.data.pictures import read_image, read_indices
 from u2pl.errors import UserError
 from u2pl.files import sha256
@@ -67,7 +66,7 @@ def description_of(project: Project, dataset: str) -> Description:
     """
     path, known = project.data(dataset) / "dataset.json", built_in()
     if path.is_file():
-        return describe(read(dict[str, Any], path), str(path))
+        return remembered(path)
     if dataset in known:
         return known[dataset].description
     raise UserError(
@@ -86,7 +85,7 @@ def open_split(project: Project, dataset: str, split: str) -> Split:
     data, folder = project.data(dataset), project.split(dataset, split)
     try:
         source = read(Source, data / "source.json")
-        description = describe(read(dict[str, Any], data / "dataset.json"), str(data / "dataset.json"))
+        description = remembered(data / "dataset.json")
         manifest = read(Manifest, folder / "manifest.json")
     except FileNotFoundError:
         raise UserError(f"Split {split!r} of {dataset!r} is not prepared. Run: {command}") from None

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from u2pl.data.description import Description
-from u2pl.data.pictures import SUFFIXES, BadFile, plain, read_image, write_png
+from u2pl.data.inspection import BadFile, opened
+from u2pl.data.pictures import SUFFIXES, plain, read_image, write_png
 from u2pl.data.prepared import description_of
 from u2pl.data.transforms import normalise, resize_image
 from u2pl.engine.filed import run_path
@@ -86,11 +86,14 @@ def find_images(inputs: Sequence[Path], out: Path) -> list[Item]:
         if path.is_dir():
             top = [path.resolve().name] if len(inputs) > 1 else []
             for file in sorted(path.rglob("*")):
-                # In this order: a link to itself is no file, and cannot be resolved.
-                if file.suffix.lower() in SUFFIXES and file.is_file() and not is_result(file.resolve()):
+                # In this order: a link to itself does not exist, and cannot be resolved. A pipe is left out later, with
+                # a word on it.
+                if file.suffix.lower() not in SUFFIXES or file.is_dir() or not file.exists():
+                    continue
+                if not is_result(file.resolve()):
                     name = Path(*top, file.relative_to(path)).as_posix()
                     found.setdefault(file.resolve(), (file, name))
-        elif path.is_file():
+        elif path.exists():
             if is_result(path.resolve()):
                 raise UsageError(f"{path} lies where results are written. Name another folder with --out.")
             found.setdefault(path.resolve(), (path, path.name))
@@ -255,9 +258,9 @@ def _readable(items: Sequence[Item], skipped: list[tuple[Path, str]]) -> Iterato
 def _decoded_bytes(path: Path) -> int:
     """Memory that the picture will take; 0 where its header cannot be read."""
     try:
-        with Image.open(path) as picture:
+        with opened(path, "image") as picture:
             return 3 * picture.width * picture.height
-    except Exception:
+    except BadFile:
         return 0
 
 

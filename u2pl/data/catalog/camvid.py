@@ -34,5 +34,6 @@ DATASET = BuiltIn(
         ],
         ignore_index=11,
         ignore_color=(0, 0, 0),
+        palette="indices",
     )
 )

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from u2pl.data.description import Color, Description, Progress
 from u2pl.data.fetch import unpack_once, was_unpacked
+from u2pl.data.inspection import BadFile, read_raw_mask
 from u2pl.data.layout import BuiltIn, Layout, check_count, folders
-from u2pl.data.pictures import BadFile, read_indices
 from u2pl.errors import UserError
 
 CLASSES: Mapping[str, tuple[int, Color]] = {
@@ -139,7 +139,7 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
     Raises:
         BadFile: missing, damaged, or with values that are no label ids.
     """
-    ids = read_indices(path)
+    ids = read_raw_mask(path).values
     if ids.ndim != 2 or ids.dtype != np.uint8:
         raise BadFile("mask that holds no label ids", path, f"{ids.dtype} {ids.shape}")
     present = np.flatnonzero(np.bincount(ids.reshape(-1), minlength=256))

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from u2pl.data.description import Description, Progress, default_color, read_mask
 from u2pl.data.fetch import Remote, download, unpack_once, was_unpacked
+from u2pl.data.inspection import BadFile
 from u2pl.data.layout import BuiltIn, Layout, check_count, folders, only
 from u2pl.data.lists import read_names
-from u2pl.data.pictures import BadFile
 from u2pl.errors import UserError
 
 CLASSES = [
@@ -48,6 +48,7 @@ DESCRIPTION = Description(
     classes=CLASSES,
     colors=[default_color(k) for k in range(len(CLASSES))],
     ignore_color=(224, 224, 192),
+    palette="indices",
     background=True,
 )
 
