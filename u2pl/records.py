@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path, PureWindowsPath
 from typing import Annotated, Any, Literal, NotRequired, TypeGuard, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from u2pl.errors import UserError
@@ -217,10 +217,10 @@ class Event(TypedDict):
     message: NotRequired[str]
 
 
+@with_config(ConfigDict(extra="forbid"))
 class FileRecord(TypedDict):
     """What one image and its mask were found to be; see `data.check.Record`."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
     image: str
     mask: str | None
     image_sha256: str
