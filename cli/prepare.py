@@ -58,10 +58,16 @@ def prepare(
     project = Project.find()
     params = Params.read(project)
 
+    import warnings
+
+    from PIL import Image
+
     from u2pl.data.prepare import prepare
 
     from .progress import counting
 
+    # Pillow warns of photographs of 90 million pixels and more; those of twice as many are refused like damaged ones.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     with counting() as progress:
         prepared = prepare(
             project,
