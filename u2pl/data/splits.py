@@ -53,9 +53,9 @@ def parse(split: str) -> Name:
     match = _NAME.fullmatch(split)
     if match is None or match[2] == "1/1":
         raise UsageError(
-            f"No split called {split!r}. Known: 1/16, 1/8, 1/4, 1/2, any other 1/k of up to six digits, and full; "
-            "with a pool of labels in front (voc: classic-1/16, blender-1/16), and -seeded, -u2pl or -unimatch behind "
-            "to choose the source."
+            f"No split called {split!r}. Known: 1/16, 1/8, 1/4, 1/2, any other 1/k (k to 999999), and full; with a "
+            "pool of labels in front (voc: classic-1/16, blender-1/16), and -seeded, -u2pl or -unimatch behind to "
+            "choose the source."
         )
     return Name(match[1], Fraction(1) if match[2] == "full" else Fraction(match[2]), match[3])
 
