@@ -409,11 +409,6 @@ def test_the_address_does_not_depend_on_the_current_folder(project, monkeypatch)
     assert default_uri(project) == "http://127.0.0.1:5000"
 
 
-def test_a_password_is_not_shown():
-    assert tracking.without_password("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
-    assert tracking.without_password("sqlite:////a/mlflow.db") == "sqlite:////a/mlflow.db"
-
-
 def test_a_store_that_cannot_be_opened_is_a_readable_error(project):
     (project.root / "broken.db").write_text("not a database, however long one looks at it")
     with pytest.raises(UserError, match=r"cannot be opened: .* then run: u2pl track sync"):
