@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .terminal import console, say, say_json
+
 if TYPE_CHECKING:
     from u2pl.data.prepare import Prepared
 
@@ -73,21 +75,19 @@ def prepare(
             progress=progress,
         )
     if json:
-        from json import dumps
-
-        print(dumps({**prepared.manifest, "folder": str(prepared.folder)}, indent=2, ensure_ascii=False))
+        say_json({**prepared.manifest, "folder": str(prepared.folder)})
     else:
         _show(prepared)
 
 
 def _show(prepared: "Prepared") -> None:
-    from rich.console import Console
-    from rich.markup import escape
+    import shlex
+
     from rich.table import Table
 
     manifest, name = prepared.manifest, prepared.description.name
     for sentence in prepared.found:
-        print(sentence)
+        say(sentence)
     total = max(1, sum(found["pixels"] for found in manifest["classes"].values()))
     table = Table(title=f"{name}, training images with a mask")
     table.add_column("class")
@@ -97,15 +97,16 @@ def _show(prepared: "Prepared") -> None:
         mark = "  (no label)" if not found["labeled_images"] else ""
         share = f"{100 * found['pixels'] / total:.1f}"
         counts = (share, str(found["images"]), str(found["labeled_images"]))
-        table.add_row(escape(class_name) + mark, *counts, style="red" if mark else None)
-    Console().print(table)
+        table.add_row(class_name + mark, *counts, style="red" if mark else None)
+    console().print(table)
     counts = manifest["counts"]
-    print(
+    say(
         f"Split {prepared.split} ({manifest['source']}): {counts['labeled']} labelled, "
         f"{counts['unlabeled']} unlabelled, {counts['val']} validation images."
     )
     if "fine" in manifest:
         from u2pl.data.audit import fine_sentence
 
-        print(fine_sentence(manifest))
-    print(f"The lists are in {prepared.folder}. Next: u2pl train --dataset {name} --split {prepared.split}")
+        say(fine_sentence(manifest))
+    words = shlex.join(["--dataset", name, "--split", prepared.split])
+    say(f"The lists are in {prepared.folder}. Next: u2pl train {words}")

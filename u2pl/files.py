@@ -6,7 +6,7 @@ import io
 import json
 import os
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import filelock
 import yaml
 
 from u2pl.errors import UserError
+from u2pl.escaping import cell, true_text
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -46,11 +47,23 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
-    """Write `rows`, of which the first names the columns, to `path` atomically; None is an empty field."""
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """`rows`, of which the first names the columns, as CSV; None is an empty field, and no text is a formula."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_text(path, text.getvalue())
+    csv.writer(text, lineterminator="\n").writerows([[cell(value) for value in row] for row in rows])
+    return text.getvalue()
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Write `csv_text` to `path` atomically."""
+    write_text(path, csv_text(rows))
+
+
+def read_csv(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a CSV file by the names of their columns, as they were before `write_csv`."""
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            yield {true_text(name): true_text(value or "") for name, value in row.items() if name is not None}
 
 
 def read_json(path: Path) -> Any:

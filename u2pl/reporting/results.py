@@ -1,6 +1,5 @@
 """The results of the active plan, as `u2pl evaluate` and `u2pl ablate` left them under results/."""
 
-import csv
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from u2pl.errors import UserError, unknown
-from u2pl.files import read_json
+from u2pl.files import read_csv, read_json
 from u2pl.planning import ActivePlan, Cell, Table, bind, cell_spec, read_table, table_name
 from u2pl.project import Project
 from u2pl.settings import Params
@@ -111,12 +110,11 @@ class Result:
         path = self.folder / "history.csv"
         series: dict[str, list[tuple[int, float]]] = {}
         if path.is_file():
-            with path.open(encoding="utf-8", newline="") as file:
-                for row in csv.DictReader(file):
-                    epoch = int(float(row["epoch"]))
-                    for name, value in row.items():
-                        if value and name not in ("epoch", "step"):
-                            series.setdefault(name, []).append((epoch, float(value)))
+            for row in read_csv(path):
+                epoch = int(float(row["epoch"]))
+                for name, value in row.items():
+                    if value and name not in ("epoch", "step"):
+                        series.setdefault(name, []).append((epoch, float(value)))
         return series
 
     def sample(self, image: str, kind: str) -> Path:

@@ -1,6 +1,5 @@
 """How reliable pixels were in training: their share, their labels, and false negatives, of each class."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from u2pl.data.prepared import description_of
 from u2pl.engine.evidence.subject import Named
 from u2pl.engine.results import train_command
 from u2pl.errors import UserError
+from u2pl.files import read_csv
 from u2pl.project import Project
 
 MEASURES = ("reliable/share", "reliable/accuracy", "negatives/false")
@@ -102,9 +102,8 @@ def read_history(folder: Path) -> dict[str, Points]:
     path = folder / "history.csv"
     series: dict[str, Points] = {}
     if path.is_file():
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                for name, value in row.items():
-                    if value and name not in ("epoch", "step"):
-                        series.setdefault(name, []).append((int(row["epoch"]), float(value)))
+        for row in read_csv(path):
+            for name, value in row.items():
+                if value and name not in ("epoch", "step"):
+                    series.setdefault(name, []).append((int(row["epoch"]), float(value)))
     return series
