@@ -12,7 +12,7 @@ from filelock import FileLock
 from u2pl.engine import filed
 from u2pl.errors import UsageError, UserError
 from u2pl.files import read_json, write_json
-from u2pl.project import Project, slug
+from u2pl.project import Project, safe_name
 from u2pl.settings import Params, RunSpec, differences, parse_value
 from u2pl.today import facts
 
@@ -67,7 +67,7 @@ def plan_ablation(
     keys = tuple(params.full_key(name, first.method) for name in names)
     short = "+".join(key.rpartition(".")[2] for key in keys)
     fixed = "".join(f"-{key.rpartition('.')[2]}={value}" for key, value in sorted((overrides or {}).items()))
-    name = slug(f"{first.dataset}-{first.split}-{first.method}-by-{short}{fixed}-s{first.seed}")
+    name = safe_name(f"{first.dataset}-{first.split}-{first.method}-by-{short}{fixed}-s{first.seed}")
     return Ablation(name, keys, tuple(specs))
 
 
