@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
-from urllib.parse import quote, quote_plus, unquote, unquote_plus
+from urllib.parse import quote, unquote, unquote_plus
 
 SQLITE = "sqlite:///"
 HIDDEN = "***"
@@ -70,10 +70,16 @@ def hidden(text: str, address: str = "", environment: Mapping[str, str] = os.env
 
 
 def _pattern(secret: str) -> str:
-    pattern = re.escape(secret)
+    """What finds a secret of which any characters may be encoded as in an address."""
+    pattern = "".join(f"(?:{re.escape(each)}|{_encoded(each)})" for each in secret)
     if len(secret) >= _SHORT:
         return pattern
-    return rf"(?<!\w){pattern}(?!\w)"
+    return rf"(?:(?<!\w)|(?<=%[0-9a-f]{{2}})){pattern}(?!\w)"
+
+
+def _encoded(character: str) -> str:
+    encoded = "".join(f"%{byte:02x}" for byte in character.encode(errors="surrogatepass"))
+    return rf"{encoded}|\+" if character == " " else encoded
 
 
 def _secrets(address: str, environment: Mapping[str, str]) -> Iterator[str]:
@@ -134,13 +140,12 @@ def _end_of_credentials(rest: str) -> int:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """A secret and its pieces: as they stand, decoded, encoded, and as Python and JSON quote them."""
+    """A secret and its pieces: as they stand, decoded, and as Python and JSON quote them."""
     plain = {secret, unquote(secret), unquote_plus(secret)}
     pieces = {piece for text in plain for piece in re.split(r"[@/:?#;=&\s]", text)}
     for text in plain | pieces:
         if text:
-            encoded = {quote(text), quote(text, safe=""), quote_plus(text)}
-            yield from (text, repr(text)[1:-1], json.dumps(text)[1:-1], *encoded)
+            yield from (text, repr(text)[1:-1], json.dumps(text)[1:-1])
 
 
 class HidingStream(io.TextIOBase):

@@ -49,9 +49,14 @@ def write_json(path: Path, value: Any) -> None:
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     """`rows`, of which the first names the columns, as CSV; None is an empty field, and no text is a formula."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([[cell(value) for value in row] for row in rows])
-    return text.getvalue()
+    return "".join(map(_csv_line, rows))
+
+
+def _csv_line(row: Sequence[Any]) -> str:
+    out = io.StringIO()
+    # The end of a line decides which texts are quoted: a name may have either character of this one in it.
+    csv.writer(out, lineterminator="\r\n").writerow([cell(value) for value in row])
+    return out.getvalue().removesuffix("\r\n") + "\n"
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
