@@ -19,14 +19,17 @@ HIDDEN = "***"
 def sqlite_address(file: Path | str, query: str = "") -> str:
     """The address of a SQLite file, for SQLAlchemy: what means something in an address is written as `%3F`."""
     path = re.sub(r"[%?#]", lambda found: quote(found[0]), str(file))
-    return f"{SQLITE}{path}{'?' if query else ''}{query}"
+    # MLflow makes a folder for the path in `sqlite:///` as it is written there.
+    begin = SQLITE if path == str(file) else "sqlite+pysqlite:///"
+    return f"{begin}{path}{'?' if query else ''}{query}"
 
 
 def sqlite_file(address: str) -> tuple[Path, str] | None:
     """File and query (without its `?`) of a SQLite store; None for any other store and one in memory."""
-    if not address.startswith(SQLITE):
+    begin = re.match(r"sqlite(\+pysqlite)?:///", address)
+    if begin is None:
         return None
-    path, _, query = address.removeprefix(SQLITE).partition("?")
+    path, _, query = address[begin.end() :].partition("?")
     return (Path(unquote(path)), query) if path not in ("", ":memory:") and "uri=true" not in query else None
 
 
@@ -106,7 +109,7 @@ def _of_address(address: str) -> Iterator[str]:
     assert begin is not None  # it matches nothing, too
     scheme, rest = begin[1].lower(), address[begin.end() :]
     credentials, end = "", 0
-    if scheme not in ("sqlite", "file"):
+    if scheme not in ("sqlite", "sqlite+pysqlite", "file"):
         end = _end_of_credentials(rest)
         credentials = rest[: max(end - 1, 0)]
     name, colon, password = credentials.partition(":")
