@@ -1,10 +1,11 @@
 """`u2pl ablate`."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from .terminal import console, say
 
 if TYPE_CHECKING:
     from u2pl.engine.trainer import Observer
@@ -64,9 +65,8 @@ def ablate(
             # A stage of the pipeline need not wait for MLflow, which takes longer than the comparison.
             warning = sync_ablation(project, plan.name, wait=not compare)
     if warning:
-        print(f"Warning: {warning}", file=sys.stderr)
+        say(f"Warning: {warning}", err=True)
 
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=plan.name)
@@ -79,8 +79,8 @@ def ablate(
         table.add_row(row["value"], f"{miou:.2f}{over}{mark}", f"{row['miou_best']:.2f}", row["run"])
     for value in failed:
         table.add_row(value, "failed", "", "")
-    Console().print(table)
+    console().print(table)
     if failed:
         reasons = "\n  ".join(f"{value}: {error}" for value, error in failed.items())
         raise UserError(f"{len(failed)} of {len(plan.specs)} values failed:\n  {reasons}")
-    print(f"Next: u2pl evaluate {max(rows, key=lambda row: row['miou_reported'])['run']}")
+    say(f"Next: u2pl evaluate {max(rows, key=lambda row: row['miou_reported'])['run']}")

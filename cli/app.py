@@ -1,12 +1,12 @@
 """The Typer app: one command a module, each imported only for its words; heavy work is imported inside."""
 
 import errno
-import sys
 from typing import Annotated
 
 import typer
 
 from u2pl import __version__
+from u2pl.addresses import hidden
 from u2pl.errors import EndedElsewhere, Interrupted, UserError
 
 from . import (
@@ -24,6 +24,7 @@ from . import (
     track,
     train,
 )
+from .terminal import say
 
 app = typer.Typer(
     name="u2pl",
@@ -51,7 +52,7 @@ app.add_typer(track.app, name="track")
 
 def _show_version(value: bool) -> None:
     if value:
-        typer.echo(f"u2pl {__version__}")
+        say(f"u2pl {__version__}")
         raise typer.Exit
 
 
@@ -78,22 +79,22 @@ def run(arguments: list[str]) -> int:
         if debug:
             raise
         if not isinstance(error, EndedElsewhere):
-            print(error if isinstance(error, Interrupted) else f"Error: {error}", file=sys.stderr)
+            say(error if isinstance(error, Interrupted) else f"Error: {error}", err=True)
         return error.exit_code
     except Exception as error:
         if debug:
             raise
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            print(
+            say(
                 f"Error: No space is left on the disk ({error}). Free some, then start the same command again; "
                 "preparing and training go on where they stopped.",
-                file=sys.stderr,
+                err=True,
             )
             return 1
-        print(
-            f"Error: {type(error).__name__}: {error}\n"
+        say(
+            f"Error: {type(error).__name__}: {hidden(str(error))}\n"
             "This is a defect of u2pl or of its environment; run the same command with --debug for the traceback.",
-            file=sys.stderr,
+            err=True,
         )
         return 1
     return 0

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .terminal import console, say, say_json
+
 if TYPE_CHECKING:
     from u2pl.records import Metrics
 
@@ -55,11 +57,8 @@ def evaluate(
         metrics = evaluate_run(project, run, into, evaluation=evaluation, looks=looks, worst=worst)
         folder = evaluation_folder(path, evaluation, looks)
     if json:
-        import json as json_module
-
-        print(json_module.dumps(metrics, indent=2, ensure_ascii=False))
+        say_json(metrics)
         return
-    from rich.console import Console
     from rich.table import Table
 
     protocol = metrics["protocol"]
@@ -71,6 +70,6 @@ def evaluate(
         table.add_row(name, "-" if value is None else f"{value:.2f}")
     table.add_section()
     table.add_row(f"mIoU {counted.over_fewer(metrics)}".rstrip(), f"{metrics['miou']['reported']:.2f}")
-    Console().print(table)
-    print(filed.result_in_words(metrics))
-    print(f"Confusion matrix, IoU and pictures are in {folder}. Next: u2pl report")
+    console().print(table)
+    say(filed.result_in_words(metrics))
+    say(f"Confusion matrix, IoU and pictures are in {folder}. Next: u2pl report")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from .terminal import say
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -135,7 +137,7 @@ def figure(
         drawn = kind.draw(_Asked(project, found, options, progress))
     folder = into if into is not None else project.root / "reports" / "figures"
     paths = plates.write(drawn, folder, name, formats or ["png", "svg"])
-    typer.echo(f"Wrote {', '.join(map(str, paths))}. What it shows and how it was made: docs/figures.md")
+    say(f"Wrote {', '.join(map(str, paths))}. What it shows and how it was made: docs/figures.md")
 
 
 def _checked(name: str, runs: Sequence[str], formats: Sequence[str], options: dict[str, Any]) -> _Kind:

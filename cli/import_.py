@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from .terminal import say
+
 
 def import_(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of the authors' released code.")],
@@ -41,12 +43,12 @@ def import_(
         network=network,
         overrides=parse_overrides(set_),
     )
-    print(
+    say(
         f"{name}: the {done.network} of {checkpoint}; all of its {done.matched} tensors have found their place."
     )
     if done.auxiliary:
-        print(f"Not used here (auxiliary head): {', '.join(done.auxiliary)}.")
+        say(f"Not used here (auxiliary head): {', '.join(done.auxiliary)}.")
     if done.unprepared:
-        print(f"To evaluate it, its data set must be prepared. {done.unprepared} Then: u2pl evaluate {name}")
+        say(f"To evaluate it, its data set must be prepared. {done.unprepared} Then: u2pl evaluate {name}")
     else:
-        print(f"Everything about it is in {done.path}. Next: u2pl evaluate {name}")
+        say(f"Everything about it is in {done.path}. Next: u2pl evaluate {name}")

@@ -6,6 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from . import plan_run
+from .terminal import console, say, say_json
 
 if TYPE_CHECKING:
     from u2pl.planning import ActivePlan
@@ -71,13 +72,12 @@ def choose(
     active = resolve(project, name, table, numbers)
     if json:
         active.write(project)
-        typer.echo(active.model_dump_json(indent=2))
+        say_json(active.model_dump(mode="json"))
     else:
         _show(project, active, measure=measure)
 
 
 def _show(project: "Project", active: "ActivePlan", *, measure: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from u2pl.engine import estimate
@@ -85,9 +85,9 @@ def _show(project: "Project", active: "ActivePlan", *, measure: bool) -> None:
     from u2pl.planning.departures import of_plan
     from u2pl.settings import Params
 
-    params, console = Params.read(project), Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 160  # a file has no margin
+    params, screen = Params.read(project), console(highlight=False)
+    if not screen.is_terminal:
+        screen.width = 160  # a file has no margin
     specs = {name: spec_of(run) for name, run in active.runs.items()}
     works = {name: estimate.work(project, params, spec) for name, spec in specs.items()}
     speeds = estimate.speeds(project)
@@ -107,13 +107,13 @@ def _show(project: "Project", active: "ActivePlan", *, measure: bool) -> None:
     for name, work in works.items():
         takes = (_count(work.images), _hours(work.hours(speeds))) if work else ("?", "")
         runs.add_row(name, *takes, ", ".join(where[name]))
-    console.print(runs)
+    screen.print(runs)
 
     known = [work for work in works.values() if work]
     hours = [work.hours(speeds) for work in known]
     cells = sum(len(stage.cells) for stage in active.evaluations.values())
     shared = sum(len(places) > 1 for places in where.values())
-    print(
+    say(
         f"\n{len(active.runs)} runs for {cells} cells of {len(active.tables)} tables and "
         f"{len(active.figures)} figures; {shared} runs stand in more than one of them and are trained once."
     )
@@ -121,20 +121,20 @@ def _show(project: "Project", active: "ActivePlan", *, measure: bool) -> None:
     unknown = len(works) - len(known)
     but = f"; of {unknown} runs the split has to be prepared first" if unknown else ""
     if None in hours or not hours:
-        print(f"Work: {passes}{but}. This machine's speed is not known for all of it: add --measure.")
+        say(f"Work: {passes}{but}. This machine's speed is not known for all of it: add --measure.")
     else:
         total = sum(hour for hour in hours if hour is not None)
-        print(f"Work: {passes}{but}, about {_hours(total)} hours on one device of this machine.")
+        say(f"Work: {passes}{but}, about {_hours(total)} hours on one device of this machine.")
     departures = of_plan(project, active)
     if departures:
-        print("Departures from the paper's recipe, each a footnote of the tables:")
+        say("Departures from the paper's recipe, each a footnote of the tables:")
         for text, names in departures.items():
-            print(f"  {text} ({len(names)} run{'s' * (len(names) != 1)})")
+            say(f"  {text} ({len(names)} run{'s' * (len(names) != 1)})")
     missing = _missing(project, active)
     for sentence in missing:
-        print(f"Missing: {sentence}")
+        say(f"Missing: {sentence}")
     active.write(project)  # now that all settings are known to work
-    print(f"The active plan is {active.plan} (pipelines/plan.yaml). Next: dvc repro")
+    say(f"The active plan is {active.plan} (pipelines/plan.yaml). Next: dvc repro")
 
 
 def _measure(project: "Project", params: Any, kinds: dict[str, Any]) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from u2pl.reporting.words import duration
 
+from .terminal import console, say
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -44,7 +46,7 @@ def rendered(status: "PlanStatus", lines: int | None = None) -> "RenderableType"
         ],
         "step": ["" if run.state == "done" else _steps(run) for run in shown],
         "left": ["" if run.seconds_left is None else duration(run.seconds_left) for run in shown],
-        "": [Text(run.note or run.holder) for run in shown],
+        "": [run.note or run.holder for run in shown],
     }
     columns = {heading: cells for heading, cells in columns.items() if any(str(cell) for cell in cells)}
     runs = Table(box=None, pad_edge=False)
@@ -58,7 +60,7 @@ def rendered(status: "PlanStatus", lines: int | None = None) -> "RenderableType"
     words = [f"Plan {status.plan}: {len(status.runs)} runs, {said}.", f"Cells of the tables: {tables}."]
     if status.scheduler:
         words.append(f"`u2pl plan run` is at work ({status.scheduler}).")
-    return Group(runs, Text("\n".join(words)))
+    return Group(runs, *words)
 
 
 def _steps(run: "RunStatus") -> str:
@@ -92,20 +94,18 @@ def live(project: "Project", *, stderr: bool = False) -> "Iterator[Callable[[], 
 
     Where that cannot be found out, as while somebody edits params.yaml, it says so: the work goes on.
     """
-    from rich.console import Console
     from rich.live import Live
-    from rich.text import Text
 
     from u2pl.status import status
 
-    console = Console(stderr=stderr)
-    with Live(console=console, auto_refresh=False) as place:
+    screen = console(stderr=stderr)
+    with Live(console=screen, auto_refresh=False) as place:
 
         def refresh() -> None:
             try:
-                shown = rendered(status(project), console.height)
+                shown = rendered(status(project), screen.height)
             except Exception as error:
-                shown = Text(f"How far the plan is cannot be told now ({type(error).__name__}: {error}).")
+                shown = f"How far the plan is cannot be told now ({type(error).__name__}: {error})."
             place.update(shown, refresh=True)
 
         try:
@@ -119,4 +119,4 @@ def _plain(name: str, entry: "Entry") -> None:
     took = f" in {duration(entry.ended - entry.started)}" if entry.ended and entry.started else ""
     said = f": {entry.sentence}" if entry.sentence else ""
     state = "stopped" if entry.state == "waiting" else entry.state
-    print(f"{time.strftime('%H:%M:%S')} {name}: {state}{took}{said}", file=sys.stderr, flush=True)
+    say(f"{time.strftime('%H:%M:%S')} {name}: {state}{took}{said}", err=True)

@@ -1,9 +1,10 @@
 """`u2pl plan run`: runs the active plan, several stages at a time."""
 
-import sys
 from typing import Annotated
 
 import typer
+
+from .terminal import say
 
 
 def run(
@@ -37,21 +38,21 @@ def run(
     project = Project.find()
     workers = Workers.of(jobs, gpus)
     if workers.warning:
-        print(f"Warning: {workers.warning}", file=sys.stderr)
+        say(f"Warning: {workers.warning}", err=True)
     with showing(project) as (observe, tick):
         entries = run_plan(project, workers, observe=observe, tick=tick)
     of = {state: [name for name, entry in entries.items() if entry.state is state] for state in State}
     for name in of[State.FAILED]:
-        typer.echo(f"{name} failed: {entries[name].sentence}\n  Its output: {log_of(project, name)}")
+        say(f"{name} failed: {entries[name].sentence}\n  Its output: {log_of(project, name)}")
     for name in of[State.BLOCKED]:
-        typer.echo(f"{name} is blocked: it {entries[name].sentence}.")
+        say(f"{name} is blocked: it {entries[name].sentence}.")
     counts = f"done {len(of[State.DONE])}, failed {len(of[State.FAILED])}, blocked {len(of[State.BLOCKED])}"
     if of[State.WAITING]:
         raise Interrupted(
             f"Stopped: {counts}, not finished {len(of[State.WAITING])}. Go on with: u2pl plan run"
         )
-    typer.echo(f"Of {len(entries)} stages: {counts}.")
+    say(f"Of {len(entries)} stages: {counts}.")
     if of[State.FAILED]:
-        typer.echo("Mend what is named, then start the same command again: it does what is left.")
+        say("Mend what is named, then start the same command again: it does what is left.")
         raise typer.Exit(1)
-    typer.echo("See the tables with: u2pl status, or in the folder of reports.")
+    say("See the tables with: u2pl status, or in the folder of reports.")

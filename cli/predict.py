@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .terminal import console, say, say_json
+
 if TYPE_CHECKING:
     from u2pl.engine.predictor import Summary
 
@@ -40,8 +42,6 @@ def predict(
     with counting() as progress:
         summary = predictor.predict(project, run, images, out, window=window, progress=progress)
     if json:
-        from json import dumps
-
         skipped = [{"file": _printable(path), "reason": reason} for path, reason in summary.skipped]
         facts = {
             "out": _printable(out),
@@ -50,7 +50,7 @@ def predict(
             "shares": summary.shares,
             "skipped": skipped,
         }
-        print(dumps(facts, indent=2, ensure_ascii=False))
+        say_json(facts)
     elif summary.images:
         _show(summary)
     if summary.skipped:
@@ -67,18 +67,16 @@ def predict(
 
 
 def _show(summary: "Summary") -> None:
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table("class")
     table.add_column("% of pixels", justify="right")
     for name, share in summary.shares.items():
-        table.add_row(escape(name), f"{100 * share:.1f}")
-    Console().print(table)
+        table.add_row(name, f"{100 * share:.1f}")
+    console().print(table)
     masks, colors, overlays = (_printable(summary.folder / kind) for kind in ("masks", "colors", "overlays"))
     images = "1 image" if summary.images == 1 else f"{summary.images:,} images"
-    print(f"{images}: class indices in {masks}, in colour in {colors}, over the pictures in {overlays}.")
+    say(f"{images}: class indices in {masks}, in colour in {colors}, over the pictures in {overlays}.")
 
 
 def _printable(path: Path) -> str:

@@ -1,10 +1,11 @@
 """`u2pl prepare`."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from .terminal import console, say, say_json
 
 if TYPE_CHECKING:
     from u2pl.data.prepare import Prepared
@@ -80,24 +81,22 @@ def prepare(
             progress=progress,
         )
     if json:
-        from json import dumps
-
         shown = {"folder": str(prepared.folder), "warnings": prepared.warnings}
-        print(dumps({**prepared.manifest, **shown}, indent=2, ensure_ascii=False))
+        say_json({**prepared.manifest, **shown})
     else:
         _show(prepared)
     for warning in prepared.warnings:
-        print(f"Warning: {warning}", file=sys.stderr)
+        say(f"Warning: {warning}", err=True)
 
 
 def _show(prepared: "Prepared") -> None:
-    from rich.console import Console
-    from rich.markup import escape
+    import shlex
+
     from rich.table import Table
 
     manifest, name = prepared.manifest, prepared.description.name
     for sentence in prepared.found:
-        print(sentence)
+        say(sentence)
     table = Table(title=f"{name}, images with a mask")
     table.add_column("class")
     for heading in ("% of train", "% of val", "images", "labelled"):
@@ -106,17 +105,18 @@ def _show(prepared: "Prepared") -> None:
         mark = "  (no label)" if not found["labeled_images"] else ""
         shares = [f"{100 * side.classes[class_name]:.1f}" for side in (prepared.train, prepared.val)]
         counts = (*shares, str(found["images"]), str(found["labeled_images"]))
-        table.add_row(escape(class_name) + mark, *counts, style="red" if mark else None)
+        table.add_row(class_name + mark, *counts, style="red" if mark else None)
     table.add_section()
     table.add_row("void", *(f"{100 * side.void:.1f}" for side in (prepared.train, prepared.val)))
-    Console().print(table)
+    console().print(table)
     counts = manifest["counts"]
-    print(
+    say(
         f"Split {prepared.split} ({manifest['source']}): {counts['labeled']} labelled, "
         f"{counts['unlabeled']} unlabelled, {counts['val']} validation images."
     )
     if "fine" in manifest:
         from u2pl.data.audit import fine_sentence
 
-        print(fine_sentence(manifest))
-    print(f"The lists are in {prepared.folder}. Next: u2pl train --dataset {name} --split {prepared.split}")
+        say(fine_sentence(manifest))
+    words = shlex.join(["--dataset", name, "--split", prepared.split])
+    say(f"The lists are in {prepared.folder}. Next: u2pl train {words}")

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from .terminal import column, console, one_line, say
+
 if TYPE_CHECKING:
     from u2pl.data.description import Progress as Counter
     from u2pl.engine.trainer import Observer
@@ -17,18 +19,17 @@ def training(name: str) -> "Iterator[Observer]":
     if not sys.stderr.isatty():
         yield _plain(name)
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        column("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        column("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(name, total=None, note="")
+    with Progress(*columns, console=console(stderr=True)) as progress:
+        task = progress.add_task(one_line(name), total=None, note="")
         notes: dict[str, str] = {}
 
         def observe(event: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
@@ -50,16 +51,15 @@ def _plain(name: str) -> "Observer":
     def observe(event: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
         nonlocal last
         if event == "memory":
-            print(_memory(metrics), file=sys.stderr, flush=True)
+            say(_memory(metrics), err=True)
         if event != "epoch" or (time.monotonic() - last < 10 and step < steps):
             return
         last = time.monotonic()
         miou = f"mIoU {metrics['val/miou']:.1f} %, " if "val/miou" in metrics else ""
-        print(
+        say(
             f"{name}: step {step}/{steps}, loss {metrics['train/loss']:.3f}, {miou}"
             f"{metrics['images_per_second']:.0f} images/s, {metrics['memory/peak_gib']:.1f} GiB",
-            file=sys.stderr,
-            flush=True,
+            err=True,
         )
 
     return observe
@@ -82,20 +82,19 @@ def counting() -> "Iterator[Counter]":
         yield _plain_counter()
         return
     from rich import progress as rich
-    from rich.console import Console
 
     columns = (
-        rich.TextColumn("{task.description}"),
+        column("{task.description}"),
         rich.BarColumn(),
         rich.MofNCompleteColumn(),
         rich.TimeRemainingColumn(),
     )
-    with rich.Progress(*columns, console=Console(stderr=True)) as bars:
+    with rich.Progress(*columns, console=console(stderr=True)) as bars:
         tasks: dict[str, rich.TaskID] = {}
 
         def show(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
+                tasks[what] = bars.add_task(one_line(what), total=total)
             bars.update(tasks[what], completed=done, total=total)
 
         yield show
@@ -110,6 +109,6 @@ def _plain_counter() -> "Counter":
         if done < total and time.monotonic() - last < 10:
             return
         last = time.monotonic()
-        print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+        say(f"{what}: {done:,} of {total:,}", err=True)
 
     return show

@@ -1,6 +1,6 @@
 """`u2pl report`: one page about the active plan."""
 
-import typer
+from .terminal import say
 
 
 def report() -> None:
@@ -14,5 +14,5 @@ def report() -> None:
 
     project = Project.find()
     page, *figures = write(project, ActivePlan.read(project))
-    typer.echo(f"Wrote {', '.join(figures)}.")
-    typer.echo(f"The report: {project.root / page}. Open it in a browser.")
+    say(f"Wrote {', '.join(figures)}.")
+    say(f"The report: {project.root / page}. Open it in a browser.")

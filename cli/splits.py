@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .terminal import console, say, say_json
+
 if TYPE_CHECKING:
     from u2pl.data.audit import Audit
 
@@ -45,9 +47,8 @@ def audit(
         raise unknown("published source of lists", source, families())
     if json:
         from dataclasses import asdict
-        from json import dumps
 
-        print(dumps([asdict(each) for each in audits], indent=2, ensure_ascii=False))
+        say_json([asdict(each) for each in audits])
     else:
         _show(audits)
     wrong = [f"{each.dataset} {each.split}: {'; '.join(each.problems)}" for each in audits if each.problems]
@@ -56,8 +57,6 @@ def audit(
 
 
 def _show(audits: "list[Audit]") -> None:
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table("data set", "split", "source", box=None, pad_edge=False)
@@ -78,13 +77,13 @@ def _show(audits: "list[Audit]") -> None:
             *(f"{number:,}" for number in numbers),
             *("-" if share is None else f"{share:.1%}" for share in shares),
             each.sha256[:12],
-            "?" if each.without_label is None else escape(", ".join(each.without_label)) or "none",
+            "?" if each.without_label is None else ", ".join(each.without_label) or "none",
             style="red" if each.problems else None,
         )
     # Cut columns could not be compared: a narrow terminal may wrap the lines instead.
-    Console(width=max(Console().width, 140)).print(table)
+    console(width=max(console().width, 140)).print(table)
     if with_fine:
-        print(
+        say(
             "fine: share of the labelled images with VOC's own, precise annotation; uniform: what a uniform draw of "
             "all training images would have. Lists that differ in it cannot be compared: it is worth 1.4 to 4 mIoU."
         )

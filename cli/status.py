@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from .terminal import console, say_json
+
 
 def status(
     watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
@@ -17,9 +19,6 @@ def status(
     import time
     from contextlib import suppress
     from dataclasses import asdict
-    from json import dumps
-
-    from rich.console import Console
 
     from u2pl.project import Project
     from u2pl.status import status
@@ -28,11 +27,10 @@ def status(
 
     project = Project.find()
     if json:
-        typer.echo(dumps(asdict(status(project)), indent=2))
+        say_json(asdict(status(project)))
     elif not watch:
         # What reads it in place of a person wants a line a run.
-        console = Console(width=None if sys.stdout.isatty() else 200)
-        console.print(rendered(status(project)))
+        console(width=None if sys.stdout.isatty() else 200).print(rendered(status(project)))
     else:
         with suppress(KeyboardInterrupt), live(project) as refresh:
             while True:

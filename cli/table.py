@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from .terminal import say
+
 
 def table(
     name: Annotated[str, typer.Argument(help="A table of the active plan, by name or number: table1, 1.")],
@@ -20,5 +22,5 @@ def table(
     project = Project.find()
     active = ActivePlan.read(project)
     paths = write(project, active.reports, collect(project, active, name))
-    typer.echo((project.root / paths[0]).read_text(encoding="utf-8"))
-    typer.echo(f"Wrote {', '.join(paths)}. Next: u2pl report")
+    say((project.root / paths[0]).read_text(encoding="utf-8"))
+    say(f"Wrote {', '.join(paths)}. Next: u2pl report")

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from .terminal import say
+
 app = typer.Typer(help="Copy run folders into the MLflow store.", no_args_is_help=True)
 
 
@@ -25,17 +27,18 @@ def sync(
     Example: u2pl track sync
     """
     from u2pl import tracking
+    from u2pl.addresses import hidden
     from u2pl.errors import UserError
     from u2pl.project import Project
 
     summary = tracking.sync(Project.find(), runs=runs or None)
-    address = tracking.without_password(summary.uri)
-    typer.echo(f"Mirrored into {address}: runs {summary.runs}, ablations {summary.ablations}.")
+    address = hidden(summary.uri, summary.uri)
+    say(f"Mirrored into {address}: runs {summary.runs}, ablations {summary.ablations}.")
     if summary.problems:
         raise UserError(
             " ".join(summary.problems) + " Mend or remove what is named, then run: u2pl track sync"
         )
     if address.startswith(("http:", "https:")):
-        typer.echo(f"Look at them in a browser: {address}")
+        say(f"Look at them in a browser: {address}")
     else:
-        typer.echo(f"Look at them with: mlflow ui --backend-store-uri {shlex.quote(address)}")
+        say(f"Look at them with: mlflow ui --backend-store-uri {shlex.quote(address)}")

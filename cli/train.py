@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from .terminal import say
+
 
 def train(
     dataset: Annotated[str | None, typer.Option(help="Data set that was prepared.")] = None,
@@ -109,5 +111,5 @@ def train(
             shutil.copyfile(path / "weights.pt", target)
 
         write_atomically(model, copy)
-    print(f"{name}: {result_in_words(read_metrics(path))}")
-    print(f"Everything about it is in {path}. Next: u2pl evaluate {name}")
+    say(f"{name}: {result_in_words(read_metrics(path))}")
+    say(f"Everything about it is in {path}. Next: u2pl evaluate {name}")

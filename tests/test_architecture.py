@@ -18,10 +18,12 @@ from u2pl_cli.app import app
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted([*(ROOT / "u2pl").rglob("*.py"), *(ROOT / "cli").rglob("*.py")])
-GROUND = {"errors", "files", "project", "records"}
+GROUND = {"addresses", "errors", "escaping", "files", "project", "records"}
 ALLOWED = {
+    "addresses": set(),
     "errors": set(),
-    "files": {"errors"},
+    "escaping": set(),
+    "files": {"errors", "escaping"},
     "project": {"errors"},
     "records": {"errors", "files", "project"},
     "settings": GROUND,

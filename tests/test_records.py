@@ -206,7 +206,6 @@ def test_a_line_that_is_no_event_is_passed_over(changes: dict[str, Any]):
         "epoch,step,a\nx,1,2\n",
         "epoch,step,a\n0,1,x\n",
         "step,a\n1,2\n",
-        "epoch,step,a\n0,1,2,3\n",
         "epoch,a\ninf,1\n",
     ],
 )

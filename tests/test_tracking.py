@@ -1,6 +1,8 @@
 """Run folders made by hand, mirrored into real MLflow stores: SQLite files and a server on loopback."""
 
 import json
+import os
+import shlex
 import socket
 import sqlite3
 import subprocess
@@ -19,9 +21,12 @@ from hypothesis import strategies as st
 from mlflow_server import Server, contents, free_port, wait_until
 
 from u2pl import tracking
+from u2pl.addresses import sqlite_file
 from u2pl.errors import UsageError, UserError
 from u2pl.files import read_json, write_json
 from u2pl.project import Project
+from u2pl.reporting.links import links
+from u2pl.reporting.results import Result
 from u2pl.tracking import Sidecar, Store, default_uri, metric_name, sync
 
 pytestmark = [
@@ -318,6 +323,23 @@ def test_mlflow_takes_every_metric_name(name):
     _validate_metric_name(metric_name(name))
 
 
+def test_two_classes_whose_names_become_one_stay_two(project):
+    clash = {"val__iou__x!": 1.0, "val__iou__x?": 2.0, "val__iou__x_": 3.0, "val__iou__y": 4.0}
+    folder = make_run(project, "clash", event("epoch", 1, 0, **clash))
+    write_events(folder, event("epoch", 2, 1, **{"val__iou__x?": 5.0}))
+    store = Store(project)
+    run_id = store.mirror(folder)
+    assert history(store, run_id, "val/iou/x_") == [(1, 3.0)]
+    assert history(store, run_id, "val/iou/y") == [(1, 4.0)]
+    metrics = store.client.get_run(run_id).data.metrics
+    others = sorted(name for name in metrics if name.startswith("val/iou/x_-"))
+    assert sorted(metrics[name] for name in others) == [1.0, 5.0]
+    assert [len(history(store, run_id, name)) for name in sorted(others, key=metrics.__getitem__)] == [1, 2]
+    write_events(folder, event("epoch", 3, 2, **{"val__iou__x!": 6.0}))
+    assert Store(project).mirror(folder) == run_id
+    assert sorted(store.client.get_run(run_id).data.metrics) == sorted(metrics)
+
+
 def test_usual_metric_names_stay_as_they_are():
     assert metric_name("val/iou/traffic light") == "val/iou/traffic light"
     assert metric_name("val/iou/a=b") == "val/iou/a_b"
@@ -405,9 +427,108 @@ def test_the_address_does_not_depend_on_the_current_folder(project, monkeypatch)
     assert default_uri(project) == "http://127.0.0.1:5000"
 
 
-def test_a_password_is_not_shown():
-    assert tracking.without_password("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
-    assert tracking.without_password("sqlite:////a/mlflow.db") == "sqlite:////a/mlflow.db"
+SECRET_ADDRESSES = [
+    ("postgresql://user:p4ss@w0rd/s3cret:x9@127.0.0.1:1/db", ("p4ss", "w0rd", "s3cret", "x9")),
+    ("mysql+pymysql://user:s3c%40ret@127.0.0.1:1/db?ssl_key=k3y", ("s3c@ret", "s3c%40ret", "k3y")),
+    ("https://t0ken@127.0.0.1:1", ("t0ken",)),
+    ("http://user:s3cret@127.0.0.1:1?password=s3same&token=t0ken", ("s3cret", "s3same", "t0ken")),
+    ("http://user:pa:s3cret@127.0.0.1:1/#t0ken", ("s3cret", "t0ken")),
+    ("http://user:s3cret@127.0.0.1:no-port", ("s3cret",)),
+    ("user:s3cret@host", ("s3cret",)),
+]
+
+
+@pytest.mark.parametrize(("address", "secrets"), SECRET_ADDRESSES)
+def test_no_secret_of_an_address_leaves_the_program(project, u2pl_process, monkeypatch, address, secrets):
+    folder = make_run(project, "told", *CURVE)
+    environment = {"MLFLOW_TRACKING_URI": address, "MLFLOW_TRACKING_PASSWORD": "envs3cret"}
+    said = [u2pl_process("track", "sync", *words, **environment) for words in ((), ("--debug",))]
+    assert all(done.returncode == 1 for done in said)
+    texts = [done.stdout + done.stderr for done in said]
+    assert "run: u2pl track sync" in texts[0] and "Traceback" in texts[1]
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    warning = Sidecar.start(project, folder).close()
+    texts += [str(warning), *(path.read_text(errors="replace") for path in folder.glob("tracking.*"))]
+    assert warning is not None and len(texts) > 3
+    for secret in (*secrets, "envs3cret"):
+        assert not [text for text in texts if secret in text]
+
+
+def test_what_says_where_a_run_is_says_no_password(project, monkeypatch):
+    folder = make_run(project, "placed", *CURVE)
+    store = Store(project)
+    store.uri = "http://user:s3cret@host/?token=t0ken"
+    store._say_where(folder, "id", "f")
+    assert read_json(folder / "tracking.json")["store"] == "http://user:***@host/?token=***"
+
+
+FOLDERS = ["a%20b", "a?b", "a#b", "a b", "a'b", "ä"]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_project_folder_of_any_name_has_its_store_inside(tmp_path, u2pl_process, name):
+    project = Project(tmp_path / name)
+    project.root.mkdir()
+    for file in ("params.yaml", "dvc.yaml"):
+        (project.root / file).write_text("{}\n")
+    folder = make_run(project, "one", *CURVE, event("end", 2), miou=50.0)
+    done = u2pl_process("track", "sync", cwd=project.root)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {name}
+    inside = {path.name for path in project.root.iterdir()}
+    assert inside == {"params.yaml", "dvc.yaml", "runs", "mlflow.db", "mlflow.db.lock", "mlartifacts"}
+    with sqlite3.connect(project.root / "mlflow.db") as database:
+        assert database.execute("select name from runs").fetchall() == [("one",)]
+    database.close()
+    assert list((project.root / "mlartifacts").rglob("metrics.json"))
+    address = shlex.split(done.stdout.splitlines()[1])[-1]
+    assert sqlite_file(address) == (project.root / "mlflow.db", "")
+    result = Result(folder, read_json(folder / "metrics.json") | read_json(folder / "run.json"))
+    assert links(project, [result]).commands == ["mlflow ui --backend-store-uri sqlite:///mlflow.db"]
+
+
+def spoil(project: Project, kind: str) -> None:
+    database = project.root / "mlflow.db"
+    match kind:
+        case "is a folder":
+            database.mkdir()
+        case "is not a database":
+            database.write_text("hello\n" * 1000)
+        case "is a link to a file that is not there":
+            database.symlink_to(project.root / "gone.db")
+        case "mlartifacts is no folder":
+            (project.root / "mlartifacts").write_text("")
+        case "is no file":
+            os.mkfifo(database)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("is a folder", "is not a database", "is a link to a file that is not there"),
+        *("mlartifacts is no folder", "is no file"),
+    ],
+)
+def test_what_is_no_store_is_one_sentence_at_once(tmp_path, kind):
+    project = Project(tmp_path)
+    folder = make_run(project, "waits", *CURVE)
+    spoil(project, kind)
+    begun = time.monotonic()
+    with pytest.raises(UserError, match=rf"{kind}.* then run: u2pl track sync"):
+        sync(project)
+    warning = Sidecar.start(project, folder).close()
+    assert warning is not None and kind in warning and warning.endswith("run: u2pl track sync")
+    assert time.monotonic() - begun < 2
+    assert not (folder / "tracking.log").exists()
+
+
+def test_a_store_that_is_read_only_is_one_sentence(tmp_path, monkeypatch):
+    project = Project(tmp_path)
+    (tmp_path / "mlflow.db").touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    with pytest.raises(UserError, match="read-only"):
+        sync(project)
 
 
 def test_a_store_that_cannot_be_opened_is_a_readable_error(project):
@@ -420,7 +541,10 @@ EIGHT = """
 import os, sys, warnings
 from pathlib import Path
 from u2pl.project import Project
+from u2pl.reporting.links import links
+from u2pl.reporting.results import Result
 from u2pl import tracking
+from u2pl.addresses import sqlite_file
 warnings.simplefilter("ignore")
 import mlflow.store.tracking.sqlalchemy_store, alembic.command
 project = Project(Path(sys.argv[1]))
@@ -520,6 +644,8 @@ import sys, time
 from pathlib import Path
 from filelock import FileLock
 from u2pl.project import Project
+from u2pl.reporting.links import links
+from u2pl.reporting.results import Result
 from u2pl.tracking import Sidecar
 folder = Path(sys.argv[2])
 with FileLock(folder / "lock"):
@@ -592,6 +718,23 @@ def u2pl(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int
 
     monkeypatch.setenv("U2PL_ROOT", str(project.root))
     return lambda *words: run(list(words))
+
+
+@pytest.fixture
+def u2pl_process(project: Project) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """`u2pl` in a process of its own, in which nothing stands between it and its streams."""
+
+    def run(*words: str, cwd: Path = project.root, **environment: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "u2pl_cli", *words],
+            cwd=cwd,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run
 
 
 def test_track_sync_says_where_the_store_lies_and_how_to_look_at_it(project, u2pl, capsys):

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import filelock
 import yaml
 
 from u2pl.errors import UserError
+from u2pl.escaping import cell, true_text
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -47,11 +48,28 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """`rows`, of which the first names the columns, as CSV; None is an empty field, and no text is a formula."""
+    return "".join(map(_csv_line, rows))
+
+
+def _csv_line(row: Sequence[Any]) -> str:
+    out = io.StringIO()
+    # The end of a line decides which texts are quoted: a name may have either character of this one in it.
+    csv.writer(out, lineterminator="\r\n").writerow([cell(value) for value in row])
+    return out.getvalue().removesuffix("\r\n") + "\n"
+
+
 def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
-    """Write `rows`, of which the first names the columns, to `path` atomically; None is an empty field."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_text(path, text.getvalue())
+    """Write `csv_text` to `path` atomically."""
+    write_text(path, csv_text(rows))
+
+
+def read_csv(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a CSV file by the names of their columns, as they were before `write_csv`."""
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            yield {true_text(name): true_text(value or "") for name, value in row.items() if name is not None}
 
 
 def read_json(path: Path, remedy: str = "Delete it, then start the same command again.") -> Any:

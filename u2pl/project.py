@@ -1,15 +1,49 @@
 """Where things lie in a project folder; every path starts at its root, never at the current folder."""
 
 import os
+import re
 from dataclasses import dataclass
-from pathlib import Path
+from hashlib import sha256
+from pathlib import Path, PureWindowsPath
 
 from u2pl.errors import UserError
+
+NAME_BYTES = 200
+"""Longest name, which others make longer names of: file systems take 255."""
+_STRANGE = re.compile(r"[^\w.=+,-]")
+_NAME = re.compile(r"\w[\w.=+,-]*")
 
 
 def slug(text: str) -> str:
     """`text` as a file name: `/` becomes `_` (split `1/8` is folder `1_8`)."""
     return text.replace("/", "_").replace(" ", "_")
+
+
+def safe_name(text: str) -> str:
+    """`text` as a name that a shell, DVC and a file system take as it is: `slug`, of letters, digits and `_.=+,-`.
+
+    A hash of `text` stands at the end where other characters had to be replaced, or the name was too long.
+    """
+    name = slug(text)
+    safe = _STRANGE.sub("_", name)
+    if not _NAME.match(safe):
+        safe = f"_{safe}"
+    if safe == name and len(name.encode()) <= NAME_BYTES:
+        return name
+    digest = f"-{sha256(text.encode()).hexdigest()[:8]}"
+    short = safe.encode()[: NAME_BYTES - len(digest)].decode(errors="ignore")
+    return short + digest
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` is a name as `safe_name` makes them: what stands in a command line without quotes."""
+    return bool(_NAME.fullmatch(text)) and len(text.encode()) <= NAME_BYTES
+
+
+def is_inside(path: str) -> bool:
+    """Whether a relative path cannot lead out of the project, on any system."""
+    windows = PureWindowsPath(path)
+    return bool(windows.parts) and not windows.anchor and ".." not in windows.parts
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from typing_extensions import TypedDict
 
 from u2pl.errors import UserError
-from u2pl.files import read_json
+from u2pl.files import read_csv, read_json
 from u2pl.project import Project
 
 T = TypeVar("T")
@@ -381,12 +381,11 @@ def read_history(folder: Path) -> dict[str, list[tuple[int, float]]]:
     if not path.is_file():
         return series
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                epoch = int(float(row["epoch"]))
-                for name, value in row.items():
-                    if value and name not in ("epoch", "step"):
-                        series.setdefault(name, []).append((epoch, float(value)))
+        for row in read_csv(path):
+            epoch = int(float(row["epoch"]))
+            for name, value in row.items():
+                if value and name not in ("epoch", "step"):
+                    series.setdefault(name, []).append((epoch, float(value)))
     except (ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
         raise UserError(
             f"{path} is damaged ({type(error).__name__}: {error}). Move it elsewhere; curves are drawn from it alone."

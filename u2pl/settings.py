@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from u2pl.errors import UsageError, UserError, unknown
 from u2pl.files import sha256_json
-from u2pl.project import Project, slug
+from u2pl.project import Project, safe_name
 
 RECIPE_VERSION = 4
 """Part of every fingerprint. Raise it when a change of the code changes the numbers a run gives."""
@@ -333,7 +333,7 @@ class Params:
 def run_name(spec: RunSpec, changed: Mapping[str, Any]) -> str:
     """A readable folder name: `shapes-1_8-u2pl-alpha0=0.3-s0`."""
     settings = [f"{key.rpartition('.')[2]}={value}" for key, value in sorted(changed.items())]
-    return slug("-".join([spec.dataset, spec.split, spec.method, *settings, f"s{spec.seed}"]))
+    return safe_name("-".join([spec.dataset, spec.split, spec.method, *settings, f"s{spec.seed}"]))
 
 
 def parse_value(text: str) -> Any:

@@ -12,11 +12,12 @@ import os
 import re
 import select
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.util import find_spec
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from u2pl.addresses import SQLITE, HidingStream, hidden, sqlite_address, sqlite_file
 from u2pl.errors import UserError, unknown
 from u2pl.files import is_held, sha256, write_atomically, write_text
 from u2pl.project import Project
@@ -71,19 +73,53 @@ def default_uri(project: Project) -> str:
 
     A relative SQLite path counts from the root, so that every current folder means the same store.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    database = _database(uri)
-    return f"sqlite:///{project.root / database}" if database else uri
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
+    found = sqlite_file(uri)
+    return sqlite_address(project.root / found[0], found[1]) if found else uri
 
 
 def _database(uri: str) -> Path | None:
     """The file of a SQLite store, None for any other store."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    found = sqlite_file(uri)
+    return found[0] if found else None
 
 
-def without_password(uri: str) -> str:
-    """`uri` as it may be shown: a database's address can hold a password."""
-    return re.sub(r"(//[^:/@]*):[^@/]*@", r"\1:***@", uri)
+def _artifacts(project: Project) -> Path:
+    """Where the files of runs lie, if the store is a database."""
+    return project.root / "mlartifacts"
+
+
+def unusable(uri: str, artifacts: Path) -> str | None:
+    """Why a SQLite store cannot be used, in words; None where nothing speaks against it, and for any other store.
+
+    MLflow itself would try for two minutes.
+    """
+    database = _database(uri)
+    if database is None:
+        return None
+    for folder in (*reversed(database.parents), artifacts):
+        if os.path.lexists(folder) and not folder.is_dir():
+            return f"{folder} is no folder"
+    if not os.path.lexists(database):
+        return None
+    if database.is_dir():
+        return f"{database} is a folder, not a database"
+    if not database.exists():
+        return f"{database} is a link to a file that is not there"
+    if not database.is_file():
+        return f"{database} is no file"
+    if not all(os.access(path, os.R_OK | os.W_OK) for path in (database, database.parent)):
+        return f"{database} or its folder is read-only"
+    try:
+        with closing(
+            sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=1)
+        ) as opened:
+            opened.execute("select count(*) from sqlite_master").fetchone()
+    except sqlite3.OperationalError:
+        return None  # as while another process writes
+    except sqlite3.DatabaseError as error:
+        return f"{database} is not a database ({error})"
+    return None
 
 
 def prepare_store(uri: str, artifacts: Path) -> str:
@@ -95,11 +131,16 @@ def prepare_store(uri: str, artifacts: Path) -> str:
     Args:
         uri: address of the store.
         artifacts: folder for the files of runs, where the store is a database; a server decides for itself.
+
+    Raises:
+        UserError: it is `unusable`. Whatever else is wrong, MLflow raises.
     """
 
     def create(file: Path) -> None:
-        _experiment(f"sqlite:///{file}", artifacts)
+        _experiment(sqlite_address(file), artifacts)
 
+    if problem := unusable(uri, artifacts):
+        raise UserError(problem)
     database = _database(uri)
     if database:
         database.parent.mkdir(parents=True, exist_ok=True)
@@ -151,6 +192,7 @@ class EventLog:
         self.time = 0
         """Of the newest event, in milliseconds since the epoch; 0 before there is one."""
         self._step: Event | None = None
+        self._names: dict[str, str] = {}
 
     def measurements(self) -> list[Event]:
         """The step and epoch events written since the last call, by step; of equal ones the last.
@@ -176,8 +218,22 @@ class EventLog:
             else:
                 self.state = each["event"]
                 continue
+            each["metrics"] = self._named(each["metrics"])
             newest[each["step"], each["event"]] = each
         return [newest[key] for key in sorted(newest)]
+
+    def _named(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """The metrics by the names that MLflow takes, always the same in one log.
+
+        Of two names that become one, as those of the classes `x!` and `x?`, the later gets a hash of what it was.
+        """
+        taken = set(self._names.values())
+        # First those that stay as they are.
+        for name in sorted(metrics.keys() - self._names.keys(), key=lambda name: metric_name(name) != name):
+            wanted = metric_name(name)
+            self._names[name] = f"{wanted[:240]}-{sha256(name)[:8]}" if wanted in taken else wanted
+            taken.add(self._names[name])
+        return {self._names[name]: value for name, value in metrics.items()}
 
 
 def metric_name(name: str) -> str:
@@ -188,7 +244,7 @@ def metric_name(name: str) -> str:
 
 def _finite(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {
-        metric_name(name): float(value)
+        name: float(value)
         for name, value in metrics.items()
         if isinstance(value, int | float) and math.isfinite(value)
     }
@@ -229,7 +285,7 @@ class Store:
     def __init__(self, project: Project, uri: str | None = None):
         self.project = project
         self.uri = uri or default_uri(project)
-        self.experiment = prepare_store(self.uri, project.root / "mlartifacts")
+        self.experiment = prepare_store(self.uri, _artifacts(project))
         self.client = _client(self.uri)
         self._ids: dict[tuple[str, str | None], str] = {}
         self._logs: dict[tuple[Path, str | None], EventLog] = {}
@@ -275,7 +331,7 @@ class Store:
 
     def _say_where(self, folder: Path, run: str, fingerprint: str) -> None:
         """Write into the run folder where its MLflow run is, so that a report can link to it without MLflow."""
-        where = {"store": without_password(self.uri), "experiment": self.experiment, "run": run}
+        where = {"store": hidden(self.uri, self.uri), "experiment": self.experiment, "run": run}
         text = json.dumps(where | {"fingerprint": fingerprint}, indent=2) + "\n"
         if not (path := folder / WHERE).exists() or path.read_text() != text:
             write_text(path, text)
@@ -461,31 +517,45 @@ def sync(project: Project, uri: str | None = None, runs: list[str] | None = None
         if name not in known:
             raise unknown("run", name, known)
     uri = uri or default_uri(project)
+    ablations = sorted(project.runs.glob(".ablations/*/ablation.json")) if runs is None else []
+    folders = [("run", known[name]) for name in (known if runs is None else runs)]
+    folders += [("ablation", path.parent) for path in ablations]
+    # MLflow, and what it stands on, tell of their troubles in words of their own.
+    with (
+        closing(HidingStream(sys.stdout, uri)) as stdout,
+        closing(HidingStream(sys.stderr, uri)) as stderr,
+        redirect_stdout(stdout),
+        redirect_stderr(stderr),
+    ):
+        return _sync(project, uri, folders)
+
+
+def _sync(project: Project, uri: str, folders: list[tuple[str, Path]]) -> Summary:
+    """Mirror folders of the kinds `run` and `ablation`."""
     try:
         store = Store(project, uri)
     except Exception as error:
         raise UserError(
-            f"The tracking store {without_password(uri)} cannot be opened: {_reason(error)}. "
+            f"The tracking store {hidden(uri, uri)} cannot be opened: {_reason(error, uri)}. "
             "Mend it, or set MLFLOW_TRACKING_URI to another one, then run: u2pl track sync"
         ) from error
 
     done, problems = {"run": 0, "ablation": 0}, []
-    ablations = sorted(project.runs.glob(".ablations/*/ablation.json")) if runs is None else []
-    folders = [("run", known[name]) for name in (known if runs is None else runs)]
-    for kind, folder in [*folders, *(("ablation", path.parent) for path in ablations)]:
+    for kind, folder in folders:
         try:
             (store.mirror if kind == "run" else store.mirror_ablation)(folder)
             done[kind] += 1
         except Exception as error:
             # One damaged folder must not hide the others.
-            problems.append(f"The {kind} {folder.name} was not mirrored: {_reason(error)}.")
+            problems.append(f"The {kind} {folder.name} was not mirrored: {_reason(error, uri)}.")
     return Summary(uri, done["run"], done["ablation"], problems)
 
 
-def _reason(error: Exception) -> str:
-    """The first line of an error, with its class."""
-    lines = str(error).strip().splitlines() or ["no reason given"]
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}"
+def _reason(error: Exception, uri: str) -> str:
+    """The first line of an error of the store `uri`, with its class if that is not our own."""
+    lines = hidden(str(error), uri).strip().splitlines() or ["no reason given"]
+    said = lines[0].rstrip(".")
+    return said if isinstance(error, UserError) else f"{type(error).__name__}: {said}"
 
 
 # ---- the side process ----------------------------------------------------------------------------------
@@ -516,6 +586,10 @@ class Sidecar:
                 None,
                 f"{folder.name} is not tracked, since MLflow is not installed (U2PL_TRACKING=none says that this "
                 "is meant); to track it nevertheless: pip install mlflow && u2pl track sync",
+            )
+        if problem := unusable(default_uri(project), _artifacts(project)):
+            return cls(
+                folder, None, f"{folder.name} is not tracked: {problem}. Mend that, then run: u2pl track sync"
             )
         try:
             with (folder / "tracking.log").open("ab") as log:
@@ -614,7 +688,8 @@ def follow(project: Project, folder: Path, poll: float, pause: float) -> int:
                 )
                 seen, behind = stamp, False
             except Exception as error:
-                print(f"{datetime.now().isoformat(timespec='seconds')} {_reason(error)}", flush=True)
+                reason = _reason(error, default_uri(project))
+                print(f"{datetime.now().isoformat(timespec='seconds')} {reason}", flush=True)
                 store = None
         pause = min(max(pause, poll) * 2, LONGEST_PAUSE_SECONDS) if behind else poll
         if over:
@@ -634,12 +709,19 @@ def _main() -> int:
     parser.add_argument("--poll", type=float, required=True)
     parser.add_argument("--pause", type=float, required=True)
     arguments = parser.parse_args()
+    project = Project(arguments.project)
+    # All that MLflow, the libraries below it and Python itself say goes to tracking.log.
+    sys.stdout, sys.stderr = (HidingStream(each, default_uri(project)) for each in (sys.stdout, sys.stderr))
     os.setpriority(os.PRIO_PROCESS, 0, 10)
     # Ctrl-C and a supervisor's signal reach the whole process group; the owner saves its state, then calls
     # `close`, and only then is there something final to mirror.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    return follow(Project(arguments.project), arguments.folder, arguments.poll, arguments.pause)
+    try:
+        return follow(project, arguments.folder, arguments.poll, arguments.pause)
+    finally:
+        sys.stdout.close()
+        sys.stderr.close()
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ import pytest
 from fabricated import REPOSITORY, street_plan, write_result, write_results
 
 from u2pl.errors import UsageError, UserError
+from u2pl.escaping import TEX, tex
 from u2pl.files import sha256
 from u2pl.planning import ActivePlan, resolve
 from u2pl.project import Project
 from u2pl.reporting.results import collect
-from u2pl.reporting.table import TEX, View, latex, long_csv, markdown, tex, write
+from u2pl.reporting.table import View, latex, long_csv, markdown, write
 
 
 def plan_file(project: Project, name: str, text: str) -> ActivePlan:

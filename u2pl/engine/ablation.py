@@ -15,7 +15,7 @@ from u2pl import counted
 from u2pl.engine import filed
 from u2pl.errors import UsageError, UserError
 from u2pl.files import write_json
-from u2pl.project import Project, slug
+from u2pl.project import Project, safe_name
 from u2pl.records import Ablation as AblationRecord
 from u2pl.records import AblationRow, Metrics, read, read_metrics, read_run
 from u2pl.settings import Params, RunSpec, differences, parse_value
@@ -72,7 +72,7 @@ def plan_ablation(
     keys = tuple(params.full_key(name, first.method) for name in names)
     short = "+".join(key.rpartition(".")[2] for key in keys)
     fixed = "".join(f"-{key.rpartition('.')[2]}={value}" for key, value in sorted((overrides or {}).items()))
-    name = slug(f"{first.dataset}-{first.split}-{first.method}-by-{short}{fixed}-s{first.seed}")
+    name = safe_name(f"{first.dataset}-{first.split}-{first.method}-by-{short}{fixed}-s{first.seed}")
     return Ablation(name, keys, tuple(specs))
 
 

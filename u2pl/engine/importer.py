@@ -18,7 +18,7 @@ from u2pl.errors import UsageError, UserError
 from u2pl.files import write_json, write_text
 from u2pl.models import released, weights
 from u2pl.models.deeplab import DeepLabV3Plus
-from u2pl.project import Project, slug
+from u2pl.project import Project, is_name
 from u2pl.records import Manifest, read
 from u2pl.settings import RECIPE_VERSION, Params, ResolvedRun
 
@@ -68,8 +68,8 @@ def import_checkpoint(
         UsageError: a name is unknown.
         UserError: there is such a run already; the file is no released checkpoint, or of other classes or shapes.
     """
-    if not name or name != Path(slug(name)).name or name.startswith("."):
-        raise UsageError(f"--as takes the name of a folder, without / and spaces, not {name!r}.")
+    if not is_name(name):
+        raise UsageError(f"--as takes a name of letters, digits and _ . = + , - alone, not {name!r}.")
     if (project.runs / name).exists():
         raise UserError(
             f"{project.runs / name} exists already. Take another name, or delete that folder first."

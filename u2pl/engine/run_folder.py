@@ -1,6 +1,5 @@
 """A run's work folder: who it belongs to, what happened, where training stands."""
 
-import csv
 import json
 import logging
 import math
@@ -19,7 +18,7 @@ import yaml
 
 from u2pl.engine import aside
 from u2pl.errors import Busy, UserError
-from u2pl.files import holder_in_words, write_atomically, write_holder, write_json, write_text
+from u2pl.files import holder_in_words, write_atomically, write_csv, write_holder, write_json, write_text
 from u2pl.project import Project
 from u2pl.records import Run, read_metrics, read_run
 from u2pl.settings import ResolvedRun, differences, fingerprint
@@ -214,14 +213,7 @@ class RunFolder:
         if not self.writes:
             return
         names = list(dict.fromkeys(key for row in rows for key in row))
-
-        def write(path: Path) -> None:
-            with path.open("w", encoding="utf-8", newline="") as file:
-                writer = csv.DictWriter(file, names)
-                writer.writeheader()
-                writer.writerows(rows)
-
-        write_atomically(self.path / "history.csv", write)
+        write_csv(self.path / "history.csv", [names, *([row.get(name) for name in names] for row in rows)])
 
     def save(self, name: str, state: Mapping[str, Any]) -> None:
         """Write tensors and plain values to `name`; the file it replaces is kept as `name` + ".previous"."""

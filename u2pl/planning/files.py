@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from u2pl.errors import UserError, unknown
 from u2pl.files import parse_yaml
-from u2pl.project import Project
+from u2pl.project import Project, is_name
 from u2pl.settings import Settings
 
 S = TypeVar("S", bound=Settings)
@@ -25,11 +25,17 @@ def read_yaml(cls: type[S], path: Path, remedy: str) -> S:
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {error}. {remedy}") from None
     except ValidationError as error:
-        problems = "; ".join(
-            ": ".join(filter(None, [".".join(map(str, problem["loc"])), problem["msg"]]))
-            for problem in error.errors()
+        raise UserError(f"{path}: {in_words(error)}. {remedy}") from None
+
+
+def in_words(error: ValidationError) -> str:
+    """What is wrong, each time with the place where it stands."""
+    return "; ".join(
+        ": ".join(
+            filter(None, [".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")])
         )
-        raise UserError(f"{path}: {problems}. {remedy}") from None
+        for problem in error.errors()
+    )
 
 
 def read_named(cls: type[S], project: Project, kind: str, name: str) -> S:
@@ -44,6 +50,11 @@ def read_named(cls: type[S], project: Project, kind: str, name: str) -> S:
     if name not in known:
         raise unknown(kind, name, known)
     path = project.pipelines / folder / f"{name}.yaml"
+    if not is_name(name):
+        raise UserError(
+            f"{path} has a name that cannot stand in a command line. Rename it, of letters, digits and "
+            "_ . = + , - alone, the first of them a letter or digit."
+        )
     return read_yaml(cls, path, "Mend the file, then make the plan again.")
 
 

@@ -10,16 +10,17 @@ from dataclasses import replace
 from typing import Any, Self
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from u2pl.errors import UserError, unknown
+from u2pl.errors import UsageError, UserError, unknown
 from u2pl.files import write_text
-from u2pl.project import Project, slug
+from u2pl.project import Project, safe_name
 from u2pl.records import chosen_seed
 from u2pl.settings import RECIPE_VERSION, Params, RunSpec, Settings, parse_overrides
 
+from .fields import Inside, Name, Place, Words
 from .figures import FigureBinding, read_figure
-from .files import read_named, read_yaml
+from .files import in_words, read_named, read_yaml
 from .tables import Ablation, Binding, Cell, Table, bind, read_table, table_name, word
 
 
@@ -30,12 +31,12 @@ class Plan(Settings):
     """Of all tables and figures; None: each has its own."""
     roots: dict[str, str] = Field(default_factory=dict)
     """Data set -> where its images lie, for `u2pl prepare --root`."""
-    reports: str = "reports"
+    reports: Place = "reports"
     seeds: list[int] = Field(min_length=1)
     set: dict[str, Any] = Field(default_factory=dict)
     """Setting -> value for every run whose method or recipe has it; what a table sets beats it."""
-    tables: dict[str, Binding] = Field(min_length=1)
-    figures: dict[str, FigureBinding] = Field(default_factory=dict)
+    tables: dict[Name, Binding] = Field(min_length=1)
+    figures: dict[Name, FigureBinding] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _names_a_data_set_once(self) -> Self:
@@ -51,8 +52,8 @@ class PrepareStage(Settings):
 
     dataset: str
     split: str
-    folder: str
-    args: str
+    folder: Inside
+    args: Words
 
 
 class TrainStage(Settings):
@@ -62,8 +63,8 @@ class TrainStage(Settings):
     split: str
     method: str
     seed: int
-    args: str
-    folder: str
+    args: Words
+    folder: Inside
     """Folder of the split."""
     recipe: str
     """The data set's section of params.yaml's `recipes`."""
@@ -75,10 +76,10 @@ class EvaluateStage(Settings):
     Not part of the run's entry, since a run that two tables show is trained once and stands in the folders of both.
     """
 
-    run: str
-    shows: str
+    run: Name
+    shows: Name
     """Name of the table or the figure."""
-    group: str
+    group: Place
     """The folder."""
     cells: list[tuple[str, str]] = Field(default_factory=list)
     """Row and column labels of the table's cells that show the run."""
@@ -87,53 +88,53 @@ class EvaluateStage(Settings):
 class AblateStage(Settings):
     """`u2pl ablate`: compares the values of a setting on one split; their runs have been trained before."""
 
-    shows: str
+    shows: Name
     """Name of the table."""
-    param: str
-    values: str
-    args: str
-    group: str
+    param: Name
+    values: Words
+    args: Words
+    group: Place
     """Folder with the results of the table's runs."""
-    record: str
+    record: Place
     """File that receives the comparison."""
 
 
 class FigureStage(Settings):
     """`u2pl figure`: one figure of finished runs, named by its key."""
 
-    runs: list[str]
-    args: str
-    group: str
+    runs: list[Name]
+    args: Words
+    group: Place
     """Folder with the results of the figure's runs."""
 
 
 class BoundTable(Settings):
     """A table of the plan, and the folder with all its results."""
 
-    folder: str
+    folder: Place
     dataset: str
     binding: Binding
-    runs: list[str] = Field(default_factory=list)
+    runs: list[Name] = Field(default_factory=list)
     """The runs that it shows. Older results may lie beside theirs, so DVC has to see a change of this list."""
 
 
 class ActivePlan(Settings):
     """What `dvc repro` regenerates now; the contents of pipelines/plan.yaml."""
 
-    plan: str
+    plan: Name
     recipe_version: int = RECIPE_VERSION
     """Of the code that made the plan: a change of it makes DVC train again."""
     set: dict[str, Any] = Field(default_factory=dict)
     """The plan's own settings."""
-    reports: str
-    pictures: str
+    reports: Place
+    pictures: Place
     """A folder that the report waits for: that of the figures, or that of the runs where the plan has no figure."""
-    prepare: dict[str, PrepareStage] = Field(default_factory=dict)
-    runs: dict[str, TrainStage] = Field(default_factory=dict)
-    evaluations: dict[str, EvaluateStage] = Field(default_factory=dict)
-    ablations: dict[str, AblateStage] = Field(default_factory=dict)
-    figures: dict[str, FigureStage] = Field(default_factory=dict)
-    tables: dict[str, BoundTable] = Field(default_factory=dict)
+    prepare: dict[Name, PrepareStage] = Field(default_factory=dict)
+    runs: dict[Name, TrainStage] = Field(default_factory=dict)
+    evaluations: dict[Name, EvaluateStage] = Field(default_factory=dict)
+    ablations: dict[Name, AblateStage] = Field(default_factory=dict)
+    figures: dict[Name, FigureStage] = Field(default_factory=dict)
+    tables: dict[Name, BoundTable] = Field(default_factory=dict)
 
     @classmethod
     def read(cls, project: Project) -> "ActivePlan":
@@ -199,11 +200,16 @@ def resolve(
     for table in wanted:
         if table not in plan.tables:
             raise unknown(f"table of plan {name!r}", table, plan.tables)
-    stages = _Stages(project, name, plan, figures=not tables)
-    for table in [table for table in plan.tables if table in wanted]:
-        stages.add_table(table)
-    for figure in plan.figures if not tables else ():
-        stages.add_figure(figure)
+    try:
+        stages = _Stages(project, name, plan, figures=not tables)
+        for table in [table for table in plan.tables if table in wanted]:
+            stages.add_table(table)
+        for figure in plan.figures if not tables else ():
+            stages.add_figure(figure)
+    except ValidationError as error:
+        raise UsageError(
+            f"Plan {name!r} cannot be run: {in_words(error)}. Mend the plan, its tables, or params.yaml."
+        ) from None
     return stages.active
 
 
@@ -273,7 +279,7 @@ class _Stages:
             words = ["--dataset", dataset, "--split", split, *(["--root", root] if root else [])]
             seed = chosen_seed(self.project, dataset, split)
             words += [] if seed is None else ["--seed", str(seed)]
-            self.active.prepare[slug(f"{dataset}-{split}")] = PrepareStage(
+            self.active.prepare[safe_name(f"{dataset}-{split}")] = PrepareStage(
                 dataset=dataset, split=split, folder=folder, args=shlex.join(words)
             )
         return folder
@@ -293,7 +299,7 @@ class _Stages:
             folder=self.add_split(spec.dataset, spec.split),
             recipe=self.params.section(spec.dataset),
         )
-        key = f"{shows}-{name}"
+        key = safe_name(f"{shows}-{name}")
         shown = self.active.evaluations[key].cells if key in self.active.evaluations else []
         self.active.evaluations[key] = EvaluateStage(
             run=name,
@@ -310,8 +316,9 @@ class _Stages:
         for value in ablation.values:
             swept = {self.params.full_key(k, method): v for k, v in ablation.settings(value).items()}
             spec = replace(spec, overrides={k: v for k, v in spec.overrides.items() if k not in swept})
-        key = slug(f"{spec.dataset}-{split}-{method}-by-{ablation.param}-s{seed}").replace(",", "+")
-        self.active.ablations[f"{name}-{key}"] = AblateStage(
+        short = ablation.param.replace(",", "+")
+        key = safe_name(f"{spec.dataset}-{split}-{method}-by-{short}-s{seed}")
+        self.active.ablations[safe_name(f"{name}-{key}")] = AblateStage(
             shows=name,
             param=ablation.param,
             values=shlex.join(map(ablation.word, ablation.values)),

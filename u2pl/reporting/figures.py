@@ -21,6 +21,8 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 from PIL import Image
 
+from u2pl.escaping import one_line
+
 rcParams["text.parse_math"] = False  # a label may hold a dollar sign
 
 INK = "#123456"
@@ -160,7 +162,7 @@ def _width(texts: Iterable[str], size: float) -> float:
 
 def _named(drawn: str, name: str) -> str:
     """The element with all its ids begun by `name`, so that a page may hold it twice."""
-    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", drawn)
+    return re.sub(r'(\bid="|href="#|url\(#)', lambda found: f"{found[0]}{name}-", drawn)
 
 
 def _element(figure: Figure, description: str) -> str:
@@ -171,8 +173,8 @@ def _element(figure: Figure, description: str) -> str:
     text = out.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = _small(text)
-    label = quoteattr(description)
-    return re.sub(r' width="[^"]*" height="[^"]*"', f' role="img" aria-label={label}', text, count=1)
+    spoken = f' role="img" aria-label={quoteattr(one_line(description))}'
+    return re.sub(r' width="[^"]*" height="[^"]*"', lambda _: spoken, text, count=1)
 
 
 def _small(text: str) -> str:

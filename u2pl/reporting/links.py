@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from u2pl.addresses import SQLITE, hidden, sqlite_address
 from u2pl.errors import UserError
 from u2pl.project import Project
 from u2pl.records import Where, read
@@ -30,7 +31,8 @@ def links(project: Project, results: Iterable[Result]) -> Links:
     for result in results:
         try:
             where = read(Where, project.runs / result.name / "tracking.json")
-            store, same = where["store"], where["fingerprint"] == result.metrics["fingerprint"]
+            store = hidden(where["store"], where["store"])
+            same = where["fingerprint"] == result.metrics["fingerprint"]
             page = f"/#/experiments/{where['experiment']}/runs/{where['run']}"
         except (OSError, UserError):
             continue  # never tracked, or trained on another machine
@@ -45,7 +47,10 @@ def links(project: Project, results: Iterable[Result]) -> Links:
 
 def _server(store: str) -> str | None:
     """The address that serves `store`, without a name or password in it; None if no browser can open it."""
-    parts = urlsplit(store)
+    try:
+        parts = urlsplit(store)
+    except ValueError:
+        return None
     if parts.scheme in ("http", "https"):
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
     return None if store.startswith("databricks") else LOCAL
@@ -53,4 +58,5 @@ def _server(store: str) -> str | None:
 
 def _command(project: Project, store: str) -> str:
     """What serves a store that is no server, typed in the project's folder."""
-    return f"mlflow ui --backend-store-uri {shlex.quote(store.replace(f'{project.root}/', ''))}"
+    inside = sqlite_address(f"{project.root}/")
+    return f"mlflow ui --backend-store-uri {shlex.quote(store.replace(inside, SQLITE))}"

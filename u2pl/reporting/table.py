@@ -5,14 +5,14 @@ difference. A cell measured in another way than most of its table (protocol and 
 recipe, batch, classes that count), or with another recipe than the paper's, carries a footnote mark that says how.
 """
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from u2pl.files import write_text
+from u2pl import escaping
+from u2pl.escaping import tex
+from u2pl.files import csv_text, write_text
 from u2pl.planning import Part
 from u2pl.planning.departures import departures
 from u2pl.project import Project
@@ -257,6 +257,7 @@ def seeds_text(count: int) -> str:
 
 def markdown(view: View) -> str:
     """The table in GitHub's Markdown."""
+    escape = escaping.markdown
 
     def join(shown: Shown) -> str:
         value = f"**{shown.value}**" if shown.best else shown.value
@@ -264,11 +265,15 @@ def markdown(view: View) -> str:
         paper = f"**{shown.paper}**" if shown.paper_best else shown.paper
         return value + mark + (f" (paper {_both(paper, shown.difference)})" if paper else "")
 
-    grid = [[text.replace("|", "\\|") for text in line] for line in view.lines(join)]
+    head, *body = view.lines(join)
+    grid = [[escape(text) for text in head], *([escape(line[0]), *line[1:]] for line in body)]
     rule = ["---", *["---:"] * (len(grid[0]) - 1)]
     rows = [f"| {' | '.join(line)} |" for line in [grid[0], rule, *grid[1:]]]
-    notes = [f"<sup>{mark}</sup> {text}  " if mark else f"{text}  " for mark, text in view.notes]
-    blocks = [f"**{view.filled.table.title}**", view.caption, "\n".join(rows), "\n".join(notes)]
+    notes = [
+        f"<sup>{mark}</sup> {escape(text)}  " if mark else f"{escape(text)}  " for mark, text in view.notes
+    ]
+    title, caption = escape(view.filled.table.title), escape(view.caption)
+    blocks = [f"**{title}**", caption, "\n".join(rows), "\n".join(notes)]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
@@ -308,44 +313,6 @@ def latex(view: View) -> str:
     return "\n".join(lines) + "\n"
 
 
-TEX = {
-    "\\": r"\textbackslash{}",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{character: f"${character}$" for character in "<>|"},
-    **{raised: f"$^{digit}$" for digit, raised in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
-    **{lowered: f"$_{digit}$" for digit, lowered in enumerate("₀₁₂₃₄₅₆₇₈₉")},
-    "²": r"\textsuperscript{2}",
-    "⁻": "$^{-}$",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "→": r"$\to$",
-    "−": r"$-$",
-    "—": "---",
-    ONE_SEED: r"$\dagger$",
-    CITED: r"$\ddagger$",
-    **{
-        letter: rf"${name}$"
-        for letter, name in {
-            "α": r"\alpha",
-            "γ": r"\gamma",
-            "δ": r"\delta",
-            "η": r"\eta",
-            "λ": r"\lambda",
-            "τ": r"\tau",
-        }.items()
-    },
-}
-
-
-def tex(text: str) -> str:
-    """`text` with the characters LaTeX would misread written out."""
-    return "".join(TEX.get(character, character) for character in text)
-
-
 COLUMNS = [
     *("table", "row", "column", "dataset", "split", "method", "labeled", "seed"),
     *("reported", "last", "best", "seeds", "mean", "sd"),
@@ -370,9 +337,7 @@ def long_csv(view: View) -> str:
     `reported`, `last` and `best` are the run's own mIoU; `mean` and `sd` those of the cell over its seeds,
     from `reported`. `source` is ours or cited.
     """
-    out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
-    writer.writeheader()
+    rows: list[list[object]] = [list(COLUMNS)]
     for found in view.filled.cells:
         cell = found.cell
         shared = {
@@ -408,8 +373,9 @@ def long_csv(view: View) -> str:
             }
             for result in found.results
         ]
-        writer.writerows({**shared, **values} for values in own or [{}])
-    return out.getvalue()
+        lines: Iterable[dict[str, object]] = ({**shared, **values} for values in own or [{}])
+        rows += [[line.get(name) for name in COLUMNS] for line in lines]
+    return csv_text(rows)
 
 
 def number(value: float | None) -> str:
