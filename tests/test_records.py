@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from u2pl import records
 from u2pl.errors import UserError
 from u2pl.files import read_json
+from u2pl.project import is_inside
 
 RUN = written.run("tiny-1_4-mt-s0")
 ROW = {"value": "0.1", "run": RUN["name"], "miou_reported": 50.0, "miou_last": None, "miou_best": 51}
@@ -155,7 +156,7 @@ def test_what_passes_for_a_folders_name_is_one_folder_below_its_parent(text: str
 
 @given(st.lists(st.text(string.ascii_letters + "./\\:", min_size=1, max_size=6), max_size=5).map("/".join))
 def test_what_stays_inside_stays_inside(text: str):
-    if records.is_inside(text):
+    if is_inside(text):
         root = Path("/a/b")
         assert Path(root / text.replace("\\", "/")).parts[:3] == root.parts
         assert ".." not in text.replace("\\", "/").split("/")

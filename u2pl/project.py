@@ -41,7 +41,7 @@ def is_name(text: str) -> bool:
 
 
 def is_inside(path: str) -> bool:
-    """Whether a relative path cannot lead out of the project, on any system."""
+    """Whether a relative path cannot lead out of the folder it is relative to, on any system."""
     windows = PureWindowsPath(path)
     return bool(windows.parts) and not windows.anchor and ".." not in windows.parts
 

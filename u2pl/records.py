@@ -9,7 +9,7 @@ import functools
 import json
 import re
 from datetime import datetime
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypeGuard, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
@@ -17,15 +17,9 @@ from typing_extensions import TypedDict
 
 from u2pl.errors import UserError
 from u2pl.files import read_csv, read_json
-from u2pl.project import Project
+from u2pl.project import Project, is_inside
 
 T = TypeVar("T")
-
-
-def is_inside(path: str) -> bool:
-    """Whether a relative path cannot lead out of the folder it is relative to, on any system."""
-    windows = PureWindowsPath(path)
-    return bool(windows.parts) and not windows.anchor and ".." not in windows.parts
 
 
 def _is_folder_name(text: str) -> str:

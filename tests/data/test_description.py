@@ -19,7 +19,7 @@ from u2pl.data.inspection import BadFile
 from u2pl.data.pictures import Finder, read_image
 from u2pl.errors import UserError
 from u2pl.files import write_json
-from u2pl.records import is_inside
+from u2pl.project import is_inside
 
 SIGNS = Description(
     name="signs", classes=["other", "stop"], colors=[(10, 20, 30), (200, 0, 0)], ignore_color=(0, 0, 0)

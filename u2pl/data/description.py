@@ -13,7 +13,8 @@ from u2pl.data.inspection import BadFile, read_raw_mask
 from u2pl.data.palettes import Contradiction, class_of_index
 from u2pl.data.pictures import Color
 from u2pl.errors import UserError, unknown
-from u2pl.records import is_inside, read
+from u2pl.project import is_inside
+from u2pl.records import read
 from u2pl.settings import Settings
 
 Progress = Callable[[str, int, int], None]

@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 from u2pl.data.description import Progress
 from u2pl.errors import UserError
 from u2pl.files import write_text
-from u2pl.records import is_inside
+from u2pl.project import is_inside
 
 
 class _BrokenOff(Exception):

@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
-from u2pl.data.description import is_inside
 from u2pl.data.pictures import SUFFIXES, plain
 from u2pl.errors import UserError
+from u2pl.project import is_inside
 
 LARGEST = 64 * 2**20
 """Bytes of a list; the longest that are published have a hundredth of it."""
