@@ -249,7 +249,7 @@ _IS_DVCS = re.compile(r"ERROR: |WARNING: |Running stage |Verifying |> |Stage '|I
 def lock_entries(project: Project) -> dict[str, Any]:
     """The stages in dvc.lock; empty where there is no such file, or it is being written."""
     try:
-        values = parse_yaml((project.root / "dvc.lock").read_text(encoding="utf-8"))
+        values = parse_yaml((project.root / "dvc.lock").read_bytes())
     except (OSError, yaml.YAMLError):
         return {}
     return (values or {}).get("stages") or {} if isinstance(values, dict) else {}
