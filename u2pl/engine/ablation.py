@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,12 +48,20 @@ def plan_ablation(
         values: a value each, with as many parts (`3,20`).
 
     Raises:
-        UsageError: no value, or a value with another number of parts than there are parameters.
+        UsageError: no value, a value with another number of parts than there are parameters, values that are one run,
+            or a parameter that is named twice or set to something too.
     """
     names = tuple(parameter.split(","))
     if not values:
         raise UsageError(f"Say which values to try. Example: u2pl ablate --param {parameter} 0.1 0.2 0.3")
-    specs = []
+    fixed = params.spec(dataset, split, method, seed, overrides)
+    keys = tuple(params.full_key(name, fixed.method) for name in names)
+    for key in keys:
+        if keys.count(key) > 1:
+            raise UsageError(f"--param names {key} twice. Name each setting once.")
+        if key in fixed.overrides:
+            raise UsageError(f"{key} is what --param varies, so --set cannot fix it. Leave one of them out.")
+    specs: list[tuple[str, RunSpec]] = []
     for value in values:
         parts = value.split(",") if len(names) > 1 else [value]
         if len(parts) != len(names):
@@ -61,13 +69,15 @@ def plan_ablation(
                 f"{value!r} has {len(parts)} parts for {len(names)} parameters. Example: "
                 "u2pl ablate --param r_l,r_h 1,3 3,20"
             )
-        changed = dict(zip(names, map(parse_value, parts), strict=True))
-        specs.append((value, params.spec(dataset, split, method, seed, (overrides or {}) | changed)))
-    first = specs[0][1]
-    keys = tuple(params.full_key(name, first.method) for name in names)
+        changed = dict(zip(keys, map(parse_value, parts), strict=True))
+        spec = replace(fixed, overrides={**fixed.overrides, **changed})
+        same = next((known for known, other in specs if other == spec), None)
+        if same is not None:
+            raise UsageError(f"{same!r} and {value!r} are the same run. Name each value once.")
+        specs.append((value, spec))
     short = "+".join(key.rpartition(".")[2] for key in keys)
-    fixed = "".join(f"-{key.rpartition('.')[2]}={value}" for key, value in sorted((overrides or {}).items()))
-    name = slug(f"{first.dataset}-{first.split}-{first.method}-by-{short}{fixed}-s{first.seed}")
+    rest = "".join(f"-{key.rpartition('.')[2]}={value}" for key, value in sorted((overrides or {}).items()))
+    name = slug(f"{fixed.dataset}-{fixed.split}-{fixed.method}-by-{short}{rest}-s{fixed.seed}")
     return Ablation(name, keys, tuple(specs))
 
 
