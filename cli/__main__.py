@@ -3,14 +3,18 @@
 import os
 import sys
 
-from .app import run
-
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    status = run(sys.argv[1:])
-    if status and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        # One of several that train together: an orderly end would wait for the others, who may wait for this one.
+    try:
+        from .app import run  # takes a moment, in which somebody may think better of it
+
+        status = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        print("Stopped. Start the same command again to go on.", file=sys.stderr)
+        status = 130
+    distributed = sys.modules.get("u2pl.engine.distributed")  # loads torch; what did not need it is alone
+    if status and distributed is not None and distributed.ends_hard():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -211,7 +211,9 @@ def test_a_plan_that_is_ambiguous_or_none_is_refused_in_a_sentence(
     (project.pipelines / "plans/mine.yaml").write_bytes(content)
     with pytest.raises(UserError, match=says) as caught:
         resolve(project, "mine")
-    assert "mine.yaml" in str(caught.value) and str(caught.value).endswith("Mend the file, then make the plan again.")
+    assert "mine.yaml" in str(caught.value) and str(caught.value).endswith(
+        "Mend the file, then make the plan again."
+    )
 
 
 def test_a_seed_named_twice_counts_once(project: Project) -> None:

@@ -97,7 +97,9 @@ def test_a_setting_that_is_said_twice_alike_counts_once():
     assert parse_overrides(["lr=0.1", "lr=0.10"]) == {"lr": 0.1}
 
 
-@pytest.mark.parametrize("text", ["!!python/object/apply:os.getcwd []", "&a [*a]", "[" * 200_000, "{a: 1, a: 2}"])
+@pytest.mark.parametrize(
+    "text", ["!!python/object/apply:os.getcwd []", "&a [*a]", "[" * 200_000, "{a: 1, a: 2}"]
+)
 def test_a_value_that_is_no_plain_yaml_stays_the_text_it_is(text: str):
     assert parse_value(text) == text
 
@@ -171,11 +173,25 @@ def test_the_largest_seed_is_one(params: Params):
 @pytest.mark.parametrize(
     "pair",
     [
-        *("epochs=1e9", "epochs=1.5", "epochs=abc", "epochs=true", "epochs=-1", "epochs=1000000000000000000000"),
+        *(
+            "epochs=1e9",
+            "epochs=1.5",
+            "epochs=abc",
+            "epochs=true",
+            "epochs=-1",
+            "epochs=1000000000000000000000",
+        ),
         *("batch=1000000000000", "batch=10**12", "batch=", "micro_batch=-2", "crop=100000000", "width=1e12"),
         *("lr=nan", "lr=.nan", "lr=inf", "lr=-.inf", "lr=1e300", "lr=abc", "lr=true", "lr=[0.1]", "lr=null"),
         *("lr=!!python/object:os.system {}", "lr=&a [*a]", "lr=2020-01-01", "lr={a: 1}", "scale=[0.5, 1e9]"),
-        *("scale=2", "scale=[.nan, 2]", "momentum=.inf", "weight_decay=1e30", "poly_power=.inf", "width=.inf"),
+        *(
+            "scale=2",
+            "scale=[.nan, 2]",
+            "momentum=.inf",
+            "weight_decay=1e30",
+            "poly_power=.inf",
+            "width=.inf",
+        ),
     ],
 )
 def test_a_number_that_is_none_or_beyond_reason_is_refused_in_a_sentence(params: Params, pair: str):
@@ -559,7 +575,10 @@ def without(section: str, key: str) -> Callable[[dict[str, Any]], Any]:
         (without("recipes", "custom"), "no `custom:` in its section `recipes:`"),
         (lambda values: values["recipes"].update(voc=[1]), "`recipes.voc:`, not a list"),
         (lambda values: values["recipes"].update(voc=7), "`recipes.voc:`, not 7"),
-        (lambda values: values["recipes"]["tiny"].update(overrides=[1]), "`recipes.tiny.overrides:`, not a list"),
+        (
+            lambda values: values["recipes"]["tiny"].update(overrides=[1]),
+            "`recipes.tiny.overrides:`, not a list",
+        ),
         (lambda values: values["recipes"]["tiny"]["overrides"].update({"alpha0": 1}), "`alpha0:`"),
         (lambda values: values["recipes"]["tiny"]["overrides"].update({"u2pl.alfa0": 1}), r"`u2pl\.alfa0:`"),
         (lambda values: values["flavors"].update(released=[1]), "`flavors.released:`, not a list"),

@@ -6,11 +6,13 @@ import io
 import json
 import os
 import platform
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import filelock
+import psutil
 import yaml
 
 from u2pl.errors import UserError
@@ -30,6 +32,17 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what `write_atomically` left in a folder when its process was killed, on this machine.
+
+    For whoever holds the folder's lock; what another process writes just now stays.
+    """
+    for path in folder.glob(".*.tmp"):
+        found = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)
+        if found and path.is_file() and not psutil.pid_exists(int(found[1])):
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -68,7 +81,7 @@ def read_json(path: Path) -> Any:
 
 
 _DEEPEST = 100
-"""Levels of lists and mappings in each other that a YAML text may have; YAML's parser in C dies of a hundred thousand."""
+"""Levels of lists and mappings in each other that a YAML text may have; of a hundred thousand the parser in C dies."""
 _MOST_VALUES = 10**6
 """That a YAML text may stand for, its aliases written out."""
 _KEYS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
@@ -109,7 +122,7 @@ def parse_yaml(text: str | bytes, loader: Any = Loader) -> Any:
 
 
 def _values_in(node: Any, known: dict[int, int]) -> int:
-    """How many values a tree stands for, every alias counted as what it names; 0 in `known` marks what is being looked at."""
+    """How many values a tree stands for, every alias counted as what it names; 0 in `known`: being looked at."""
     if isinstance(node, yaml.ScalarNode):
         return 1
     if (found := known.get(id(node))) is not None:
@@ -147,11 +160,13 @@ def _may_be_deep(text: str | bytes) -> bool:
 
 def _check_depth(text: str | bytes) -> None:
     depth = 0
+    event: Any
     for event in yaml.parse(text, _SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEEPEST:
             raise yaml.MarkedYAMLError(
-                problem=f"more than {_DEEPEST} lists and mappings in each other", problem_mark=event.start_mark
+                problem=f"more than {_DEEPEST} lists and mappings in each other",
+                problem_mark=event.start_mark,
             )
 
 

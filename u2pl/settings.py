@@ -25,7 +25,7 @@ RECIPE_VERSION = 4
 LARGEST_SEED = 2**63 - 1
 _LARGEST_FACTOR = 100
 _MANY = 10**6
-"""Of epochs, channels or images: beyond it a number is a slip of the keyboard, and memory or patience would end first."""
+"""Of epochs, channels or images: beyond it a number is a slip of the keyboard, and memory or patience ends first."""
 _LONGEST_SHOWN = 200
 """Characters of a bad value that its error repeats."""
 
@@ -464,6 +464,15 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
             raise UsageError(f"--set takes NAME=VALUE, not {pair!r}. Example: --set u2pl.alpha0=0.3")
         overrides.append((key.strip(), parse_value(value.strip())))
     return _once(overrides)
+
+
+def merged(*parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides that were said in several places.
+
+    Raises:
+        UsageError: a name has two values.
+    """
+    return _once(pair for part in parts for pair in part.items())
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Trains one run for every value of a setting, and compares them; loads torch only to train or to evaluate."""
 
+import math
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from filelock import FileLock
 
 from u2pl.engine import filed
 from u2pl.errors import UsageError, UserError
-from u2pl.files import read_json, write_json
+from u2pl.files import read_json, sweep, write_json
 from u2pl.project import Project, slug
 from u2pl.settings import Params, RunSpec, differences, parse_value
 from u2pl.today import facts
@@ -160,6 +161,11 @@ def ablate(
                 _record(project, ablation, rows, failed)
             continue
         miou = {f"miou_{key}": metrics["miou"][key] for key in ("reported", "last", "best")}
+        if not all(value is None or math.isfinite(value) for value in miou.values()):
+            failed[value] = UserError(
+                f"The result of {path.name} is not finite. Train it again with --fresh."
+            )
+            continue
         rows.append({"value": value, "run": path.name, **miou})
         _record(project, ablation, rows, failed)
     if copy is not None and rows:
@@ -217,6 +223,7 @@ def _record(
     path = record_of(project, ablation)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name("ablation.lock")):
+        sweep(path.parent)
         old: dict[str, Any] = read_json(path) if path.is_file() else {"uid": uuid.uuid4().hex, "runs": []}
         known = {row["value"]: row for row in old["runs"] if row["value"] not in failed}
         known |= {row["value"]: row for row in rows}
