@@ -1,13 +1,14 @@
 """The Typer app: one command a module, each imported only for its words; heavy work is imported inside."""
 
 import errno
+import os
 from typing import Annotated
 
 import typer
 
 from u2pl import __version__
 from u2pl.addresses import hidden
-from u2pl.errors import EndedElsewhere, Interrupted, UserError
+from u2pl.errors import EndedElsewhere, Interrupted, UserError, is_out_of_memory
 
 from . import (
     ablate,
@@ -74,6 +75,8 @@ def run(arguments: list[str]) -> int:
     try:
         app(args=words, prog_name="u2pl")
     except SystemExit as end:  # how Typer ends every command, and where it has told of mistyped words itself
+        if _was_interrupted(end) and not debug:
+            return _interrupted()
         return end.code if isinstance(end.code, int) else 1
     except UserError as error:
         if debug:
@@ -81,20 +84,68 @@ def run(arguments: list[str]) -> int:
         if not isinstance(error, EndedElsewhere):
             say(error if isinstance(error, Interrupted) else f"Error: {error}", err=True)
         return error.exit_code
+    except KeyboardInterrupt:
+        return _interrupted()
     except Exception as error:
         if debug:
             raise
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            say(
-                f"Error: No space is left on the disk ({error}). Free some, then start the same command again; "
-                "preparing and training go on where they stopped.",
-                err=True,
-            )
-            return 1
+        sentence = _sentence(error)
         say(
-            f"Error: {type(error).__name__}: {hidden(str(error))}\n"
+            f"Error: {hidden(sentence)}"
+            if sentence
+            else f"Error: {type(error).__name__}: {hidden(str(error))}\n"
             "This is a defect of u2pl or of its environment; run the same command with --debug for the traceback.",
             err=True,
         )
         return 1
     return 0
+
+
+def _interrupted() -> int:
+    say("Stopped. Start the same command again to go on.", err=True)
+    return Interrupted.exit_code
+
+
+def _was_interrupted(end: SystemExit) -> bool:
+    """Whether it was Ctrl-C that ended the command: Typer makes an end with 130 of it, and says nothing."""
+    cause: BaseException | None = end
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__ or cause.__context__
+    return end.code == Interrupted.exit_code and cause is not None
+
+
+_ON_DISK = {
+    errno.EACCES: "Give yourself the right to it, or set U2PL_ROOT to another copy of the project",
+    errno.EROFS: "Make the disk writable, or set U2PL_ROOT to another copy of the project",
+    errno.ENOENT: "If it is a result, make it again; if it was moved, put it back",
+    errno.ENOTDIR: "A file lies where a folder should: move it away",
+    errno.EEXIST: "A file lies where a folder should: move it away",
+    errno.EISDIR: "A folder lies where a file should: move it away",
+    errno.ENAMETOOLONG: "Take shorter names",
+    errno.EMFILE: "Raise the limit on open files (ulimit -n)",
+}
+"""What to do about what the system says of a file."""
+
+
+def _sentence(error: Exception) -> str | None:
+    """What the user can do about an error that the machine has caused; None for a defect."""
+    if is_out_of_memory(error):
+        return (
+            f"There is not enough memory ({type(error).__name__}). "
+            "Use a smaller --micro-batch, --recompute or a smaller --set crop=... in training, --evaluation sliding in "
+            "an evaluation, or end other programs."
+        )
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"No space is left on the disk ({error}). Free some, then start the same command again; "
+            "preparing and training go on where they stopped."
+        )
+    # Of a renaming the new name is the one that the user knows.
+    path = error.filename2 or error.filename
+    if path is None or not error.strerror:
+        return None
+    remedy = _ON_DISK.get(error.errno or 0, "Look after that file or its disk")
+    name = os.fsdecode(path) if isinstance(path, str | bytes) else str(path)
+    return f"Cannot read or write {name}: {error.strerror}. {remedy}, then start the same command again."

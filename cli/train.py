@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -67,15 +67,20 @@ def train(
     from contextlib import nullcontext
 
     from u2pl.project import Project
-    from u2pl.settings import WORDS_FOR_WEIGHTS, Params, parse_overrides
+    from u2pl.settings import WORDS_FOR_WEIGHTS, Params, merged, parse_overrides
+
+    from .targets import check_target
 
     project = Project.find()
+    check_target(model, "--model")
     params = Params.read(project)
-    given = {"batch": batch, "micro_batch": micro_batch}
-    overrides = parse_overrides(set_) | {key: value for key, value in given.items() if value is not None}
+    given: dict[str, Any] = {"batch": batch, "micro_batch": micro_batch}
     if weights is not None:
         # On the command line a file lies below the current folder, in the settings below the project's.
-        overrides["weights"] = weights if weights in WORDS_FOR_WEIGHTS else project.relative(Path(weights))
+        given["weights"] = weights if weights in WORDS_FOR_WEIGHTS else project.relative(Path(weights))
+    overrides = merged(
+        parse_overrides(set_), {key: value for key, value in given.items() if value is not None}
+    )
     spec = params.spec(dataset, split, method, seed, overrides)
     resolved = params.resolve(spec)
     name = resolved.name
@@ -86,6 +91,7 @@ def train(
     from u2pl.files import write_atomically
     from u2pl.records import read_metrics
 
+    machine = Machine(recompute, compiled, workers, save_every)
     if nproc > 1 and not distributed.started():
         from u2pl.engine.launcher import launch
 
@@ -99,7 +105,6 @@ def train(
 
     from .progress import training
 
-    machine = Machine(recompute, compiled, workers, save_every)
     first = distributed.is_first()
     with training(name) if first else nullcontext(lambda *_: None) as observe:
         path = trainer.train(project, spec, fresh=fresh, machine=machine, observe=observe)

@@ -195,6 +195,27 @@ def test_a_binding_that_makes_two_columns_the_same_is_refused(name: str, binding
         bind(read_table(REPOSITORY, name), "shapes", binding)
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"dataset: voc\nseeds: [0]\ndataset: camvid\ntables: {table1: {}}", "'dataset' stands there twice"),
+        (b"dataset: voc\nseeds: [0]\n1: {}", "'1' is no text"),
+        (b"dataset: caf\xe9", "not valid YAML"),
+        (b"- a", "valid dictionary"),
+        (b"", "valid dictionary"),
+    ],
+)
+def test_a_plan_that_is_ambiguous_or_none_is_refused_in_a_sentence(
+    project: Project, content: bytes, says: str
+) -> None:
+    (project.pipelines / "plans/mine.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=says) as caught:
+        resolve(project, "mine")
+    assert "mine.yaml" in str(caught.value) and str(caught.value).endswith(
+        "Mend the file, then make the plan again."
+    )
+
+
 def test_a_seed_named_twice_counts_once(project: Project) -> None:
     plan = add_plan(
         project, "{dataset: shapes, seeds: [0, 0], tables: {table1: {splits: {classic-1/8: 1/8}}}}"

@@ -1,5 +1,5 @@
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,23 @@ def test_an_override_without_a_name_or_a_value_is_refused_with_an_example(pair: 
         parse_overrides([pair])
 
 
+@pytest.mark.parametrize("pairs", [["lr=1", "lr=2"], ["lr=1", " lr =2"], ["lr=1", "lr=1", "lr=x"]])
+def test_a_setting_that_is_given_two_values_is_refused(pairs: list[str]):
+    with pytest.raises(UsageError, match="lr is set twice, to 1 and to"):
+        parse_overrides(pairs)
+
+
+def test_a_setting_that_is_said_twice_alike_counts_once():
+    assert parse_overrides(["lr=0.1", "lr=0.10"]) == {"lr": 0.1}
+
+
+@pytest.mark.parametrize(
+    "text", ["!!python/object/apply:os.getcwd []", "&a [*a]", "[" * 200_000, "{a: 1, a: 2}"]
+)
+def test_a_value_that_is_no_plain_yaml_stays_the_text_it_is(text: str):
+    assert parse_value(text) == text
+
+
 # ---- names of settings -----------------------------------------------------------------------------------
 
 
@@ -133,6 +150,60 @@ def test_an_unknown_setting_is_refused_and_the_nearest_one_suggested(
 def test_a_setting_of_another_method_is_refused(params: Params):
     with pytest.raises(UsageError, match=r"'u2pl' and 'recipe' only"):
         spec(params, **{"mt.alpha0": 0.3})
+
+
+def test_a_setting_that_is_given_two_values_by_two_of_its_names_is_refused(params: Params):
+    with pytest.raises(UsageError, match=r"recipe\.lr is set twice, to 0\.1 and to 0\.2"):
+        spec(params, **{"lr": 0.1, "recipe.lr": 0.2})
+    assert spec(params, **{"lr": 0.1, "recipe.lr": 0.1}).overrides == {"recipe.lr": 0.1}
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 10**30])
+def test_a_seed_that_no_generator_takes_is_refused(params: Params, seed: int):
+    with pytest.raises(UsageError, match=f"not {seed}"):
+        params.spec(seed=seed)
+
+
+def test_the_largest_seed_is_one(params: Params):
+    import torch
+
+    torch.manual_seed(params.spec(seed=2**63 - 1).seed)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        *(
+            "epochs=1e9",
+            "epochs=1.5",
+            "epochs=abc",
+            "epochs=true",
+            "epochs=-1",
+            "epochs=1000000000000000000000",
+        ),
+        *("batch=1000000000000", "batch=10**12", "batch=", "micro_batch=-2", "crop=100000000", "width=1e12"),
+        *("lr=nan", "lr=.nan", "lr=inf", "lr=-.inf", "lr=1e300", "lr=abc", "lr=true", "lr=[0.1]", "lr=null"),
+        *("lr=!!python/object:os.system {}", "lr=&a [*a]", "lr=2020-01-01", "lr={a: 1}", "scale=[0.5, 1e9]"),
+        *(
+            "scale=2",
+            "scale=[.nan, 2]",
+            "momentum=.inf",
+            "weight_decay=1e30",
+            "poly_power=.inf",
+            "width=.inf",
+        ),
+    ],
+)
+def test_a_number_that_is_none_or_beyond_reason_is_refused_in_a_sentence(params: Params, pair: str):
+    with pytest.raises(UsageError, match=rf"Bad setting: recipe\.{pair.partition('=')[0]}[.:\d]") as caught:
+        params.resolve(spec(params, **parse_overrides([pair])))
+    assert len(str(caught.value)) < 500
+
+
+def test_a_bad_value_of_any_length_is_repeated_in_part(params: Params):
+    with pytest.raises(UsageError, match=r"100,002 characters") as caught:
+        params.resolve(spec(params, lr="9" * 100_000))
+    assert len(str(caught.value)) < 500
 
 
 def test_an_unknown_method_is_refused_with_the_nearest_name(params: Params):
@@ -471,7 +542,78 @@ def test_there_are_differences_exactly_where_fingerprints_differ(old: dict, new:
     assert bool(differences(old, new)) == (fingerprint(old) != fingerprint(new))
 
 
-# ---- params.yaml -----------------------------------------------------------------------------------------
+# ---- params.yaml ---------------------------------------------------------------------------------------
+
+
+def section_is(name: str, value: object) -> Callable[[dict[str, Any]], Any]:
+    return lambda values: values.update({name: value})
+
+
+def without(section: str, key: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda values: values[section].pop(key)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        *[
+            ((lambda values, name=name: values.pop(name)), f"has no section `{name}:`")
+            for name in ("default", "splits", "recipe", "recipes", "flavors")
+        ],
+        *[
+            (section_is(name, value), f"`{name}:`, not")
+            for name in ("default", "splits", "recipe", "recipes", "flavors")
+            for value in ([1], 3, "text", None)
+        ],
+        *[(section_is("u2pl", value), "`u2pl:`, not") for value in ([1], 3, "text", False)],
+        *[(section_is("note", value), "`note:`, not") for value in (1, "text")],
+        (without("default", "method"), "no `method:` in its section `default:`"),
+        (without("default", "seed"), "no `seed:` in its section `default:`"),
+        (without("splits", "seed"), "no `seed:` in its section `splits:`"),
+        (without("recipe", "flavor"), "no `flavor:` in its section `recipe:`"),
+        (without("recipe", "lr"), "no `lr:` in its section `recipe:`"),
+        (without("recipes", "custom"), "no `custom:` in its section `recipes:`"),
+        (lambda values: values["recipes"].update(voc=[1]), "`recipes.voc:`, not a list"),
+        (lambda values: values["recipes"].update(voc=7), "`recipes.voc:`, not 7"),
+        (
+            lambda values: values["recipes"]["tiny"].update(overrides=[1]),
+            "`recipes.tiny.overrides:`, not a list",
+        ),
+        (lambda values: values["recipes"]["tiny"]["overrides"].update({"alpha0": 1}), "`alpha0:`"),
+        (lambda values: values["recipes"]["tiny"]["overrides"].update({"u2pl.alfa0": 1}), r"`u2pl\.alfa0:`"),
+        (lambda values: values["flavors"].update(released=[1]), "`flavors.released:`, not a list"),
+        (lambda values: values["default"].update(method=3), "`method:` in its section `default:`, not 3"),
+        *[
+            (lambda values, section=section, seed=seed: values[section].update(seed=seed), "`seed:`")
+            for section in ("default", "splits")
+            for seed in (-1, 2**63, 0.5, "one", None, True, [0])
+        ],
+    ],
+)
+def test_a_params_yaml_of_another_structure_is_refused_in_a_sentence(tmp_path: Path, change, says: str):
+    project = make_project(tmp_path)
+    edit_params(project, change)
+    with pytest.raises(UserError, match=says) as caught:
+        Params.read(project)
+    assert str(caught.value).startswith(str(project.params))
+    assert str(caught.value).endswith("Mend it, or take it back from git.")
+
+
+def test_sections_and_overrides_may_be_empty(tmp_path: Path):
+    project = make_project(tmp_path)
+    edit_params(project, lambda values: values["recipes"].update(voc=None, camvid={"overrides": None}))
+    edit_params(project, lambda values: values["flavors"].update(paper=None))
+    for dataset in ("voc", "camvid"):
+        params = Params.read(project)
+        assert params.resolve(params.spec(dataset, "1/4", "u2pl")).flavor == "paper"
+
+
+@pytest.mark.parametrize("content", [b"a: 1\na: 2", b"caf\xe9: 1", b"1: 2", b"a: &a [*a]"])
+def test_a_params_yaml_that_is_ambiguous_or_not_utf_8_is_refused(tmp_path: Path, content: bytes):
+    project = make_project(tmp_path)
+    project.params.write_bytes(content)
+    with pytest.raises(UserError, match="not valid YAML"):
+        Params.read(project)
 
 
 def test_every_key_of_params_yaml_is_read_by_the_settings_of_its_owner():

@@ -291,7 +291,7 @@ def blocker(said: str) -> str:
 def lock_entries(project: Project) -> dict[str, Any]:
     """The stages in dvc.lock; empty where there is no such file, or it is being written."""
     try:
-        values = parse_yaml((project.root / "dvc.lock").read_text(encoding="utf-8"))
+        values = parse_yaml((project.root / "dvc.lock").read_bytes())
     except (OSError, yaml.YAMLError):
         return {}
     return (values or {}).get("stages") or {} if isinstance(values, dict) else {}

@@ -1,6 +1,9 @@
 """Errors a user can cause: one readable sentence that ends with what to do next."""
 
-from collections.abc import Iterable
+import errno
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -37,6 +40,45 @@ class EndedElsewhere(UserError):
     def __init__(self, exit_code: int = 3):
         super().__init__()
         self.exit_code = exit_code
+
+
+_OUT_OF_MEMORY = re.compile(
+    "out of memory|not enough memory|can't allocate memory|Cannot allocate memory|CUBLAS_STATUS_ALLOC_FAILED"
+    "|Unable to allocate"
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on whatever device, whoever says so: Python, numpy, the system or torch."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
+
+
+@contextmanager
+def enough_memory(advice: str) -> Iterator[None]:
+    """Say in a sentence where memory runs out.
+
+    Args:
+        advice: a sentence that says what to lower.
+
+    Raises:
+        UserError: it ran out.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(f"There is not enough memory ({_wanted(error)}). {advice}") from None
+
+
+def _wanted(error: BaseException) -> str:
+    """What could not be had, if the error says so."""
+    found = re.search(r"[Tt]ried to allocate [\d.,]+ ?\w+|Unable to allocate [\d.,]+ ?\w+", str(error))
+    return found[0][0].lower() + found[0][1:] if found else type(error).__name__
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -7,11 +7,13 @@ import itertools
 import json
 import os
 import platform
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import filelock
+import psutil
 import yaml
 
 from u2pl.errors import UserError
@@ -32,6 +34,17 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what `write_atomically` left in a folder when its process was killed, on this machine.
+
+    For whoever holds the folder's lock; what another process writes just now stays.
+    """
+    for path in folder.glob(".*.tmp"):
+        found = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)
+        if found and path.is_file() and not psutil.pid_exists(int(found[1])):
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -97,9 +110,94 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no number")
 
 
-def parse_yaml(text: str) -> Any:
-    """A YAML text as YAML's safe loader reads it; the one in C, ten times faster, where PyYAML has it."""
-    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+_DEEPEST = 100
+"""Levels of lists and mappings in each other that a YAML text may have; of a hundred thousand the parser in C dies."""
+_MOST_VALUES = 10**6
+"""That a YAML text may stand for, its aliases written out."""
+_KEYS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Loader(_SafeLoader):
+    """YAML's safe loader, the one in C where there is one; for `parse_yaml`, which says what else is refused."""
+
+    def get_single_node(self) -> Any:
+        """The text as a tree, which is looked through before values are made of it."""
+        node = super().get_single_node()
+        if node is not None and _values_in(node, {}) > _MOST_VALUES:
+            raise yaml.YAMLError(f"its aliases stand for more than {_MOST_VALUES:,} values")
+        return node
+
+
+def parse_yaml(text: str | bytes, loader: Any = Loader) -> Any:
+    """A YAML text, in UTF-8 if it comes as bytes, as YAML's safe loader reads it.
+
+    Args:
+        text: with one document.
+        loader: `Loader`, or a kind of it.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or has a key twice, a key that is no text, a value that cannot be, or aliases of
+            what they stand in; in one line.
+    """
+    try:
+        if _may_be_deep(text):
+            _check_depth(text)
+        return yaml.load(text, loader)
+    except Exception as error:  # whatever dates and numbers that cannot be do to YAML's constructors
+        mark = getattr(error, "problem_mark", None)
+        what = " ".join(str(getattr(error, "problem", None) or error or type(error).__name__).split())
+        raise yaml.YAMLError(f"line {mark.line + 1}: {what}" if mark else what) from None
+
+
+def _values_in(node: Any, known: dict[int, int]) -> int:
+    """How many values a tree stands for, every alias counted as what it names; 0 in `known`: being looked at."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if (found := known.get(id(node))) is not None:
+        if not found:
+            raise yaml.MarkedYAMLError(problem="a value is part of itself", problem_mark=node.start_mark)
+        return found
+    known[id(node)] = 0
+    if isinstance(node, yaml.MappingNode):
+        _check_keys(node)
+    parts = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
+    known[id(node)] = 1 + sum(_values_in(part, known) for part in parts)
+    return known[id(node)]
+
+
+def _check_keys(mapping: Any) -> None:
+    seen = set()
+    for key, _ in mapping.value:
+        if key.tag not in _KEYS:
+            what = f"the key {key.value!r}" if isinstance(key, yaml.ScalarNode) else "a key"
+            raise yaml.MarkedYAMLError(
+                problem=f"{what} is no text; write it in quotes", problem_mark=key.start_mark
+            )
+        if key.value in seen:
+            raise yaml.MarkedYAMLError(
+                problem=f"the key {key.value!r} stands there twice", problem_mark=key.start_mark
+            )
+        seen.add(key.value)
+
+
+def _may_be_deep(text: str | bytes) -> bool:
+    """Whether a text could be nested so deep that YAML's parser would not survive it; cheap, and seldom true."""
+    line, opening = (b"\n", (b"[", b"{")) if isinstance(text, bytes) else ("\n", ("[", "{"))
+    return sum(map(text.count, opening)) > _DEEPEST or max(map(len, text.split(line))) > 10 * _DEEPEST  # type: ignore[arg-type]
+
+
+def _check_depth(text: str | bytes) -> None:
+    depth = 0
+    event: Any
+    for event in yaml.parse(text, _SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise yaml.MarkedYAMLError(
+                problem=f"more than {_DEEPEST} lists and mappings in each other",
+                problem_mark=event.start_mark,
+            )
 
 
 def free(path: Path) -> Path:

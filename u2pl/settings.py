@@ -6,7 +6,7 @@ method, beside the method.
 
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -15,11 +15,19 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from u2pl.errors import UsageError, UserError, unknown
-from u2pl.files import sha256_json
+from u2pl.files import Loader, parse_yaml, sha256_json
 from u2pl.project import Project, safe_name
 
 RECIPE_VERSION = 4
 """Part of every fingerprint. Raise it when a change of the code changes the numbers a run gives."""
+
+
+LARGEST_SEED = 2**63 - 1
+_LARGEST_FACTOR = 100
+_MANY = 10**6
+"""Of epochs, channels or images: beyond it a number is a slip of the keyboard, and memory or patience ends first."""
+_LONGEST_SHOWN = 200
+"""Characters of a bad value that its error repeats."""
 
 
 class Settings(BaseModel):
@@ -41,6 +49,12 @@ def load(cls: type[S], values: Mapping[str, Any], where: str) -> S:
     for key in values:
         if key not in cls.model_fields:
             raise unknown(f"setting of {where}", key, cls.model_fields)
+        # To pydantic true is the number 1.
+        if isinstance(values[key], bool) and cls.model_fields[key].annotation in (int, float):
+            raise UsageError(
+                f"Bad setting: {where}.{key}: Input should be a number, not {values[key]}. "
+                "Mend it in params.yaml or with --set."
+            )
     try:
         return cls(**values)
     except ValidationError as error:
@@ -51,16 +65,22 @@ def load(cls: type[S], values: Mapping[str, Any], where: str) -> S:
                 if e["type"] == "missing"
                 # Of a rule about several settings the input is all of them.
                 else f": {e['msg'].removeprefix('Value error, ')}"
-                + (f", not {e['input']!r}" if e["loc"] else "")
+                + (f", not {_shown(e['input'])}" if e["loc"] else "")
             )
             for e in error.errors()
         )
         raise UsageError(f"Bad setting: {problems}. Mend it in params.yaml or with --set.") from None
 
 
+def _shown(value: Any) -> str:
+    """A value as an error repeats it."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}... ({len(text):,} characters)"
+
+
 def _is_a_range(ends: tuple[float, float]) -> tuple[float, float]:
-    if not 0 < ends[0] <= ends[1]:
-        raise ValueError("a range needs 0 < low <= high")
+    if not 0 < ends[0] <= ends[1] <= _LARGEST_FACTOR:
+        raise ValueError(f"a range needs 0 < low <= high <= {_LARGEST_FACTOR}")
     return ends
 
 
@@ -85,12 +105,12 @@ class Recipe(Settings):
     multi_grid: bool
     zero_init_residual: bool
     """Whether the last batch norm of every residual block starts at zero; overwritten by ImageNet weights."""
-    width: int = Field(gt=0)
-    representation: int = Field(gt=0)
+    width: int = Field(gt=0, le=_MANY)
+    representation: int = Field(gt=0, le=_MANY)
     dropout: float = Field(ge=0, lt=1)
     """Share of channels left out, behind the ASPP and in both heads."""
     resize: float = Field(gt=0, le=1)
-    crop: int = Field(ge=32)
+    crop: int = Field(ge=32, le=_MANY)
     scale: Range
     interpolation: Literal["uint8", "float32"]
     """Whether scaled pictures are rounded to bytes."""
@@ -102,23 +122,23 @@ class Recipe(Settings):
     """An endless sequence of permutations, or a multiset as long as the unlabelled list, drawn once for the run."""
     unlabeled_truth: bool
     """Whether masks of unlabelled images, where there are any, are opened to measure the pseudo-labels by."""
-    batch: int = Field(ge=2)
-    micro_batch: int = Field(ge=0)
+    batch: int = Field(ge=2, le=_MANY)
+    micro_batch: int = Field(ge=0, le=_MANY)
     """Labelled images, and as many unlabelled ones, that go through the networks at once; 0: all that a process has.
     Thresholds, centres, negatives and losses are those of the whole batch all the same; batch norm's are not."""
     batch_norm: Literal["batch", "fixed"]
     """Statistics of the student's batch norm in training: the batch's, or those that its weights came with."""
-    replicas: int = Field(ge=1)
+    replicas: int = Field(ge=1, le=_MANY)
     """Groups that a batch is cut into, each with thresholds, class centres and losses of its own, which are averaged:
     what several devices that each look at their own images alone compute."""
-    epochs: int = Field(ge=1)
-    lr: float = Field(gt=0)
-    head_lr_multiplier: float = Field(gt=0)
+    epochs: int = Field(ge=1, le=_MANY)
+    lr: float = Field(gt=0, le=1000)
+    head_lr_multiplier: float = Field(gt=0, le=1000)
     momentum: float = Field(ge=0, lt=1)
-    weight_decay: float = Field(ge=0)
-    poly_power: float = Field(ge=0)
+    weight_decay: float = Field(ge=0, le=1000)
+    poly_power: float = Field(ge=0, le=1000)
     precision: Literal["auto", "float32", "bfloat16", "float16"]
-    validate_every: int = Field(ge=1)
+    validate_every: int = Field(ge=1, le=_MANY)
     """Epochs between two validations; the last epoch always has one."""
     evaluation: Literal["whole", "sliding", "center"]
     """Whole images at the resolution of their masks, the same from windows as large as the crop, or the crop at the
@@ -198,19 +218,26 @@ class Params:
 
     @classmethod
     def read(cls, project: Project) -> "Params":
-        """Read the project's params.yaml with YAML's safe loader."""
+        """Read the project's params.yaml.
+
+        Raises:
+            UserError: it cannot be read, is no YAML, or lacks a section or a value that every run needs.
+        """
         try:
-            values = yaml.safe_load(project.params.read_text(encoding="utf-8"))
+            values = parse_yaml(project.params.read_bytes())
         except yaml.YAMLError as error:
-            raise UserError(f"{project.params} is not valid YAML: {error}") from None
-        if not isinstance(values, dict):
-            raise UserError(f"{project.params} must hold sections such as `recipe:` and `u2pl:`.")
+            raise UserError(
+                f"{project.params} is not valid YAML: {error}. Mend it, or take it back from git."
+            ) from None
+        problem = _problem(values)
+        if problem:
+            raise UserError(f"{project.params} {problem}. Mend it, or take it back from git.")
         return cls(values, project.root)
 
     @property
     def methods(self) -> list[str]:
         """Names of the methods that have a section."""
-        return sorted(set(self.values) - {"default", "splits", "recipe", "recipes", "flavors"})
+        return sorted(set(self.values) - _NEEDED.keys())
 
     def default(self, key: Literal["dataset", "split", "method", "seed"]) -> Any:
         """What the command line takes where the user does not say."""
@@ -228,12 +255,16 @@ class Params:
         method = method or self.default("method")
         if method not in self.methods:
             raise unknown("method", method, self.methods)
+        seed = self.default("seed") if seed is None else seed
+        if not 0 <= seed <= LARGEST_SEED:
+            raise UsageError(f"A seed is a whole number from 0 to 2^63 - 1, not {seed}. Example: --seed 0")
+        full: list[tuple[str, Any]] = [(self.full_key(k, method), v) for k, v in (overrides or {}).items()]
         return RunSpec(
             dataset=dataset or self.default("dataset"),
             split=split or str(self.default("split")),
             method=method,
-            seed=self.default("seed") if seed is None else seed,
-            overrides={self.full_key(key, method): value for key, value in (overrides or {}).items()},
+            seed=seed,
+            overrides=_once(full),
         )
 
     def find_key(self, key: str, method: str) -> str | None:
@@ -289,7 +320,7 @@ class Params:
         if spec.method not in self.methods:
             raise unknown("method", spec.method, self.methods)
         own = dict(self.values["recipes"][self.section(spec.dataset)] or {})
-        overrides = own.pop("overrides", {})
+        overrides = own.pop("overrides", None) or {}
         base: dict[str, Any] = {f"recipe.{k}": v for k, v in {**self.values["recipe"], **own}.items()}
         base |= {f"{spec.method}.{k}": v for k, v in (self.values[spec.method] or {}).items()}
         base |= {k: v for k, v in overrides.items() if k.partition(".")[0] in (spec.method, "recipe")}
@@ -330,6 +361,70 @@ class Params:
         return {key: presets[name] for key, name in found.items() if name is not None}
 
 
+_NEEDED: dict[str, tuple[str, ...]] = {
+    "default": ("dataset", "split", "method", "seed"),
+    "splits": ("seed",),
+    "recipe": ("flavor", *Recipe.model_fields),
+    "recipes": ("custom",),
+    "flavors": (),
+}
+"""Sections that params.yaml must have, and what must stand in them; every other section is a method's."""
+
+
+def _problem(values: Any) -> str | None:
+    """What is wrong with the structure of params.yaml, as the end of a sentence that starts with the file's name."""
+    if not isinstance(values, dict):
+        return f"must hold sections such as `recipe:` and `u2pl:`, not {_kind(values)}"
+    for section, keys in _NEEDED.items():
+        if section not in values:
+            return f"has no section `{section}:`"
+        if not isinstance(values[section], dict):
+            return f"must have names and values in its section `{section}:`, not {_kind(values[section])}"
+        for key in keys:
+            if key not in values[section]:
+                return f"has no `{key}:` in its section `{section}:`"
+    inner = {f"{part}.{name}": v for part in ("recipes", "flavors") for name, v in values[part].items()}
+    own = {name: section for name, section in values.items() if name not in _NEEDED}
+    for name, recipe in values["recipes"].items():
+        inner[f"recipes.{name}.overrides"] = recipe.get("overrides") if isinstance(recipe, dict) else None
+    for name, section in (inner | own).items():
+        if not isinstance(section, dict | None):
+            return f"must have names and values in `{name}:`, not {_kind(section)}"
+    for name, recipe in values["recipes"].items():
+        for key in (recipe or {}).get("overrides") or {}:
+            section, _, short = key.rpartition(".")
+            if section not in {"recipe", *own} or short not in (values[section] or {}):
+                return f"changes `{key}:` in `recipes.{name}.overrides:`, and there is no such setting"
+    for key in ("dataset", "method"):
+        if not isinstance(values["default"][key], str):
+            return f"must have a name as `{key}:` in its section `default:`, not {values['default'][key]!r}"
+    for section in ("default", "splits"):
+        seed = values[section]["seed"]
+        if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:
+            return f"must have a whole number from 0 to 2^63 - 1 as `seed:` in its section `{section}:`, not {seed!r}"
+    return None
+
+
+def _kind(value: Any) -> str:
+    return {list: "a list", type(None): "nothing"}.get(type(value), repr(value))
+
+
+def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Settings by name, each said once, or twice alike.
+
+    Raises:
+        UsageError: one is said twice, with different values.
+    """
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found and found[key] != value:
+            raise UsageError(
+                f"{key} is set twice, to {_shown(found[key])} and to {_shown(value)}. Leave one of them out."
+            )
+        found[key] = value
+    return found
+
+
 def run_name(spec: RunSpec, changed: Mapping[str, Any]) -> str:
     """A readable folder name: `shapes-1_8-u2pl-alpha0=0.3-s0`."""
     settings = [f"{key.rpartition('.')[2]}={value}" for key, value in sorted(changed.items())]
@@ -342,12 +437,12 @@ def parse_value(text: str) -> Any:
     Unlike in YAML 1.1, `1e-3` is a number.
     """
     try:
-        return yaml.load(text, _ValueLoader)
-    except (yaml.YAMLError, ValueError):
+        return parse_yaml(text, _ValueLoader)
+    except yaml.YAMLError:
         return text
 
 
-class _ValueLoader(yaml.SafeLoader):
+class _ValueLoader(Loader):
     """YAML's safe loader, for which a number needs no point before its exponent."""
 
 
@@ -357,14 +452,27 @@ _ValueLoader.add_implicit_resolver(
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:
-    """`["u2pl.alpha0=0.3"]` as {"u2pl.alpha0": 0.3}."""
-    overrides = {}
+    """`["u2pl.alpha0=0.3"]` as {"u2pl.alpha0": 0.3}.
+
+    Raises:
+        UsageError: one is no NAME=VALUE, or a name has two values.
+    """
+    overrides = []
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not separator or not key:
             raise UsageError(f"--set takes NAME=VALUE, not {pair!r}. Example: --set u2pl.alpha0=0.3")
-        overrides[key.strip()] = parse_value(value.strip())
-    return overrides
+        overrides.append((key.strip(), parse_value(value.strip())))
+    return _once(overrides)
+
+
+def merged(*parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides that were said in several places.
+
+    Raises:
+        UsageError: a name has two values.
+    """
+    return _once(pair for part in parts for pair in part.items())
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:

@@ -60,6 +60,8 @@ def test_a_yaml_file_of_ten_lines_describes_a_data_set(tmp_path: Path) -> None:
         ("- a\n- b", "must hold keys"),
         ("name: [", "not a YAML file"),
         ("name: !!python/object/apply:os.getcwd []", "not a YAML file"),
+        ("name: mine\nclasses: [a, b]\nname: yours", "line 3: the key 'name' stands there twice"),
+        ("name: mine\nclasses: [a, b]\n255: void", "the key '255' is no text"),
     ],
 )
 def test_a_wrong_description_is_refused_in_a_sentence(tmp_path: Path, text: str, said: str) -> None:
@@ -67,6 +69,13 @@ def test_a_wrong_description_is_refused_in_a_sentence(tmp_path: Path, text: str,
         read_description(written(tmp_path / "mine.yaml", text))
     assert said in str(error.value)
     assert "\n    " not in str(error.value).split("Mend")[-1]
+
+
+def test_a_description_that_is_not_utf_8_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes("name: mine\nclasses: [Bäume, See]\n".encode("latin-1"))
+    with pytest.raises(UserError, match="not a YAML file that can be read"):
+        read_description(path)
 
 
 @given(st.integers(0, 255), st.integers(0, 255))

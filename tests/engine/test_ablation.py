@@ -194,9 +194,29 @@ def test_several_settings_change_together(tiny_project: Project):
     assert changes == [{"mt.alpha0": 0.1, "recipe.lr": 0.02}, {"mt.alpha0": 0.2, "recipe.lr": 0.03}]
 
 
-def test_the_value_tried_beats_an_override_of_the_same_setting_by_another_name(tiny_project: Project):
-    ablation = plan(tiny_project, "alpha0", "0.1", **{"mt.alpha0": 0.9})
-    assert ablation.specs[0][1].overrides["mt.alpha0"] == 0.1
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        (("0.1", "0.1"), "'0.1' and '0.1'"),
+        (("0.1", "0.5", "0.10"), "'0.1' and '0.10'"),
+        (("1e-1", "0.1"), "'1e-1' and '0.1'"),
+    ],
+)
+def test_values_that_are_one_run_are_refused(tiny_project: Project, values: tuple[str, ...], named: str):
+    with pytest.raises(UsageError, match=f"{named} are the same run"):
+        plan(tiny_project, "alpha0", *values)
+
+
+@pytest.mark.parametrize("name", ["alpha0", "mt.alpha0"])
+@pytest.mark.parametrize("fixed", ["alpha0", "mt.alpha0"])
+def test_what_is_varied_cannot_be_fixed_too(tiny_project: Project, name: str, fixed: str):
+    with pytest.raises(UsageError, match=r"mt\.alpha0 is what --param varies"):
+        plan(tiny_project, name, "0.1", **{fixed: 0.9})
+
+
+def test_a_setting_is_varied_once(tiny_project: Project):
+    with pytest.raises(UsageError, match=r"--param names recipe\.lr twice"):
+        plan(tiny_project, "lr,recipe.lr", "0.1,0.2")
 
 
 @pytest.mark.parametrize(

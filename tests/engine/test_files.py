@@ -3,8 +3,9 @@ import math
 from pathlib import Path
 
 import pytest
+import yaml
 
-from u2pl.files import read_json, sha256, sha256_json, write_atomically, write_json, write_text
+from u2pl.files import parse_yaml, read_json, sha256, sha256_json, write_atomically, write_json, write_text
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path):
@@ -51,3 +52,66 @@ def test_a_hash_of_json_does_not_depend_on_the_order_of_keys():
     assert sha256_json({"a": 1, "b": 2}) == sha256_json({"b": 2, "a": 1})
     assert sha256_json({"a": 1}) != sha256_json({"a": 2})
     assert sha256("ä") == sha256("ä".encode())
+
+
+BOMB = "\n".join(
+    [
+        f"k0: &k0 [{', '.join('x' * 10)}]",
+        *(f"k{n}: &k{n} [{', '.join([f'*k{n - 1}'] * 10)}]" for n in range(1, 8)),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("lr: 1\nlr: 2", "line 2: the key 'lr' stands there twice"),
+        ("lr: 1\n'lr': 1", "line 2: the key 'lr' stands there twice"),
+        ("recipe:\n  a: {b: 1, c: 2, b: 3}", "line 2: the key 'b' stands there twice"),
+        ("[{a: 1, a: 1}]", "the key 'a' stands there twice"),
+        ("1: one", "line 1: the key '1' is no text"),
+        ("no: one", "the key 'no' is no text"),
+        ("null: one", "the key 'null' is no text"),
+        ("[a, b]: one", "a key is no text"),
+        ("a: &a [*a]", "line 1: a value is part of itself"),
+        ("a: &a {b: *a}", "a value is part of itself"),
+        (BOMB, "its aliases stand for more than 1,000,000 values"),
+        ("[" * 500_000 + "]" * 500_000, "more than 100 lists and mappings in each other"),
+        ("- " * 500_000, "more than 100 lists and mappings in each other"),
+        ("a: !!python/object/apply:os.getcwd []", "line 1: could not determine a constructor"),
+        ("a: !!python/name:os.getcwd", "could not determine a constructor"),
+        (b"a: caf\xe9", "UTF-8"),
+        ("a: 1\n---\na: 2", "another document"),
+        ("a: 2020-13-45", "month"),
+        ("a: " + "9" * 5000, "digits"),
+        ("a: !!timestamp x", ""),
+        ("a: [1", "line 1"),
+        ("a: \udc80", "surrogates"),
+    ],
+)
+def test_yaml_that_is_ambiguous_or_dangerous_is_refused_in_a_line(text: str | bytes, says: str):
+    with pytest.raises(yaml.YAMLError) as caught:
+        parse_yaml(text)
+    assert says in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", None),
+        ("\ufeffa: ü", {"a": "ü"}),
+        ("\ufeffa: ü".encode(), {"a": "ü"}),
+        (
+            "a: &a {b: 1, c: 2}\nd: {<<: *a, c: 3}\ne: {<<: *a}",
+            {"a": {"b": 1, "c": 2}, "d": {"b": 1, "c": 3}, "e": {"b": 1, "c": 2}},
+        ),
+        ("a: &a [1]\nb: [*a, *a]", {"a": [1], "b": [[1], [1]]}),
+        ("{a: {b: 1}, c: {b: 1}}", {"a": {"b": 1}, "c": {"b": 1}}),
+        ("- {a: 1}\n- {a: 1}", [{"a": 1}, {"a": 1}]),
+        ("'1': one", {"1": "one"}),
+        (f"[{', '.join(['[]'] * 500)}]", [[]] * 500),
+    ],
+)
+def test_other_yaml_is_read_as_ever(text: str | bytes, value: object):
+    assert parse_yaml(text) == value

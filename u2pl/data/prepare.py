@@ -23,7 +23,7 @@ from u2pl.data.lists import read_names
 from u2pl.data.problems import Problem, report
 from u2pl.data.sources import Request
 from u2pl.errors import UsageError, UserError, unknown
-from u2pl.files import read_json, sha256_json, write_json
+from u2pl.files import read_json, sha256_json, sweep, write_json
 from u2pl.project import Project
 from u2pl.records import Source
 from u2pl.records import read as read_record
@@ -102,6 +102,8 @@ def prepare(
         )
     data.mkdir(parents=True, exist_ok=True)
     with FileLock(data / ".lock"):
+        for folder in (data, *data.glob("splits/*")):
+            sweep(folder)
         return _prepare(project, data_set, request, progress)
 
 

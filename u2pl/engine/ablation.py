@@ -1,10 +1,11 @@
 """Trains one run for every value of a setting, and compares them; loads torch only to train or to evaluate."""
 
+import math
 import os
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from filelock import FileLock
 from u2pl import counted
 from u2pl.engine import filed
 from u2pl.errors import UsageError, UserError
-from u2pl.files import write_json
+from u2pl.files import sweep, write_json
 from u2pl.project import Project, safe_name
 from u2pl.records import Ablation as AblationRecord
 from u2pl.records import AblationRow, Metrics, read, read_metrics, read_run
@@ -53,12 +54,20 @@ def plan_ablation(
         values: a value each, with as many parts (`3,20`).
 
     Raises:
-        UsageError: no value, or a value with another number of parts than there are parameters.
+        UsageError: no value, a value with another number of parts than there are parameters, values that are one run,
+            or a parameter that is named twice or set to something too.
     """
     names = tuple(parameter.split(","))
     if not values:
         raise UsageError(f"Say which values to try. Example: u2pl ablate --param {parameter} 0.1 0.2 0.3")
-    specs = []
+    fixed = params.spec(dataset, split, method, seed, overrides)
+    keys = tuple(params.full_key(name, fixed.method) for name in names)
+    for key in keys:
+        if keys.count(key) > 1:
+            raise UsageError(f"--param names {key} twice. Name each setting once.")
+        if key in fixed.overrides:
+            raise UsageError(f"{key} is what --param varies, so --set cannot fix it. Leave one of them out.")
+    specs: list[tuple[str, RunSpec]] = []
     for value in values:
         parts = value.split(",") if len(names) > 1 else [value]
         if len(parts) != len(names):
@@ -66,13 +75,15 @@ def plan_ablation(
                 f"{value!r} has {len(parts)} parts for {len(names)} parameters. Example: "
                 "u2pl ablate --param r_l,r_h 1,3 3,20"
             )
-        changed = dict(zip(names, map(parse_value, parts), strict=True))
-        specs.append((value, params.spec(dataset, split, method, seed, (overrides or {}) | changed)))
-    first = specs[0][1]
-    keys = tuple(params.full_key(name, first.method) for name in names)
+        changed = dict(zip(keys, map(parse_value, parts), strict=True))
+        spec = replace(fixed, overrides={**fixed.overrides, **changed})
+        same = next((known for known, other in specs if other == spec), None)
+        if same is not None:
+            raise UsageError(f"{same!r} and {value!r} are the same run. Name each value once.")
+        specs.append((value, spec))
     short = "+".join(key.rpartition(".")[2] for key in keys)
-    fixed = "".join(f"-{key.rpartition('.')[2]}={value}" for key, value in sorted((overrides or {}).items()))
-    name = safe_name(f"{first.dataset}-{first.split}-{first.method}-by-{short}{fixed}-s{first.seed}")
+    rest = "".join(f"-{key.rpartition('.')[2]}={value}" for key, value in sorted((overrides or {}).items()))
+    name = safe_name(f"{fixed.dataset}-{fixed.split}-{fixed.method}-by-{short}{rest}-s{fixed.seed}")
     return Ablation(name, keys, tuple(specs))
 
 
@@ -161,6 +172,11 @@ def ablate(
                 _record(project, ablation, rows, failed)
             continue
         miou = {f"miou_{key}": metrics["miou"][key] for key in ("reported", "last", "best")}
+        if not all(value is None or math.isfinite(value) for value in miou.values()):
+            failed[value] = UserError(
+                f"The result of {path.name} is not finite. Train it again with --fresh."
+            )
+            continue
         over = counted.over_fewer(metrics)
         rows.append({"value": value, "run": path.name, **miou, **({"over": over} if over else {})})
         _record(project, ablation, rows, failed)
@@ -219,6 +235,7 @@ def _record(
     path = record_of(project, ablation)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name("ablation.lock")):
+        sweep(path.parent)
         uid, before = uuid.uuid4().hex, list[AblationRow]()
         if os.path.lexists(path):
             old = read(AblationRecord, path)

@@ -2,10 +2,13 @@
 
 import gc
 import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import torch
@@ -20,23 +23,91 @@ _TIMEOUT = timedelta(minutes=60)
 """Longest wait for the others: while one validates or saves, they wait."""
 _GRACE_SECONDS = 10
 """Time that the launcher has to end this process after another one died."""
+_LISTED = 8
+"""Processes that a sentence names."""
+
+
+_QUIET_SECONDS, _PATIENCE_SECONDS = 5, 60
+"""How long the others are waited for in the beginning before a word is said, and before this process gives up."""
+
+_WAY_ON = (
+    "If several processes are wanted, start all of them with torchrun, or with --nproc on one machine; if not, unset "
+    "RANK and WORLD_SIZE."
+)
+
+_waiting = False
+"""Whether a thread waits for the others, so that an orderly end of the process would wait too."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of several processes this is, as torchrun's variables say."""
+
+    rank: int
+    size: int
+    address: str
+    port: int
+
+    @property
+    def words(self) -> str:
+        """Who waits, and where."""
+        return f"process {self.rank + 1} of {self.size}, at {self.address}:{self.port}"
+
+
+def place() -> Place | None:
+    """Where this process stands among those of its run, None where it is the only one.
+
+    Raises:
+        UserError: the variables contradict each other, or some are missing: they are left over from something else.
+    """
+    if not any(os.environ.get(name) for name in ("RANK", "WORLD_SIZE")):
+        return None
+    rank, size = _number("RANK"), _number("WORLD_SIZE")
+    # Alone, and told so: by torchrun with one process, or by half of what other programs leave behind.
+    if (rank or 0) == 0 and (1 if size is None else size) == 1:
+        return None
+    said = " and ".join(f"{n}={os.environ[n]}" for n in ("RANK", "WORLD_SIZE") if os.environ.get(n))
+    if rank is None or size is None or not 0 <= rank < size:
+        raise UserError(f"The environment has {said}, which is no place among several processes. {_WAY_ON}")
+    address, port = os.environ.get("MASTER_ADDR"), _number("MASTER_PORT")
+    if not address or port is None or not 0 < port < 2**16:
+        raise UserError(
+            f"The environment has {said}, but no MASTER_ADDR and MASTER_PORT to meet the others at. {_WAY_ON}"
+        )
+    return Place(rank, size, address, port)
+
+
+def _number(name: str) -> int | None:
+    """A variable's whole number, None where it is not set, or empty."""
+    text = os.environ.get(name, "").strip()
+    try:
+        return int(text) if text else None
+    except ValueError:
+        raise UserError(f"The environment has {name}={text}, which is no number. {_WAY_ON}") from None
 
 
 def started() -> bool:
     """Whether this process is one of several for one run (torchrun's variables say so)."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return place() is not None
 
 
 def is_first() -> bool:
     """Whether this process is the one that writes and speaks."""
-    return os.environ.get("RANK", "0") == "0"
+    here = place()
+    return here is None or here.rank == 0
+
+
+def ends_hard() -> bool:
+    """Whether an orderly end of this process would wait for others, who may wait for it."""
+    return _waiting or dist.is_initialized()
 
 
 def local_device() -> torch.device:
     """The GPU of this process, or the CPU where there is none."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    index = int(os.environ.get("LOCAL_RANK", "0"))
+    # Left over where this process is the only one.
+    index = (_number("LOCAL_RANK") or 0) if started() else 0
     if index >= torch.cuda.device_count():
         raise UserError(
             f"Process {index + 1} of this machine has no GPU: there are {torch.cuda.device_count()}. "
@@ -55,12 +126,14 @@ def joined(stopped: Callable[[], bool]) -> Iterator[None]:
     Args:
         stopped: whether this process was told to end.
     """
-    if not started():
+    here = place()
+    if here is None:
         yield
         return
+    store = _meet(here)
     # What is said on the host (who stops, who is done) goes another way than what is said on the device.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, timeout=_TIMEOUT)
+    dist.init_process_group(backend, store=store, rank=here.rank, world_size=here.size, timeout=_TIMEOUT)
     # Parted from only in peace: after an error that would wait for processes that wait for this one.
     try:
         yield
@@ -78,6 +151,79 @@ def joined(stopped: Callable[[], bool]) -> Iterator[None]:
                 raise EndedElsewhere from None
             time.sleep(0.1)
         raise
+
+
+def _meet(here: Place) -> dist.Store:
+    """Wait until all processes of the run are there; Ctrl-C ends that at once.
+
+    Raises:
+        UserError: some did not come in time, or the place to meet at cannot be had.
+    """
+    global _waiting
+    meeting = _Meeting(here)
+    # In a thread of its own: torch waits in C++, where no signal reaches Python.
+    thread = threading.Thread(target=meeting.run, daemon=True)
+    _waiting = True
+    thread.start()
+    began, since = time.monotonic(), f"{datetime.now():%H:%M:%S}"
+    told = False
+    while thread.is_alive():
+        thread.join(0.1)
+        waited = time.monotonic() - began
+        if waited > _PATIENCE_SECONDS:
+            raise UserError(
+                f"{here.words[0].upper()}{here.words[1:]} has waited for {meeting.missing} since {since}, in vain. "
+                + _WAY_ON
+            )
+        if waited > _QUIET_SECONDS and not told:
+            told = True
+            print(
+                f"Waiting for {meeting.missing} since {since} (this is {here.words}). {_WAY_ON}",
+                file=sys.stderr,
+                flush=True,
+            )
+    _waiting = False
+    if meeting.store is None:
+        raise UserError(
+            f"{here.words[0].upper()}{here.words[1:]} cannot meet the others ({meeting.reason}). {_WAY_ON}"
+        )
+    return meeting.store
+
+
+class _Meeting:
+    """Where the processes of a run find each other, and who is not there yet."""
+
+    def __init__(self, here: Place):
+        self.here = here
+        self.missing = "the first process" if here.rank else "the other processes"
+        self.store: dist.Store | None = None
+        self.reason = ""
+
+    def run(self) -> None:
+        """Meet the others; afterwards there is a `store`, or a `reason`."""
+        try:
+            self.store = self._met()
+        except Exception as error:  # of whatever kind torch gives it
+            self.reason = " ".join(str(error).split("\n")[0].split()) or type(error).__name__
+
+    def _met(self) -> dist.Store:
+        here, patience = self.here, timedelta(seconds=2 * _PATIENCE_SECONDS)
+        # Under torchrun its agent keeps what the processes tell each other, else the first of them does.
+        hosts = here.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        kept: dist.Store = dist.TCPStore(
+            here.address, here.port, here.size, hosts, timeout=patience, wait_for_workers=False
+        )
+        store = dist.PrefixStore(f"u2pl/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", kept)
+        store.set(f"here/{here.rank}", "")
+        absent = [rank for rank in range(here.size) if rank != here.rank]
+        while absent:
+            absent = [rank for rank in absent if not store.check([f"here/{rank}"])]
+            numbers = ", ".join(str(rank + 1) for rank in absent[:_LISTED])
+            more = f" and {len(absent) - _LISTED} more" if len(absent) > _LISTED else ""
+            self.missing = f"process {numbers}{more} of {here.size}"
+            time.sleep(0.05)
+        store.set_timeout(_TIMEOUT)
+        return store
 
 
 def first_alone(work: Callable[[], T]) -> T | None:

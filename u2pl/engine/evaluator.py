@@ -14,12 +14,16 @@ from u2pl.data.loader import validation
 from u2pl.data.prepared import Split
 from u2pl.engine import scores
 from u2pl.engine.inference import ONCE, Looks, mean_probabilities, sliding_logits, stride_of
-from u2pl.errors import EndedElsewhere, UserError
+from u2pl.errors import EndedElsewhere, UserError, enough_memory
 from u2pl.models.deeplab import DeepLabV3Plus, upsample
 from u2pl.settings import Recipe
 
 _BATCH, _PIXELS = 8, 2**22
 """Most images, and most pixels, that are scored at once."""
+_LESS_MEMORY = (
+    "Score smaller pieces: --evaluation sliding, which is another protocol, or smaller --scales; in training "
+    "--set evaluation=sliding."
+)
 _SAMPLES = 3
 _ROUND = 32
 """Images that a process scores before it is asked whether to go on."""
@@ -103,7 +107,8 @@ def evaluate(
     size, rank = (processes.size(), processes.rank()) if names is None else (1, 0)
     for first in range(0, len(everything), size * _ROUND):
         mine = everything[first : first + size * _ROUND][rank::size]
-        parts.append(_count(network, split, recipe, looks, mine, keep_samples))
+        with enough_memory(_LESS_MEMORY):
+            parts.append(_count(network, split, recipe, looks, mine, keep_samples))
         between()
     if names is None:
         parts = [part for of_one in processes.gather_objects(parts) for part in of_one]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
@@ -76,7 +77,8 @@ def import_checkpoint(
         )
     content = weights.read(checkpoint)
     chosen, state = _state(content, checkpoint, network)
-    found = released.translate(state)
+    named = weights.tensors(state, f"The {chosen} in {checkpoint}", "Copy or download the checkpoint again.")
+    found = released.translate(named)
     classes = description_of(project, dataset).classes
     if found.classes not in (None, len(classes)):
         raise UserError(
@@ -107,6 +109,10 @@ def import_checkpoint(
         write_text(folder.path / "history.csv", "epoch,step\n")
         folder.event("end", 0, 0)
         write_json(folder.path / "metrics.json", _metrics(name, resolved, origin, classes, opened))
+    except BaseException:
+        # Whoever tries again would be told that there is such a run already.
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise
     finally:
         folder.release()
     return Imported(folder.path, chosen, len(state) - len(found.auxiliary), found.auxiliary, unprepared)

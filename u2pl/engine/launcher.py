@@ -11,15 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import filelock
 import psutil
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from u2pl.errors import EndedElsewhere, Interrupted, UserError
+from u2pl.files import is_held
 
 _SHUTDOWN_SECONDS = 60
 """Longest wait for processes that were told to stop, before they are killed."""
+_LOGS, _LOCK = "u2pl-logs-", "u2pl.lock"
 _SHOWN = 20
 """Lines of a dead process's last words that are shown."""
 
@@ -38,7 +41,10 @@ def launch(arguments: Sequence[str], processes: int) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (psutil.cpu_count() or 1) // processes)))
     # Of parameters that find_unused_parameters looks for in vain after the warm start.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    logs = Path(tempfile.mkdtemp(prefix="u2pl-"))
+    _sweep()
+    logs = Path(tempfile.mkdtemp(prefix=_LOGS))
+    lock = filelock.FileLock(logs / _LOCK)
+    lock.acquire()
     # Time for a checkpoint; and who logs out wants a run to go on. Older versions of torch have neither.
     wishes: dict[str, Any] = {"shutdown_timeout": _SHUTDOWN_SECONDS, "signals_to_handle": "SIGTERM,SIGINT"}
     known = {name: value for name, value in wishes.items() if name in LaunchConfig.__dataclass_fields__}
@@ -72,8 +78,16 @@ def launch(arguments: Sequence[str], processes: int) -> int:
             return code  # it has said why itself
         raise UserError(_obituary(rank, processes, code, said)) from None
     finally:
+        lock.release()
         shutil.rmtree(logs, ignore_errors=True)
     return 0
+
+
+def _sweep() -> None:
+    """Delete what launchers that were killed left: of a living one the lock is held."""
+    for logs in Path(tempfile.gettempdir()).glob(f"{_LOGS}*"):
+        if (logs / _LOCK).is_file() and not is_held(logs / _LOCK):
+            shutil.rmtree(logs, ignore_errors=True)
 
 
 def _obituary(rank: int, processes: int, code: int, said: str) -> str:

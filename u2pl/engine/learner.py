@@ -118,9 +118,16 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Go on from there.
+
+        Raises:
+            Exception: of any kind where it is the state of something else.
+        """
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, own in self.optimizer.state.items():  # which the optimiser takes as they come
+            if own["momentum_buffer"].shape != parameter.shape:
+                raise ValueError("momentum of another network")
         self.scaler.load_state_dict(state["scaler"])
 
 

@@ -1,8 +1,11 @@
 """What a user may choose about the machine: it changes speed and memory, and decides no number."""
 
+import math
 from dataclasses import dataclass
 
 from u2pl.errors import UsageError
+
+_MOST_WORKERS = 256
 
 
 @dataclass(frozen=True)
@@ -20,9 +23,17 @@ class Machine:
     """Seconds between two checkpoints; None: a minute, or more where a checkpoint takes long."""
 
     def __post_init__(self) -> None:
-        """Raise a UsageError for what cannot be had together."""
+        """Raise a UsageError for what cannot be had together, or not at all."""
         if self.recompute and self.compiled:
             raise UsageError("--recompute and --compile do not go together. Leave one of them out.")
+        if self.workers is not None and not 0 <= self.workers <= _MOST_WORKERS:
+            raise UsageError(
+                f"--workers is a number from 0 to {_MOST_WORKERS}, not {self.workers}. Example: --workers 4"
+            )
+        if self.save_every is not None and not 0 <= self.save_every < math.inf:
+            raise UsageError(
+                f"--save-every is a number of seconds, not {self.save_every}. Example: --save-every 60"
+            )
 
     def loaders(self, device: str) -> int:
         """How many processes read images."""

@@ -14,7 +14,7 @@ import torch
 from u2pl import processes
 from u2pl.data.loader import Batch
 from u2pl.engine.learner import Learner
-from u2pl.errors import UserError
+from u2pl.errors import UserError, is_out_of_memory
 from u2pl.methods import Step
 
 _SPARE = 0.95
@@ -101,8 +101,9 @@ def try_step(learner: Learner, batch: Batch, step: Step) -> Trial:
                 reset(device)
                 learner.step(batch, step)
                 taken[at_once] = int(processes.gather(torch.tensor([peak(device)])).max())
-        except torch.OutOfMemoryError:
-            pass
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
         finally:
             learner.method.recipe = recipe
     if wanted not in taken:

@@ -18,8 +18,9 @@ from u2pl.data.transforms import center_crop, resize_image
 from u2pl.engine import filed
 from u2pl.engine.evaluator import Evaluation, evaluate, predictions, protocol
 from u2pl.engine.inference import ONCE, Looks
-from u2pl.errors import UsageError, UserError, unknown
+from u2pl.errors import UsageError, UserError, is_out_of_memory, unknown
 from u2pl.files import write_csv, write_json
+from u2pl.models import weights
 from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.project import Project, slug
 from u2pl.records import Metrics, read_metrics, read_run
@@ -47,15 +48,20 @@ def load_network(path: Path, classes: int) -> tuple[DeepLabV3Plus, Recipe]:
             + (again if "imported" in run else f"Train it again: {train_command(run)} --fresh")
         )
     recipe = load(Recipe, run["recipe"], "recipe")
+    where = path / "weights.pt"
     try:
-        state = torch.load(path / "weights.pt", map_location="cpu", weights_only=True)["state"]
+        state = torch.load(where, map_location="cpu", weights_only=True)["state"]
     except Exception as error:
-        raise UserError(f"{path / 'weights.pt'} cannot be read ({type(error).__name__}). {again}") from None
+        if is_out_of_memory(error):
+            raise
+        raise UserError(f"{where} cannot be read ({type(error).__name__}). {again}") from None
+    weights.tensors(state, str(where), again)
     representation = any(key.startswith("representer.") for key in state)
     network = DeepLabV3Plus(
         classes, recipe.model_copy(update={"weights": "none"}), representation=representation
     )
-    network.load_state_dict(state)
+    weights.fit(state, network).check(str(where), again)
+    network.load_state_dict(state, strict=False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.eval(), recipe

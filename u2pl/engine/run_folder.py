@@ -17,8 +17,16 @@ import torch
 import yaml
 
 from u2pl.engine import aside
-from u2pl.errors import Busy, UserError
-from u2pl.files import holder_in_words, write_atomically, write_csv, write_holder, write_json, write_text
+from u2pl.errors import Busy, UserError, is_out_of_memory
+from u2pl.files import (
+    holder_in_words,
+    sweep,
+    write_atomically,
+    write_csv,
+    write_holder,
+    write_json,
+    write_text,
+)
 from u2pl.project import Project
 from u2pl.records import Run, read_metrics, read_run
 from u2pl.settings import ResolvedRun, differences, fingerprint
@@ -223,6 +231,8 @@ class RunFolder:
         try:
             write_atomically(path.with_name(f"{name}.new"), lambda temporary: torch.save(state, temporary))
         except (OSError, RuntimeError) as error:  # torch's own word for a full disk is a RuntimeError
+            if is_out_of_memory(error):
+                raise
             reason = getattr(error, "strerror", None) or error
             raise UserError(
                 f"Cannot write {path}: {reason}. Free some space, then start the same command again."
@@ -237,11 +247,19 @@ class RunFolder:
         Raises:
             UserError: there are files, and none can be read.
         """
-        candidates = [path for path in (self.path / name, self.path / f"{name}.previous") if path.is_file()]
+        found = [self.path / name, self.path / f"{name}.previous"]
+        candidates = [path for path in found if path.exists()]
         for path in candidates:
             try:
-                return torch.load(path, map_location="cpu", weights_only=True)
+                if not path.is_file():
+                    raise IsADirectoryError
+                state = torch.load(path, map_location="cpu", weights_only=True)
+                if not isinstance(state, dict):
+                    raise TypeError
+                return state
             except Exception as error:  # whatever half a file does to the unpickler
+                if is_out_of_memory(error):
+                    raise
                 _log.warning(
                     "%s cannot be read (%s); trying the checkpoint before it.", path, type(error).__name__
                 )
@@ -250,6 +268,26 @@ class RunFolder:
                 f"No checkpoint in {self.path} can be read. Delete that folder to train the run from the beginning."
             )
         return None
+
+    def sweep(self, *, finished: bool) -> None:
+        """Put in order what a killed process left.
+
+        Args:
+            finished: whether the run has come to its end: what only resuming needs is several times its weights.
+        """
+        if not self.writes:
+            return
+        sweep(self.path)
+        for new in self.path.glob("*.pt.new"):
+            # Whole, since it has this name; where the process was killed between two renames, nothing else is.
+            path = new.with_name(new.name.removesuffix(".new"))
+            if finished or path.exists():
+                new.unlink()
+            else:
+                new.replace(path)
+        if finished:
+            for leftover in (*self.path.glob("last.pt*"), *self.path.glob("*.pt.previous")):
+                leftover.unlink(missing_ok=True)
 
     def _end_half_written_line(self) -> None:
         """A writer that was killed may have left half a line; what is appended must not become part of it."""

@@ -10,7 +10,8 @@ from types import FrameType
 
 import psutil
 
-from u2pl.engine.distributed import started
+from u2pl.engine.distributed import is_first, started
+from u2pl.errors import EndedElsewhere, Interrupted
 
 _LOOK_SECONDS = 1.0
 
@@ -19,22 +20,42 @@ _LOOK_SECONDS = 1.0
 def stop_signals() -> Iterator[Callable[[], bool]]:
     """Turn SIGTERM, SIGINT and the death of `dvc repro` into a question to ask after each step.
 
-    A second signal ends the process at once, unless it is one of several, which may get one from the terminal and
-    another from their launcher.
+    Until it is asked for the first time there is nothing to save, and a signal ends the work at once. So does a second
+    signal, unless this process is one of several, which may get one from the terminal and another from their launcher.
+
+    Raises:
+        Interrupted: a signal came before the question.
     """
     received: list[int] = []
+    asked = False
 
     def handle(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        if started():
-            return
-        for signal_number, handler in before.items():
-            signal.signal(signal_number, handler)
+        if not several:
+            for signal_number, handler in before.items():
+                signal.signal(signal_number, handler)
+        if not asked and len(received) == 1:
+            # Unlike an Interrupted this passes by all who take an Exception for something of their own.
+            raise KeyboardInterrupt
 
+    def stopped() -> bool:
+        nonlocal asked
+        asked = True
+        return bool(received) or orphaned()
+
+    several, first = started(), is_first()
     orphaned = _orphaned()
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield lambda: bool(received) or orphaned()
+        yield stopped
+    except KeyboardInterrupt:
+        if asked:
+            raise
+        if not first:
+            raise EndedElsewhere(Interrupted.exit_code) from None
+        raise Interrupted(
+            "Stopped before the first step of this start; nothing is lost. Start the same command again to go on."
+        ) from None
     finally:
         for signal_number, handler in before.items():
             signal.signal(signal_number, handler)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from u2pl import methods, processes
 from u2pl.data.loader import Batches, Views, check_counts
@@ -23,12 +24,19 @@ from u2pl.engine.machine import Machine
 from u2pl.engine.results import keep_last, write_samples
 from u2pl.engine.run_folder import RunFolder, described
 from u2pl.engine.stopping import stop_signals
-from u2pl.errors import EndedElsewhere, Interrupted, UsageError, UserError
+from u2pl.errors import (
+    EndedElsewhere,
+    Interrupted,
+    UsageError,
+    UserError,
+    enough_memory,
+    is_out_of_memory,
+)
 from u2pl.files import sha256_json, write_json, write_text
 from u2pl.methods import Classes, Step
 from u2pl.models import weights
 from u2pl.project import Project
-from u2pl.records import read_run
+from u2pl.records import read_metrics, read_run
 from u2pl.settings import RECIPE_VERSION, Params, Recipe, ResolvedRun, RunSpec
 from u2pl.tracking import Sidecar
 
@@ -38,6 +46,8 @@ _LOG_EVERY = 10
 """Steps between two lines of events.jsonl, and between two looks at whether the loss is finite."""
 _CHECKPOINT_SECONDS = 60
 """Least time between two checkpoints, unless the user says otherwise; an interruption always writes one."""
+_PROCESSES = 8
+"""That a machine without a GPU may always have; more where it has more cores."""
 _LONG = 500
 """Steps from which on a run is long: what it takes is tried out before."""
 _CHECKPOINT_SHARE = 0.02
@@ -48,6 +58,11 @@ _DESCRIPTION = {
     *("overrides", "flavor", "recipe", "hyper", "fingerprint"),
 }
 """What metrics.json repeats of run.json."""
+
+_LESS_MEMORY = (
+    "Use a smaller --micro-batch, which gives the same losses and thresholds, or --recompute, which changes no number; "
+    "if that does not help, a smaller --set crop=..."
+)
 
 Observer = Callable[[str, int, int, Mapping[str, float]], None]
 """Called with (event, step, steps, metrics) where event is "step" or "epoch", for a progress bar.
@@ -120,12 +135,26 @@ def train(
 
     with stop_signals() as stopped, distributed.joined(stopped):
         check_processes(resolved.recipe, processes.size())
+        # Built before there is a folder: what is refused leaves none, and moves none aside.
+        parts = [] if _is_finished(project, description) else [_Run(resolved, split, machine)]
         folder = distributed.first_alone(claim) or RunFolder(project.runs / resolved.name, writes=False)
         try:
-            _train_in(folder, project, resolved, split, machine, observe, stopped)
+            # Handed over: of its objects none may be left when the processes part.
+            _train_in(folder, project, resolved, split, machine, parts, observe, stopped)
         finally:
             folder.release()
     return folder.path
+
+
+def _is_finished(project: Project, description: Mapping[str, Any]) -> bool:
+    """Whether the run of these settings has come to its end; the same in all processes."""
+    path = project.runs / description["name"]
+    try:
+        same = read_metrics(path)["fingerprint"] == description["fingerprint"]
+        same = same and (path / "weights.pt").is_file()
+    except (OSError, UserError):
+        same = False
+    return distributed.any_of(same)[0]
 
 
 def _train_in(
@@ -134,15 +163,23 @@ def _train_in(
     resolved: ResolvedRun,
     split: Split,
     machine: Machine,
+    parts: "list[_Run]",
     observe: Observer,
     stopped: Callable[[], bool],
 ) -> None:
-    """Train the run to its end, unless it has come there; of its objects none is left afterwards."""
-    if folder.is_finished():
+    """Train the run to its end, unless it has come there; of its objects none is left afterwards.
+
+    Args:
+        parts: the run, taken out of the list, unless it looked finished before the folder was held.
+    """
+    finished = folder.is_finished()
+    folder.sweep(finished=finished)
+    if finished:
+        parts.clear()
         return
-    run = _Run(resolved, split, folder, distributed.local_device(), machine)
+    run = parts.pop() if parts else _Run(resolved, split, machine)
     with _tracked(project, folder):
-        run.train(observe if folder.writes else lambda *_: None, stopped)
+        run.train(folder, observe if folder.writes else lambda *_: None, stopped)
     if run.scored and folder.writes:
         keep_last(project, folder.path, split, resolved.recipe, run.scored)
 
@@ -161,6 +198,9 @@ def check_processes(recipe: Recipe, size: int) -> None:
         )
     if size == 1:
         return
+    most = max(_PROCESSES, os.cpu_count() or 1)
+    if not torch.cuda.is_available() and size > most:
+        raise UsageError(f"{size} processes are more than this machine can bear. Use at most --nproc {most}")
     if batch % size:
         raise UsageError(
             f"A batch of {batch} cannot be shared by {size} processes. Use a number of processes that divides it, "
@@ -196,12 +236,21 @@ class _Run:
         self,
         resolved: ResolvedRun,
         split: Split,
-        folder: RunFolder,
-        device: torch.device,
         machine: Machine,
     ):
-        self.spec, self.recipe, self.split, self.folder = resolved.spec, resolved.recipe, split, folder
-        self.device, self.machine = device, machine
+        self.spec, self.recipe, self.split = resolved.spec, resolved.recipe, split
+        self.device, self.machine = distributed.local_device(), machine
+        with enough_memory(_LESS_MEMORY):
+            self._build(resolved)
+        self.progress = _Progress()
+        self._log: dict[str, list[Tensor]] = defaultdict(list)
+        self.scored: Evaluation | None = None
+        """Of the network that the run is reported by; None where that was scored before this process."""
+        self._tallies: dict[str, Tensor] = {}
+        self._saving = 0.0  # seconds that the last checkpoint took
+
+    def _build(self, resolved: ResolvedRun) -> None:
+        split, machine = self.split, self.machine
         torch.manual_seed(self.spec.seed)
         self.method = methods.create(self.spec.method, classes_of(split), self.recipe, resolved.hyper)
         labeled, unlabeled = len(split.labeled), len(split.unlabeled)
@@ -213,23 +262,22 @@ class _Run:
             self.method,
             self.recipe,
             self.steps,
-            device,
+            self.device,
             recompute=machine.recompute,
             compiled=machine.compiled,
         )
         self.method = self.learner.method
-        self.progress = _Progress()
-        self._log: dict[str, list[Tensor]] = defaultdict(list)
-        self.scored: Evaluation | None = None
-        """Of the network that the run is reported by; None where that was scored before this process."""
-        self._tallies: dict[str, Tensor] = {}
-        self._saving = 0.0  # seconds that the last checkpoint took
 
-    def train(self, observe: Observer, stopped: Callable[[], bool]) -> None:
-        """From the last checkpoint, or the beginning, to the end."""
+    def train(self, folder: RunFolder, observe: Observer, stopped: Callable[[], bool]) -> None:
+        """In its folder, from the last checkpoint, or the beginning, to the end."""
+        self.folder = folder
         try:
-            self._train(observe, stopped)
+            with enough_memory(_LESS_MEMORY):
+                self._train(observe, stopped)
         except Interrupted:
+            raise
+        except KeyboardInterrupt:  # before the first step, or a second time
+            self.folder.event("interrupted", self.progress.step, self._epoch)
             raise
         except BaseException as error:
             message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
@@ -438,13 +486,34 @@ class _Run:
         if state is None:
             self.folder.event("start", 0, 0, {"steps": self.steps})
             return
-        self.learner.load_state_dict(state["learner"])
-        self.progress = _Progress(**state["progress"])
-        for name, values in state["log"].items():
-            self._log[name] = list(values)
-        # A checkpoint from before there were tallies has none.
-        self._tallies = {name: tally.to(self.device) for name, tally in state.get("tallies", {}).items()}
+        with self._own("last.pt", "Delete that file to go on from the checkpoint before it. "):
+            self.learner.load_state_dict(state["learner"])
+            self.progress = _Progress(**state["progress"])
+            for name, values in state["log"].items():
+                self._log[name] = list(values)
+            # A checkpoint from before there were tallies has none.
+            self._tallies = {name: tally.to(self.device) for name, tally in state.get("tallies", {}).items()}
+            if not 0 <= self.progress.step <= self.steps:
+                raise ValueError(f"step {self.progress.step} of {self.steps}")
         self.folder.event("resume", self.progress.step, self._epoch, {"steps": self.steps})
+
+    @contextmanager
+    def _own(self, name: str, remedy: str = "") -> Iterator[None]:
+        """Take over what a file of the folder holds.
+
+        Raises:
+            UserError: it holds something else than this run wrote there.
+        """
+        try:
+            yield
+        except Exception as error:  # whatever other contents do to those who take them for their own
+            if is_out_of_memory(error):
+                raise
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(":.")
+            raise UserError(
+                f"{self.folder.path / name} is none of this run's checkpoints ({type(error).__name__}: {reason}). "
+                f"{remedy}Delete the folder to train the run from the beginning."
+            ) from None
 
     def _save(self) -> None:
         start = time.monotonic()
@@ -469,6 +538,7 @@ class _Run:
         if not self.folder.writes:
             return
         name, network = self.method.evaluated(epoch)
+        self._check_result(miou, network)
         self.folder.save("weights.pt", {"network": name, "epoch": epoch, "state": network.state_dict()})
         metrics = {
             **{key: value for key, value in read_run(self.folder.path).items() if key in _DESCRIPTION},
@@ -494,9 +564,17 @@ class _Run:
         }
         self.folder.event("end", progress.step, self._epoch)
         write_json(self.folder.path / "metrics.json", metrics)
-        # A finished run is never resumed: what only resuming needs is several times its weights.
-        for leftover in (*self.folder.path.glob("last.pt*"), *self.folder.path.glob("*.previous")):
-            leftover.unlink(missing_ok=True)
+        self.folder.sweep(finished=True)
+
+    def _check_result(self, miou: float, network: nn.Module) -> None:
+        """Check that what the run is to be reported by is a number; the last step's loss does not say so."""
+        floats = [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
+        if math.isfinite(miou) and all(bool(torch.isfinite(tensor).all()) for tensor in floats):
+            return
+        raise UserError(
+            f"The result is not finite: mIoU {miou:g}, and weights that are no numbers. The run is not finished. Try a "
+            f"smaller learning rate: --set lr={self.recipe.lr / 10:g}"
+        )
 
     def _return_to_best(self) -> tuple[Evaluation, int]:
         """Give the method's network the weights of best.pt, score it, and say which epoch they are of.
@@ -510,8 +588,9 @@ class _Run:
                 f"{self.folder.path / 'best.pt'}, which the run is to be reported by, is gone. "
                 "Delete that folder to train the run from the beginning."
             )
-        _, network = self.method.evaluated(best["epoch"])
-        network.load_state_dict(best["state"])
+        with self._own("best.pt"):
+            _, network = self.method.evaluated(best["epoch"])
+            network.load_state_dict(best["state"])
         result = evaluate(network, self.split, self.recipe, keep_samples=True)
         if self.folder.writes:
             write_samples(self.folder.path / "samples", self.split, self.recipe, result)

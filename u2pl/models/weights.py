@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from u2pl import files
-from u2pl.errors import UserError
+from u2pl.errors import UserError, is_out_of_memory
 from u2pl.settings import WORDS_FOR_WEIGHTS, Recipe
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         UserError: there is no such file, it is damaged, it holds no dictionary, or more than tensors and plain values.
     """
-    if not path.is_file():
+    if not path.is_file():  # a folder, or a pipe that would be waited for
         raise UserError(
             f"There is no file {path} to take weights from. Name one that exists, or say --set weights=none or "
             "weights=imagenet."
@@ -45,7 +45,13 @@ def read(path: Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(_HARMLESS):
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}). Make it readable, or name another."
+        ) from None
     except Exception as error:  # whatever half a file does to the unpickler
+        if is_out_of_memory(error):
+            raise
         raise UserError(
             f"{path} cannot be read ({type(error).__name__}): it is damaged, or holds objects besides tensors and "
             "plain values, which could run code. Copy or download it again; if it comes from somebody you trust, load "
@@ -56,6 +62,32 @@ def read(path: Path) -> dict[str, Any]:
             f"{path} holds a {type(content).__name__}, no tensors by name. Save the network's state_dict()."
         )
     return content
+
+
+def tensors(state: Any, where: str, remedy: str) -> Mapping[str, Any]:
+    """A network's tensors by name, as a file holds them; what they fit is not asked here.
+
+    Raises:
+        UserError: they are no such thing, or some are not plain numbers, all finite; it ends with `remedy`.
+    """
+    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
+        kind = (
+            "tensors by other things than names"
+            if isinstance(state, Mapping)
+            else f"a {type(state).__name__}"
+        )
+        raise UserError(f"{where} holds {kind} where a network's tensors should be. {remedy}")
+    strange = [name for name, value in state.items() if isinstance(value, Tensor) and not _is_plain(value)]
+    if strange:
+        raise UserError(f"{where} holds tensors that are not all finite numbers: {listed(strange)}. {remedy}")
+    return state
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it has its values, all of them real and finite."""
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_complex() or tensor.is_quantized:
+        return False
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
 
 
 def recorded(recipe: Recipe) -> dict[str, Any]:
@@ -77,6 +109,8 @@ def sha256_of(path: Path) -> str:
         UserError: it cannot be read.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise IsADirectoryError(0, "it is no file")
         return files.sha256_of(path)
     except OSError as error:
         raise UserError(
@@ -159,10 +193,12 @@ def initialise(network: "DeepLabV3Plus", path: Path) -> None:
             "the weights.pt of that run."
         )
     if isinstance(content.get("state"), Mapping):
-        _load(network, content["state"], path, "Take a run with the same backbone, stem and width.", _HEADS)
+        remedy = "Take a run with the same backbone, stem and width."
+        _load(network, tensors(content["state"], str(path), remedy), path, remedy, _HEADS)
         return
-    state = {backbone_name(name.removeprefix("module.")): tensor for name, tensor in content.items()}
     remedy = "Take a file for this backbone and stem, or set them: --set stem=deep for the authors' file."
+    named = tensors(content, str(path), remedy)
+    state = {backbone_name(name.removeprefix("module.")): tensor for name, tensor in named.items()}
     _load(network.backbone, {n: t for n, t in state.items() if not n.startswith("fc.")}, path, remedy)
 
 

@@ -21,7 +21,7 @@ def read_yaml(cls: type[S], path: Path, remedy: str) -> S:
         UserError: it is not YAML, or does not describe a `cls`; the sentence ends with `remedy`.
     """
     try:
-        return cls.model_validate(parse_yaml(path.read_text(encoding="utf-8")))
+        return cls.model_validate(parse_yaml(path.read_bytes()))
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {error}. {remedy}") from None
     except ValidationError as error:
