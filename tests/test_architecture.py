@@ -115,6 +115,17 @@ def test_the_library_does_not_know_its_command_line_and_the_command_line_loads_n
         assert not (top == "mlflow" and (at_once or name_of(path) != "u2pl.tracking")), name
 
 
+@pytest.mark.parametrize("path", [p for p in MODULES if "cli" in p.parts], ids=name_of)
+def test_what_commands_show_goes_through_the_module_that_makes_names_plain_text(path: Path):
+    calls = [
+        ast.unparse(node.func)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    ]
+    direct = {"print", "typer.echo", "typer.secho", "click.echo", "Console", "TextColumn"} & set(calls)
+    assert not direct or path.name == "terminal.py", "say, console and column of cli/terminal.py escape names"
+
+
 def test_reporting_knows_no_torch():
     for path in (ROOT / "u2pl" / "reporting").rglob("*.py"):
         assert not {name.split(".")[0] for name, _ in imports(path)} & {"torch", "torchvision"}

@@ -388,3 +388,58 @@ def test_a_plan_with_a_setting_that_nothing_has_is_refused(project: Project) -> 
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"set": {"epoch_count": 2}}))
     with pytest.raises(UsageError, match="epoch_count"):
         resolve(project, "demo")
+
+
+@pytest.mark.parametrize("name", ["t;touch x;", "a b", "$(touch x)", "-x", "..", "a'b", "x" * 250])
+def test_a_table_whose_name_no_command_line_takes_is_refused(project: Project, name: str) -> None:
+    tables = project.pipelines / "tables"
+    (tables / "table1.yaml").rename(tables / f"{name[:200]}.yaml")
+    plan = yaml.safe_dump({"dataset": "shapes", "seeds": [0], "tables": {name: {}}})
+    with pytest.raises(UserError, match="can have letters, digits"):
+        add_plan(project, plan)
+    with pytest.raises(UserError, match=r"Rename it|No table called"):
+        read_table(project, name)
+
+
+@pytest.mark.parametrize(
+    "reports", ["../out", "/tmp/out", "C:\\out", "a/../../b", "re ports", "$HOME", "~/x", "a;b"]
+)
+def test_reports_stay_in_the_project_under_a_name_that_needs_no_quotes(
+    project: Project, reports: str
+) -> None:
+    values = {"dataset": "shapes", "seeds": [0], "tables": {"table1": {"splits": {"classic-1/8": "1/8"}}}}
+    with pytest.raises(UserError, match=r"leads out of the project|can have letters"):
+        add_plan(project, yaml.safe_dump(values | {"reports": reports}))
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("evaluations", "group", "../../elsewhere"),
+        ("evaluations", "run", "x;touch y"),
+        ("ablations", "record", "/tmp/x.json"),
+        ("ablations", "values", "0.1; touch y"),
+        ("ablations", "param", "$(touch y)"),
+        ("runs", "folder", "../x"),
+        ("runs", "args", "--dataset shapes; touch y"),
+        ("runs", "args", "--dataset $(touch y)"),
+        ("figures", "group", "a/../../b"),
+        ("tables", "folder", "/etc"),
+    ],
+)
+def test_an_active_plan_that_was_edited_to_lead_elsewhere_is_refused(
+    project: Project, section: str, key: str, value: str
+) -> None:
+    resolve(project, "demo").write(project)
+    plan = yaml.safe_load(project.active_plan.read_text(encoding="utf-8"))
+    next(iter(plan[section].values()))[key] = value
+    project.active_plan.write_text(yaml.safe_dump(plan), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"{section}\..*{key}: .* u2pl plan demo writes it anew"):
+        ActivePlan.read(project)
+
+
+@pytest.mark.parametrize("weights", ["a\nb.pt", "a\x1bb.pt", "a\u2028b.pt", "a\\${b}.pt"])
+def test_a_value_that_no_stage_can_pass_on_is_refused(project: Project, weights: str) -> None:
+    values = {"dataset": "shapes", "seeds": [0], "tables": {"table1": {"splits": {"classic-1/8": "1/8"}}}}
+    with pytest.raises(UsageError, match=r"Plan 'mine' cannot be run: .*(line break|backslash)"):
+        add_plan(project, yaml.safe_dump(values | {"set": {"weights": weights}}))
