@@ -1,4 +1,4 @@
-"""What fuzz.py does to a project before a command runs in it: a mutation changes one thing, and says in a phrase what."""
+"""What fuzz.py does to a project before a command runs in it: a mutation changes one thing and says what it was."""
 
 import csv
 import io
@@ -10,6 +10,7 @@ import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,18 @@ HUGE = 10**30
 DEEP = 100_000
 
 NAMES = [
-    "", " ", "x", ".", "..", "../../x", "a/b", "/", "a b", "a\nb", "\x1b[31mred", "[bold]x[/red]", "é²ß", "\u202e", "-",
+    "", " ", "x", ".", "..", "../../x", "a/b", "/", "a b", "a\nb", "\x1b[31mred", "[bold]x[/red]", "é²ß",
+    "\u202e", "-",
     "--set", "nan", "None", "%s{}$HOME`id`", "x" * 300, "a\0b", "con:x*?|<>", "=1+1", "NaN", "\\", "'", '"',
 ]  # fmt: skip
 CLASSES = [
-    "[bold]", "[/red]", 'a,b"c', "=1+1", "a|b", "a_b & 50% $x$ #1 {}\\", SCRIPT, "a\nb", "²ü", " ", "'", "square/x", "..",
+    "[bold]", "[/red]", 'a,b"c', "=1+1", "a|b", "a_b & 50% $x$ #1 {}\\", SCRIPT, "a\nb", "²ü", " ", "'",
+    "square/x", "..",
     "nan", "x" * 300, "\t", "mIoU", "class", "\x1b[31m", "*x*", "`x`", "\\textbf{x}", "ground ", "-",
 ]  # fmt: skip
 FOLDERS = [
-    "pro ject", "pro'ject", 'pro"ject', "[bold]x[/red]", "prö²", "a\nb", os.fsdecode(b"p\xff"), "-rf", "a;b", "%s{}", "a#b",
+    "pro ject", "pro'ject", 'pro"ject', "[bold]x[red]", "prö²", "a\nb", os.fsdecode(b"p\xff"), "-rf", "a;b",
+    "%s{}", "a#b",
     "a?c", "~", "a,b", "a:b", "a=b", "a%20b", "$HOME", "${item}", "a*b", "a\\b", "&", "runs",
 ]  # fmt: skip
 
@@ -326,7 +330,8 @@ def list_file(rng: Random, path: Path) -> str:
     """A list of names with strange ones in it."""
     names = path.read_text(encoding="utf-8").splitlines() or ["00"]
     done = rng.choice([
-        "a name twice", "all twice", "a strange name", "two columns", "a suffix", "a folder before", "absolute", "no name",
+        "a name twice", "all twice", "a strange name", "two columns", "a suffix", "a folder before", "absolute",
+        "no name",
         "one name", "a comment", "other case", "backwards", "one line",
     ])  # fmt: skip
     k = rng.randrange(len(names))
@@ -455,8 +460,8 @@ def checkpoint(rng: Random, path: Path) -> str:
     """A checkpoint with other contents, or code."""
     done = rng.choice([
         "code in a pickle", "code in torch's file", "nothing", "a list", "a tensor", "a number", "a value", "a value",
-        "a value", "a value", "NaN in tensors", "other shapes", "no numbers", "integers", "half precision", "more tensors",
-        "fewer tensors",
+        "a value", "a value", "NaN in tensors", "other shapes", "no numbers", "integers", "half precision",
+        "more tensors", "fewer tensors",
     ])  # fmt: skip
     data = io.BytesIO()
     if done == "code in a pickle":
@@ -502,7 +507,7 @@ def _map_tensors(content: Any, change: Callable[[torch.Tensor], Any]) -> Any:
 
 TENSORS: Mapping[str, Callable[[torch.Tensor], Any]] = {
     "NaN in tensors": lambda tensor: tensor * float("nan") if tensor.is_floating_point() else tensor,
-    "other shapes": lambda tensor: torch.zeros(tensor.shape + (2,)),
+    "other shapes": lambda tensor: torch.zeros((*tensor.shape, 2)),
     "no numbers": lambda tensor: "tensor",
     "integers": lambda tensor: tensor.to(torch.int64),
     "half precision": lambda tensor: tensor.half() if tensor.is_floating_point() else tensor,
@@ -514,8 +519,10 @@ TENSORS: Mapping[str, Callable[[torch.Tensor], Any]] = {
 # ---- words -----------------------------------------------------------------------------------------------
 
 NUMBERS = [
-    "0", "-1", "1", "2", "1e9", "nan", "inf", "-inf", "1.5", "9" * 20, "9" * 400, "0x10", "１", "1_000", "+1", "1e-400", "true",
-    "null", "", " ", "1,2", ",", "[1", "{a: b}", "2026-01-01", f"!!python/object/apply:os.system ['touch {PWNED}']", "0.3",
+    "0", "-1", "1", "2", "1e9", "nan", "inf", "-inf", "1.5", "9" * 20, "9" * 400, "0x10", "１", "1_000", "+1",
+    "1e-400", "true",
+    "null", "", " ", "1,2", ",", "[1", "{a: b}", "2026-01-01",
+    f"!!python/object/apply:os.system ['touch {PWNED}']", "0.3",
 ]  # fmt: skip
 PATHS = [
     "nothing/x", "params.yaml", "params.yaml/x", "pictures", "runs", "runs/tiny-1_4-u2pl-s0", "../../../outside",
@@ -525,12 +532,17 @@ PATHS = [
     "runs/tiny-1_4-u2pl-s0/history.csv", "results/table1/runs", "pictures/tiny.yaml",
 ]  # fmt: skip
 SETTINGS = [
-    "lr=nan", "lr=inf", "lr=-1", "lr=1e30", "batch=1", "batch=3", "batch=0", "micro_batch=5", "alpha0=2", "alpha0=nan", "width=0",
-    "epochs=0", "epochs=-1", "epochs=1.5", "epochs=x", "crop=1", "crop=33", "scale=[2,1]", "scale=[nan,1]", "scale=[]", "scale=7",
-    "weights=odd/file", "weights=odd/fifo", "weights=pictures", "weights=theirs.pth", "weights=", "backbone=vgg", "flavor=x",
-    "flavor=released", "precision=float16", "precision=x", "replicas=2", "tau=0", "tau=nan", "r_l=9", "r_h=-1", "M=0", "N=0",
+    "lr=nan", "lr=inf", "lr=-1", "lr=1e30", "batch=1", "batch=3", "batch=0", "micro_batch=5", "alpha0=2",
+    "alpha0=nan", "width=0",
+    "epochs=0", "epochs=-1", "epochs=1.5", "epochs=x", "crop=1", "crop=33", "scale=[2,1]", "scale=[nan,1]",
+    "scale=[]", "scale=7",
+    "weights=odd/file", "weights=odd/fifo", "weights=pictures", "weights=theirs.pth", "weights=",
+    "backbone=vgg", "flavor=x",
+    "flavor=released", "precision=float16", "precision=x", "replicas=2", "tau=0", "tau=nan", "r_l=9", "r_h=-1",
+    "M=0", "N=0",
     "queue=0", "nothing=1", "u2pl.nothing=1", "recipe.lr", "=1", "x", "lr==1", "lr={a: 1}", "lr=[1", "dropout=nan",
-    "momentum=nan", "weight_decay=inf", "poly_power=nan", "ema_decay=nan", "evaluation=x", "checkpoint=best", "lr=" + "9" * 400,
+    "momentum=nan", "weight_decay=inf", "poly_power=nan", "ema_decay=nan", "evaluation=x", "checkpoint=best",
+    "lr=" + "9" * 400,
     "head_lr_multiplier=1e308", "resize=1e-300", "resize=0.01", "output_stride=4", "negatives=x", "lr=0.02", "a\nb=1",
     "cutmix_probability=7", "eta=nan", "lambda_c=1e39", "evaluation=sliding", "validate_every=0", "seed=1",
 ]  # fmt: skip
@@ -585,7 +597,7 @@ def _with_few_processes(line: list[str]) -> list[str]:
 
 
 def rename_class(rng: Random, project: Path) -> str:
-    """The class `square` under a name that is hostile to terminals, tables or pages, in all that was ever written of it."""
+    """The class `square` under a name that is hostile to terminals, tables or pages, wherever it stands."""
     name = rng.choice(CLASSES)
 
     def renamed(text: str) -> str:
@@ -618,12 +630,14 @@ def rename_class(rng: Random, project: Path) -> str:
             put(path, text.getvalue().encode())
 
     for path in _written(project):
-        rewrite(path)
+        with suppress(ValueError):  # damaged by another mutation
+            rewrite(path)
     description = project / "pictures" / "tiny.yaml"
-    put(
-        description,
-        yaml.safe_dump(mapped(yaml.safe_load(description.read_text())), allow_unicode=True).encode(),
-    )
+    with suppress(ValueError, yaml.YAMLError, OSError):
+        put(
+            description,
+            yaml.safe_dump(mapped(yaml.safe_load(description.read_text())), allow_unicode=True).encode(),
+        )
     _sign_anew(project)
     return f"class {quoted(name)}"
 
@@ -636,16 +650,17 @@ def _written(project: Path) -> Iterator[Path]:
 
 def _sign_anew(project: Path) -> None:
     """Runs know their split by its hash: after a change of the manifest they would all be of other data."""
-    manifest = json.loads((project / "data/tiny/splits/1_4/manifest.json").read_text())
     signed = {}
-    for path in (project / "runs").glob("*/run.json"):
-        run = json.loads(path.read_text())
-        run["facts"]["data"] = sha256_json(manifest)
-        old, run["fingerprint"] = run["fingerprint"], fingerprint(run["facts"])
-        signed[old] = run["fingerprint"]
-        put(path, json.dumps(run).encode())
+    with suppress(ValueError, LookupError, TypeError, OSError):
+        manifest = json.loads((project / "data/tiny/splits/1_4/manifest.json").read_text())
+        for path in (project / "runs").glob("*/run.json"):
+            run = json.loads(path.read_text())
+            run["facts"]["data"] = sha256_json(manifest)
+            old, run["fingerprint"] = run["fingerprint"], fingerprint(run["facts"])
+            signed[old] = run["fingerprint"]
+            put(path, json.dumps(run).encode())
     for path in _written(project):
-        text = path.read_text()
+        text = path.read_text(errors="surrogateescape")
         for old, new in signed.items():
             text = text.replace(old, new)
-        put(path, text.encode())
+        put(path, text.encode(errors="surrogateescape"))
