@@ -51,10 +51,10 @@ from u2pl.planning import departures  # noqa: F401
 from u2pl.reporting import figures, page, plates  # noqa: F401
 
 HOME = Path("home")
-OUTSIDE = Path("outside")
-"""Folder beside the project with files of the user's: the canary."""
-INSIDE = Path("deep/er")
+INSIDE = Path("deep/er/still")
 """Where the project lies in a case's folder, deep enough that names such as ../../x stay in that folder."""
+OUTSIDE = INSIDE / "outside"
+"""Folder beside the project with files of the user's: the canary."""
 MEMORY = 16 * 2**30
 OWN = "tiny-1_4-u2pl-s0"
 OTHER = "tiny-1_4-suponly-s0"
@@ -282,7 +282,7 @@ COMMANDS = {
             f"evaluate {OWN} --into results/new",
             f"evaluate {OWN} --into runs",
             f"evaluate {OWN} --into .",
-            f"evaluate {OWN} --into ../../../outside",
+            f"evaluate {OWN} --into ../outside",
             f"evaluate {OWN} --worst 2",
             f"evaluate {OWN} --scales 0.5,1 --flip",
             f"evaluate {OTHER} --evaluation sliding",
@@ -349,7 +349,7 @@ COMMANDS = {
             f"figure fig1 {OWN} --images 2 --format png",
             f"figure fig2 {OWN} --images 2 --into reports/mine --label A",
             f"figure fig4 {OTHER} {OWN} --images 3 --format svg",
-            f"figure figA2 {OTHER} {OWN} --images 2 --format png --into ../../../outside",
+            f"figure figA2 {OTHER} {OWN} --images 2 --format png --into ../outside",
         ),
         (*DATA, *RUN, *RUN, "pictures/*/*"),
         ("reports/*",),
@@ -366,7 +366,7 @@ COMMANDS = {
             f"predict {OWN} photos/images --out seen",
             f"predict {OWN} photos/images/00.png photos/images/01.png --out seen --json",
             f"predict {OWN} photos odd --out seen --window 32",
-            f"predict {OWN} photos/images --out ../../../outside",
+            f"predict {OWN} photos/images --out ../outside",
             f"predict {OWN} . --out seen",
         ),
         (*DATA, *RUN, "photos/images/*", "photos/images/*", "photos/images/*"),

@@ -40,8 +40,8 @@ def case(tmp_path: Path) -> fuzz.Case:
     for name in ("runs/a/weights.pt", "pictures/00.png", "reports/tables/table1.md"):
         (case.project / name).parent.mkdir(parents=True)
         (case.project / name).write_text(name)
-    (case.folder / "outside").mkdir()
-    (case.folder / "outside/kept").write_text("mine")
+    (case.folder / fuzz.OUTSIDE).mkdir()
+    (case.folder / "deep/er/still/outside/kept").write_text("mine")
     case.before = fuzz.snapshot(case.folder)
     return said(case)
 
@@ -78,7 +78,12 @@ def test_what_a_command_must_not_say_is_a_problem(case: fuzz.Case, code: int, st
 
 
 @pytest.mark.parametrize(
-    "name", ["deep/er/project/runs/a/weights.pt", "deep/er/project/pictures/00.png", "outside/kept"]
+    "name",
+    [
+        "deep/er/still/project/runs/a/weights.pt",
+        "deep/er/still/project/pictures/00.png",
+        "deep/er/still/outside/kept",
+    ],
 )
 def test_a_file_that_is_lost_or_another_is_a_problem(case: fuzz.Case, name: str):
     (case.folder / name).write_text("another")
@@ -92,13 +97,13 @@ def test_a_run_that_is_moved_aside_is_not_lost(case: fuzz.Case):
     (case.project / "runs/a").rename(case.project / "runs/b")
     assert problems(case) == []
     case.words = ["train"]
-    assert problems(case) == ["lost: deep/er/project/runs/a/weights.pt"]
+    assert problems(case) == ["lost: deep/er/still/project/runs/a/weights.pt"]
 
 
 def test_files_outside_the_project_are_a_problem_unless_a_word_names_their_place(case: fuzz.Case):
-    (case.folder / "outside/new").write_text("x")
-    assert problems(case) == ["written outside: outside/new"]
-    case.words = ["predict", "--out", "../../../outside"]
+    (case.folder / "deep/er/still/outside/new").write_text("x")
+    assert problems(case) == ["written outside: deep/er/still/outside/new"]
+    case.words = ["predict", "--out", "../outside"]
     assert problems(case) == []
 
 
@@ -106,8 +111,8 @@ def test_a_secret_that_is_written_and_code_that_is_run_are_problems(case: fuzz.C
     (case.project / "tracking.json").write_text(SECRET)
     (case.project / PWNED).touch()
     assert sorted(problems(case)) == [
-        f"code was run: deep/er/project/{PWNED}",
-        "secret written: deep/er/project/tracking.json",
+        f"code was run: deep/er/still/project/{PWNED}",
+        "secret written: deep/er/still/project/tracking.json",
     ]
 
 
