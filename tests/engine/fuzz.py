@@ -558,18 +558,44 @@ def change_place(case: "Case", rng: random.Random) -> str:
     return "place of the command"
 
 
-Change = Callable[["Case", random.Random], str]
-CHANGES: dict[Change, int] = {
-    change_file: 13,
-    change_words: 7,
-    rename_class: 2,
-    change_environment: 3,
-    rename_folder: 1,
-    change_place: 1,
+CHANGES: dict[str, tuple[Callable[["Case", random.Random], str], int]] = {
+    "file": (change_file, 13),
+    "words": (change_words, 7),
+    "classes": (rename_class, 2),
+    "environment": (change_environment, 3),
+    "folder": (rename_folder, 1),
+    "place": (change_place, 1),
 }
+"""What may be changed, and how often it is."""
 
 
 # ---- a case ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which cases there are: with the same seed, commands and changes a number is the same case."""
+
+    seed: int = 0
+    commands: Sequence[str] = tuple(COMMANDS)
+    changes: Sequence[str] = tuple(CHANGES)
+
+    @classmethod
+    def of(
+        cls, seed: int, commands: Sequence[str] = (), changes: Sequence[str] = (), quick: bool = False
+    ) -> "Choice":
+        """Of the commands and changes that are named, or of all; to be quick, without those that take long."""
+        names = [name for name in commands or COMMANDS if not (quick and COMMANDS[name].is_slow)]
+        return cls(seed, names, changes or tuple(CHANGES))
+
+    def words(self, number: int) -> str:
+        """What plays a case again."""
+        words = ["--seed", str(self.seed), "--only", str(number)]
+        if set(self.commands) != set(COMMANDS):
+            words += [word for name in self.commands for word in ("--command", name)]
+        if set(self.changes) != set(CHANGES):
+            words += [word for name in self.changes for word in ("--change", name)]
+        return shlex.join(words)
 
 
 @dataclass
@@ -599,18 +625,17 @@ class Case:
         self.moved_with = self.project
 
     @classmethod
-    def make(
-        cls, seed: int, number: int, template: Template, folder: Path, commands: Sequence[str]
-    ) -> "Case":
+    def make(cls, choice: Choice, number: int, template: Template, folder: Path) -> "Case":
         """Case `number`: the same whatever other cases there are."""
-        rng = random.Random(f"{seed} {number}")
+        rng = random.Random(f"{choice.seed} {number}")
+        commands, changes = choice.commands, choice.changes
         command = rng.choices(commands, [COMMANDS[name].often for name in commands])[0]
         case = cls(number, folder, rng.choice(COMMANDS[command].lines).split(" "), command)
         shutil.rmtree(folder, ignore_errors=True)
         copy(template.folder, folder)
         for _ in range(rng.choice([1, 1, 1, 2])):
-            change = rng.choices(list(CHANGES), list(CHANGES.values()))[0]
-            case.kinds.append(change(case, rng))
+            change = rng.choices(changes, [CHANGES[name][1] for name in changes])[0]
+            case.kinds.append(CHANGES[change][0](case, rng))
         if case.cwd == case.moved_with:
             case.cwd = case.project
         case.before = snapshot(folder)
@@ -865,24 +890,15 @@ def where(case: Case) -> str:
 
 
 def try_out(
-    folder: Path,
-    numbers: Sequence[int],
-    seed: int,
-    *,
-    jobs: int = 2,
-    quick: bool = False,
-    commands: Sequence[str] = (),
-    say: Callable[[str], None] = print,
+    folder: Path, numbers: Sequence[int], choice: Choice, *, jobs: int = 2, say: Callable[[str], None] = print
 ) -> dict[str, Any]:
     """Play cases, and report how they ended; folders of bad ones stay."""
     template = Template(folder / "template")
     template.make()
     gc.freeze()
-    names = [name for name, command in COMMANDS.items() if not (quick and command.is_slow)]
-    names = [name for name in names if not commands or name in commands]
     counts: dict[str, Counter[str]] = {"commands": Counter(), "kinds": Counter(), "outcomes": Counter()}
     bad: list[dict[str, Any]] = []
-    cases = (Case.make(seed, number, template, folder / str(number), names) for number in numbers)
+    cases = (Case.make(choice, number, template, folder / str(number)) for number in numbers)
     for case, status in played(cases, jobs):
         problems = case.problems(status)
         counts["commands"][case.command] += 1
@@ -893,19 +909,24 @@ def try_out(
             last = case.log("stderr").read_text(errors="replace").splitlines()[-6:]
             facts = {"problems": problems, "where": "", "code": code, "stderr": last}
             if "defect" in problems:
-                facts["where"] = traced(seed, case, template, names)
+                facts["where"] = traced(choice, case, template)
             elif case.timed_out or "traceback" in problems:
                 facts["where"] = where(case)
-            bad.append({"seed": seed, **case.recipe(), **facts})
+            bad.append({**case.recipe(), **facts, "again": choice.words(case.number)})
             say(f"{len(bad)} bad: {json.dumps(bad[-1])}")
         elif len(numbers) > 1:
             remove(case)
-    return {"seed": seed, "cases": len(numbers), **counts, "bad": sorted(bad, key=lambda each: each["case"])}
+    return {
+        "seed": choice.seed,
+        "cases": len(numbers),
+        **counts,
+        "bad": sorted(bad, key=lambda each: each["case"]),
+    }
 
 
-def traced(seed: int, case: Case, template: Template, commands: Sequence[str]) -> str:
+def traced(choice: Choice, case: Case, template: Template) -> str:
     """Where the defect is that a case has met: it is played once more with --debug."""
-    again = Case.make(seed, case.number, template, case.folder.with_name(f"{case.number}.again"), commands)
+    again = Case.make(choice, case.number, template, case.folder.with_name(f"{case.number}.again"))
     again.words.append("--debug")
     again.start()
     while ended(again) is None:
@@ -931,6 +952,7 @@ def main() -> None:
     parser.add_argument(
         "--command", action="append", default=[], choices=COMMANDS, help="these commands alone"
     )
+    parser.add_argument("--change", action="append", default=[], choices=CHANGES, help="these changes alone")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="without commands that take long")
     parser.add_argument("--folder", type=Path, help="where to work; stays, and is used again")
@@ -940,9 +962,8 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).resolve()
-        report = try_out(
-            folder, numbers, options.seed, jobs=options.jobs, quick=options.quick, commands=options.command
-        )
+        choice = Choice.of(options.seed, options.command, options.change, options.quick)
+        report = try_out(folder, numbers, choice, jobs=options.jobs)
     print(json.dumps(report))
     raise SystemExit(bool(report["bad"]))
 

@@ -119,7 +119,7 @@ def test_a_secret_that_is_written_and_code_that_is_run_are_problems(case: fuzz.C
 def test_a_case_is_the_same_whatever_other_cases_there_are(tmp_path: Path):
     template = fuzz.Template(tmp_path / "template")
     (template.folder / fuzz.INSIDE / "project").mkdir(parents=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fuzz, "CHANGES", {fuzz.change_words: 1})
-        made = [fuzz.Case.make(0, k, template, tmp_path / f"{k}", list(fuzz.COMMANDS)) for k in (0, 1, 1)]
+    choice = fuzz.Choice.of(0, changes=["words"])
+    made = [fuzz.Case.make(choice, number, template, tmp_path / str(number)) for number in (0, 1, 1)]
     assert made[1].words == made[2].words != made[0].words
+    assert choice.words(1) == "--seed 0 --only 1 --change words"
