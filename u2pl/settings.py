@@ -132,11 +132,11 @@ class Recipe(Settings):
     """Groups that a batch is cut into, each with thresholds, class centres and losses of its own, which are averaged:
     what several devices that each look at their own images alone compute."""
     epochs: int = Field(ge=1, le=_MANY)
-    lr: float = Field(gt=0, le=1000)
-    head_lr_multiplier: float = Field(gt=0, le=1000)
+    lr: float = Field(gt=0)
+    head_lr_multiplier: float = Field(gt=0)
     momentum: float = Field(ge=0, lt=1)
-    weight_decay: float = Field(ge=0, le=1000)
-    poly_power: float = Field(ge=0, le=1000)
+    weight_decay: float = Field(ge=0)
+    poly_power: float = Field(ge=0)
     precision: Literal["auto", "float32", "bfloat16", "float16"]
     validate_every: int = Field(ge=1, le=_MANY)
     """Epochs between two validations; the last epoch always has one."""

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -189,3 +191,52 @@ def test_a_damaged_copy_is_mended_by_importing_again(project: Project, capsys: p
     again = said.partition("again: u2pl ")[2].split()
     shutil.rmtree(project.runs / "theirs")
     assert run(again) == 0
+
+
+def of(content: object):
+    def make(path: Path) -> None:
+        torch.save(content, path)
+
+    return make
+
+
+NO_CHECKPOINTS = {
+    "a folder": Path.mkdir,
+    "a pipe": os.mkfifo,
+    "an empty file": Path.touch,
+    "half a file": lambda path: path.write_bytes(b"PK half a file"),
+    "a list": of([1]),
+    "a tensor": of(torch.ones(2)),
+    "other things": of({"a": 1}),
+    "no mapping": of({"model_state": [1], "teacher_state": [2]}),
+    "numbered tensors": of({"model_state": {1: torch.ones(2)}}),
+    "numbers for tensors": of({"model_state": {"module.encoder.conv1.0.weight": 3}}),
+    "no numbers": of({"model_state": {"module.encoder.bn1.bias": torch.tensor([float("nan")])}}),
+    "complex numbers": of({"model_state": {"module.encoder.bn1.bias": torch.ones(2, dtype=torch.cfloat)}}),
+}
+
+
+@pytest.mark.parametrize("kind", NO_CHECKPOINTS)
+def test_a_file_that_is_no_checkpoint_is_a_sentence_and_leaves_nothing(
+    project: Project, capsys: pytest.CaptureFixture[str], kind: str
+):
+    NO_CHECKPOINTS[kind](project.root / "ckpt.pth")
+    assert run(words("--split", "1/4")) == 1
+    said = capsys.readouterr().err
+    assert "ckpt.pth" in said and "defect" not in said
+    assert not (project.runs / "theirs").exists()
+
+
+def test_an_import_that_fails_in_the_middle_leaves_nothing_in_the_way_of_the_next(
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    checkpoint(project.root / "ckpt.pth")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.save", full)
+        assert run(words("--split", "1/4")) == 1
+    assert "Free some space" in capsys.readouterr().err
+    assert run(words("--split", "1/4")) == 0

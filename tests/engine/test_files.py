@@ -1,11 +1,21 @@
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
 import yaml
 
-from u2pl.files import parse_yaml, read_json, sha256, sha256_json, write_atomically, write_json, write_text
+from u2pl.files import (
+    parse_yaml,
+    read_json,
+    sha256,
+    sha256_json,
+    sweep,
+    write_atomically,
+    write_json,
+    write_text,
+)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path):
@@ -85,7 +95,7 @@ BOMB = "\n".join(
         ("a: 2020-13-45", "month"),
         ("a: " + "9" * 5000, "digits"),
         ("a: !!timestamp x", ""),
-        ("a: [1", "line 1"),
+        ("a: [1", "line 2"),
         ("a: \udc80", "surrogates"),
     ],
 )
@@ -115,3 +125,15 @@ def test_yaml_that_is_ambiguous_or_dangerous_is_refused_in_a_line(text: str | by
 )
 def test_other_yaml_is_read_as_ever(text: str | bytes, value: object):
     assert parse_yaml(text) == value
+
+
+def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path: Path):
+    dead, alive = f".a.json.{2**22 + 1}.tmp", f".a.json.{os.getpid()}.tmp"
+    others = [alive, ".a.json.tmp", ".a.12x.tmp", "a.json.4194305.tmp", ".a.json.4194305.tmp.gz"]
+    for name in (dead, *others):
+        (tmp_path / name).touch()
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / dead).touch()
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*others, "inner"}
+    assert (tmp_path / "inner" / dead).exists()

@@ -1,8 +1,10 @@
 """Whole runs on a tiny data set: what they leave behind, how they stop, go on, and refuse."""
 
 import csv
+import errno
 import json
 import math
+import os
 import shlex
 import shutil
 import signal
@@ -22,7 +24,7 @@ from u2pl.data.pictures import read_image
 from u2pl.data.prepare import prepare
 from u2pl.data.prepared import open_split
 from u2pl.engine import trainer
-from u2pl.engine.evaluator import evaluate
+from u2pl.engine.evaluator import Evaluation, evaluate
 from u2pl.engine.machine import Machine
 from u2pl.engine.results import colored, evaluate_run, load_network, train_command
 from u2pl.errors import Interrupted, UsageError, UserError
@@ -707,3 +709,275 @@ def test_a_bad_hyper_parameter_is_refused_before_anything_is_written(project: Pr
     with pytest.raises(UsageError, match=r"u2pl\.alpha0.*less than or equal to 1, not 20.*--set"):
         trainer.train(project, spec(project, alpha0=20))
     assert not project.runs.exists()
+
+
+# ---- what nobody wanted ----------------------------------------------------------------------------------
+
+REFUSED = {
+    "no file": (lambda folder: folder / "none.pt", "cannot be read"),
+    "a folder": (lambda folder: folder, "it is no file"),
+    "an empty file": (lambda folder: written(folder / "w.pt", b""), "cannot be read"),
+    "a text": (lambda folder: written(folder / "w.pt", b"hello"), "cannot be read"),
+    "a list": (lambda folder: saved(folder / "w.pt", [1]), "holds a list"),
+    "a tensor": (lambda folder: saved(folder / "w.pt", torch.ones(2)), "holds a Tensor"),
+    "code": (lambda folder: saved(folder / "w.pt", {"a": Trap()}), "could run code"),
+    "other things": (lambda folder: saved(folder / "w.pt", {"a": 1, "b": [2]}), "does not fit the network"),
+    "numbered tensors": (lambda folder: saved(folder / "w.pt", {"state": {1: torch.ones(2)}}), "things than names"),
+    "complex numbers": (lambda folder: saved(folder / "w.pt", {"a": torch.ones(2, dtype=torch.cfloat)}), "finite"),
+    "no numbers": (lambda folder: saved(folder / "w.pt", {"conv1.weight": torch.tensor([math.nan])}), "finite"),
+    "a pipe": (lambda folder: pipe(folder / "pipe"), "it is no file"),
+}  # fmt: skip
+
+
+class Trap:
+    """Unpickling it would run code."""
+
+    def __reduce__(self):
+        return (pytest.fail, ("a file of weights ran code",))
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def saved(path: Path, content: object) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def pipe(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_weights_that_are_none_are_refused_and_no_folder_is_left(project: Project, tmp_path: Path, kind: str):
+    make, says = REFUSED[kind]
+    with pytest.raises(UserError, match=says) as caught:
+        trainer.train(project, spec(project, weights=str(make(tmp_path))))
+    assert str(tmp_path) in str(caught.value)
+    assert not project.runs.exists()
+
+
+def test_a_network_that_cannot_be_built_leaves_no_folder_and_moves_none_aside(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+):
+    path = trainer.train(project, spec(project, "suponly", epochs=1))
+    before = (path / "run.json").read_bytes()
+    edit_params(project, lambda values: values["recipes"]["tiny"].update(lr=0.02))
+    monkeypatch.setattr(trainer.methods, "create", refuse)
+    for fresh, words in ((True, {"epochs": 1}), (False, {"epochs": 2})):
+        with pytest.raises(UserError, match="no such weights"):
+            trainer.train(project, spec(project, "suponly", **words), fresh=fresh)
+    assert [item.name for item in project.runs.iterdir()] == [path.name]
+    assert (path / "run.json").read_bytes() == before
+
+
+def refuse(*_: object) -> None:
+    raise UserError("There are no such weights here. Copy them.")
+
+
+LEFT = (".last.pt.new.{pid}.tmp", ".run.json.{pid}.tmp", "last.pt.new", "best.pt.new")
+
+
+def leave(path: Path, *more: str) -> None:
+    for name in (*LEFT, *more):
+        (path / name.format(pid=2**22 + 1)).write_bytes(b"left")
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_a_killed_process_left_is_gone_when_the_run_goes_on_or_ends(project: Project, finished: bool):
+    run = spec(project, "suponly", epochs=2)
+    if finished:
+        path = trainer.train(project, run)
+    else:
+        with pytest.raises(Killed):
+            trainer.train(project, run, observe=at("epoch", 6, kill), machine=EACH_STEP)
+        (path,) = project.runs.iterdir()
+    leave(path, *(["last.pt", "last.pt.previous", "best.pt.previous"] if finished else []))
+    kept = [".note.tmp", ".x.y.tmp", f".mine.{os.getpid()}.tmp", "own.previous", "own.new"]
+    for name in kept:
+        (path / name).write_text("not ours, or of a process that lives")
+    weights_before = (path / "weights.pt").read_bytes() if finished else None
+    assert trainer.train(project, run) == path
+    found = {item.name for item in path.iterdir()}
+    assert found >= set(kept)
+    strange = {
+        n for n in found - set(kept) if n.endswith((".tmp", ".new", ".previous")) or n.startswith("last.pt")
+    }
+    assert not strange
+    assert weights_before in (None, (path / "weights.pt").read_bytes())
+
+
+def test_a_checkpoint_that_was_written_but_not_renamed_is_gone_on_from(project: Project):
+    """Killed between two renames: the last one is called .previous, the new one .new."""
+    run = spec(project, "suponly", epochs=2)
+    with pytest.raises(Killed):
+        trainer.train(project, run, observe=at("epoch", 6, kill), machine=EACH_STEP)
+    (path,) = project.runs.iterdir()
+    step = torch.load(path / "last.pt", weights_only=True)["progress"]["step"]
+    (path / "last.pt").rename(path / "last.pt.new")
+    trainer.train(project, run)
+    assert next(e["step"] for e in events(path) if e["event"] == "resume") == step
+
+
+def other_network(state: dict) -> dict:
+    state["learner"]["method"] = {"a": torch.ones(2)}
+    return state
+
+
+def other_momentum(state: dict) -> dict:
+    for buffers in state["learner"]["optimizer"]["state"].values():
+        buffers["momentum_buffer"] = torch.zeros(3)
+    return state
+
+
+def other_progress(state: dict) -> dict:
+    return state | {"progress": state["progress"] | {"step": 10**6}}
+
+
+FOREIGN = {
+    "a dictionary of other things": lambda _: {"a": 1},
+    "a network's weights": lambda state: state["learner"]["method"],
+    "another network": other_network,
+    "another network's momentum": other_momentum,
+    "another length": other_progress,
+    "no progress": lambda state: state | {"progress": {}},
+    "a list for the log": lambda state: state | {"log": [1]},
+    "nothing of the learner": lambda state: state | {"learner": {}},
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_checkpoint_of_something_else_is_refused_in_a_sentence(project: Project, kind: str):
+    run = spec(project, "suponly", epochs=2)
+    with pytest.raises(Interrupted):
+        trainer.train(project, run, observe=at("epoch", 6, terminate))
+    (path,) = project.runs.iterdir()
+    last = path / "last.pt"
+    torch.save(FOREIGN[kind](torch.load(last, weights_only=True)), last)
+    with pytest.raises(
+        UserError, match=r"last\.pt is none of this run's checkpoints.*Delete that file"
+    ) as caught:
+        trainer.train(project, run)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [[1], torch.ones(2), "text"])
+def test_a_checkpoint_that_is_no_dictionary_gives_way_to_the_one_before(project: Project, content: object):
+    run = spec(project, "suponly", epochs=2)
+    with pytest.raises(Interrupted):
+        trainer.train(project, run, observe=at("epoch", 6, terminate), machine=EACH_STEP)
+    (path,) = project.runs.iterdir()
+    torch.save(content, path / "last.pt")
+    trainer.train(project, run)
+    assert [e["event"] for e in events(path)].count("resume") == 1
+
+
+@pytest.mark.parametrize("content", [{"a": 1}, {"epoch": 0}, {"epoch": 0, "state": {"a": torch.ones(2)}}])
+def test_a_best_network_of_something_else_is_refused_in_a_sentence(
+    project: Project, second_is_best: None, content: dict
+):
+    run = spec(project, "suponly", checkpoint="best")
+    with pytest.raises(Interrupted):
+        trainer.train(project, run, observe=at("epoch", 12, terminate))
+    (path,) = project.runs.iterdir()
+    torch.save(content, path / "best.pt")
+    with pytest.raises(UserError, match=r"best\.pt is none of this run's checkpoints.*Delete the folder"):
+        trainer.train(project, run)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *({"a": 1}, [1], {"state": 3}, {"state": {1: torch.ones(2)}}, {"state": {"a": torch.ones(2)}}),
+        {"state": {"low.0.weight": torch.tensor([math.nan])}},
+    ],
+)
+def test_weights_of_a_run_that_were_replaced_are_a_sentence_with_the_way_on(
+    project: Project, content: object
+):
+    path = trainer.train(project, spec(project, "suponly", epochs=1))
+    torch.save(content, path / "weights.pt")
+    with pytest.raises(UserError, match=r"weights\.pt.*[\s\S]*train the run again: u2pl train"):
+        load_network(path, 4)
+
+
+@pytest.mark.parametrize("broken", ["weights", "miou"])
+def test_a_result_that_is_no_number_is_no_result(
+    project: Project, monkeypatch: pytest.MonkeyPatch, broken: str
+):
+    run = spec(project, "suponly", epochs=1)
+    if broken == "weights":
+        # By the last update, after the last loss.
+        def spoil(self: trainer._Run, *rest: object) -> None:
+            with torch.no_grad():
+                next(self.method.parameters()).fill_(math.nan)
+            end(self, *rest)
+
+        end = trainer._Run._end_epoch
+        monkeypatch.setattr(trainer._Run, "_end_epoch", spoil)
+    else:
+        monkeypatch.setattr(Evaluation, "miou", property(lambda _: math.nan))
+    with pytest.raises(UserError, match=r"The result is not finite.*--set lr="):
+        trainer.train(project, run)
+    (path,) = project.runs.iterdir()
+    assert not (path / "metrics.json").exists() and not (path / "weights.pt").exists()
+    assert events(path)[-1]["event"] == "failed"
+
+
+OUT = (
+    MemoryError(),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 17179869184 bytes."),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("error", OUT, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("where", ["u2pl.methods.create", "u2pl.engine.learner.Learner.step"])
+def test_memory_that_runs_out_is_a_sentence_that_says_what_to_lower(
+    project: Project, monkeypatch: pytest.MonkeyPatch, error: Exception, where: str
+):
+    def out(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(where, out)
+    with pytest.raises(UserError, match=r"not enough memory.*--micro-batch.*--recompute.*crop"):
+        trainer.train(project, spec(project, "suponly"))
+
+
+def test_a_signal_before_the_first_step_ends_the_run_at_once(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+):
+    def slow(*_: object) -> None:
+        terminate()
+        pytest.fail("it went on")
+
+    monkeypatch.setattr(trainer.methods, "create", slow)
+    with pytest.raises(Interrupted, match="before the first step"):
+        trainer.train(project, spec(project, "suponly"))
+    assert not project.runs.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ({"workers": 100_000}, "--workers"),
+        ({"workers": -1}, "--workers"),
+        ({"save_every": math.nan}, "--save-every"),
+        ({"save_every": math.inf}, "--save-every"),
+        ({"save_every": -1.0}, "--save-every"),
+    ],
+)
+def test_a_machine_that_cannot_be_is_refused(words: dict, says: str):
+    with pytest.raises(UsageError, match=says):
+        Machine(**words)
+
+
+def test_more_processes_than_a_machine_bears_are_refused(project: Project):
+    recipe = Params.read(project).resolve(spec(project, batch=100_000)).recipe
+    with pytest.raises(UsageError, match=r"10000 processes .*--nproc"):
+        trainer.check_processes(recipe, 10_000)

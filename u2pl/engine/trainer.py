@@ -493,7 +493,10 @@ class _Run:
                 self._log[name] = list(values)
             # A checkpoint from before there were tallies has none.
             self._tallies = {name: tally.to(self.device) for name, tally in state.get("tallies", {}).items()}
-            if not 0 <= self.progress.step <= self.steps:
+            if (
+                state["progress"].keys() != vars(_Progress()).keys()
+                or not 0 <= self.progress.step <= self.steps
+            ):
                 raise ValueError(f"step {self.progress.step} of {self.steps}")
         self.folder.event("resume", self.progress.step, self._epoch, {"steps": self.steps})
 
@@ -531,8 +534,9 @@ class _Run:
     def _finish(self) -> None:
         progress = self.progress
         epoch, last = self._epoch, progress.history[-1]
-        miou, iou = last["val/miou"], {c: last.get(f"val/iou/{c}") for c in self.split.classes}
-        if self.recipe.checkpoint == "best" and progress.best_epoch != epoch:
+        # One that is no number is not in the history.
+        miou, iou = last.get("val/miou", math.nan), {c: last.get(f"val/iou/{c}") for c in self.split.classes}
+        if self.recipe.checkpoint == "best" and 0 <= progress.best_epoch != epoch:
             result, epoch = self._return_to_best()
             miou, iou = result.miou, result.iou(self.split.classes)
         if not self.folder.writes:
@@ -572,7 +576,7 @@ class _Run:
         if math.isfinite(miou) and all(bool(torch.isfinite(tensor).all()) for tensor in floats):
             return
         raise UserError(
-            f"The result is not finite: mIoU {miou:g}, and weights that are no numbers. The run is not finished. Try a "
+            f"The result is not finite: the mIoU, which is {miou:g}, or some weights. The run is not finished. Try a "
             f"smaller learning rate: --set lr={self.recipe.lr / 10:g}"
         )
 
