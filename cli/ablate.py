@@ -44,9 +44,9 @@ def ablate(
     from u2pl.tracking import sync_ablation
 
     from .progress import training
-    from .targets import check_target
+    from .targets import check_target, is_comparison
 
-    check_target(record, "--record")
+    check_target(project, record, "--record", is_comparison)
     if compare and fresh:
         raise UsageError("--compare trains nothing, so nothing is to be moved aside. Leave --fresh out.")
     plan = engine.plan_ablation(

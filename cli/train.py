@@ -69,10 +69,10 @@ def train(
     from u2pl.project import Project
     from u2pl.settings import WORDS_FOR_WEIGHTS, Params, merged, parse_overrides
 
-    from .targets import check_target
+    from .targets import check_target, is_weights
 
     project = Project.find()
-    check_target(model, "--model")
+    check_target(project, model, "--model", is_weights)
     params = Params.read(project)
     given: dict[str, Any] = {"batch": batch, "micro_batch": micro_batch}
     if weights is not None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,7 @@ from engine.tiny import edit_params
 
 from u2pl import keeper
 from u2pl.dvc_stages import (
+    _ANOTHER_HAS_IT,
     StageProcess,
     Workers,
     forget_outdated,
@@ -23,7 +25,8 @@ from u2pl.dvc_stages import (
     log_of,
     sentence,
 )
-from u2pl.errors import UsageError
+from u2pl.engine.run_folder import RunFolder
+from u2pl.errors import UsageError, UserError
 from u2pl.files import read_json, write_json
 from u2pl.planning import ActivePlan, resolve
 from u2pl.project import Project
@@ -96,7 +99,7 @@ def test_a_stage_that_another_dvc_is_in_the_way_of_is_tried_again(project: Proje
 
 
 LIVING = f"ERROR: 'models/a.pt' is busy, it is being blocked by:\\n  (PID {os.getpid()}): dvc repro -f"
-OURS = "Error: Another process (process 12 on host) is training a. Wait.\\nERROR: failed to run: u2pl, exited with 75"
+OURS = "Error: Another process (process 12 on host) is training a. Wait.\\nERROR: failed to run: u2pl, exited with 1"
 
 
 @pytest.mark.parametrize(
@@ -351,3 +354,13 @@ def test_the_keeper_ends_what_its_killed_owner_has_left(tmp_path: Path):
         assert forgotten.is_running()
     finally:
         forgotten.kill()
+
+
+def test_what_a_run_folder_says_that_is_held_is_what_the_scheduler_waits_for(tmp_path: Path):
+    held = RunFolder(tmp_path / "runs" / "a")
+    held.path.mkdir(parents=True)
+    with held._lock, pytest.raises(UserError) as refused:
+        # From another thread, since one process may hold its own lock twice.
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(RunFolder.claim, Project(tmp_path), "a", {}, fresh=True).result()
+    assert _ANOTHER_HAS_IT.search(f"some progress\nError: {refused.value}\nERROR: failed to reproduce")

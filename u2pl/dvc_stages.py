@@ -21,7 +21,7 @@ import psutil
 import yaml
 
 from u2pl import keeper
-from u2pl.errors import Busy, UsageError, UserError
+from u2pl.errors import UsageError, UserError
 from u2pl.files import free, holder_in_words, parse_yaml, write_holder
 from u2pl.planning import ActivePlan, spec_of
 from u2pl.project import Project
@@ -49,7 +49,9 @@ _PAUSE_SECONDS = 1.0
 _SURVIVORS_SECONDS = 60.0
 """How long a command may save its state whose `dvc` has died."""
 _DVC_IS_BUSY = re.compile(r"Unable to acquire lock|Cannot acquire lock")
-_ANOTHER_HAS_IT = re.compile(rf"is busy, it is being blocked by|exited with {Busy.exit_code}$", re.MULTILINE)
+_ANOTHER_HAS_IT = re.compile(
+    r"is busy, it is being blocked by|^Error: Another process.* is training ", re.MULTILINE
+)
 """The same stage runs elsewhere, by a `dvc` or a `u2pl train` of somebody's: that ends, and may take days."""
 _LOOK_SECONDS = 10.0
 """Before a stage that runs elsewhere is tried again."""
@@ -285,7 +287,7 @@ def blocker(said: str) -> str:
     if alive:
         pid, words = alive[0]
         return f"waits for process {pid} ({words.strip()}), which is at it now"
-    return "" if found else sentence(said, Busy.exit_code)
+    return "" if found else sentence(said, 1)
 
 
 def lock_entries(project: Project) -> dict[str, Any]:

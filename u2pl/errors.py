@@ -19,15 +19,6 @@ class UsageError(UserError):
     exit_code = 2
 
 
-class Busy(UserError):
-    """Another process is at work on the same thing; what `u2pl plan run` waits for instead of giving up.
-
-    75 is what sendmail and others give for a failure that passes.
-    """
-
-    exit_code = 75
-
-
 class Interrupted(UserError):
     """Training was asked to stop and has saved its state. 130 is what a shell gives for Ctrl-C."""
 

@@ -135,6 +135,30 @@ def test_a_target_that_cannot_be_written_is_refused_before_the_work(
     assert not here.runs.exists()
 
 
+@pytest.mark.parametrize("command", ["train", "ablate"])
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("runs/other/weights.pt", "among the files of runs"),
+        ("link/other/weights.pt", "among the files of runs"),
+        ("pictures/tiny.yaml", "which is nothing that it has written"),
+        ("params.yaml", "which is nothing that it has written"),
+    ],
+)
+def test_what_is_somebody_elses_is_never_written_over(
+    here: Project, capsys: pytest.CaptureFixture[str], command: str, target: str, says: str
+):
+    (here.runs / "other").mkdir(parents=True)
+    (here.runs / "other" / "weights.pt").write_bytes(b"finished")
+    (here.root / "link").symlink_to(here.runs, target_is_directory=True)
+    before = (here.root / target).read_bytes()
+    words = ["ablate", "--param", "alpha0", "0.1", "--dataset", "tiny", "--split", "1/4", "--record"]
+    status = train("--model", target) if command == "train" else app.run([*words, target])
+    assert status == 2
+    assert says in capsys.readouterr().err
+    assert (here.root / target).read_bytes() == before
+
+
 @pytest.mark.parametrize("place", ["runs", "runs/tiny-1_4-suponly-s0", "data", "data/tiny", "params.yaml"])
 def test_a_file_or_folder_in_the_place_of_the_other_is_a_sentence(
     here: Project, capsys: pytest.CaptureFixture[str], place: str

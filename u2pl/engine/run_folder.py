@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from u2pl.engine import aside
-from u2pl.errors import Busy, UserError, is_out_of_memory
+from u2pl.errors import UserError, is_out_of_memory
 from u2pl.files import (
     holder_in_words,
     sweep,
@@ -88,15 +88,14 @@ class RunFolder:
                 settings that was set aside before is taken back.
 
         Raises:
-            Busy: another process holds the folder.
-            UserError: it cannot be written, or it holds a run of other settings.
+            UserError: another process holds the folder, it cannot be written, or it holds a run of other settings.
         """
         folder = cls(project.runs / name)
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
             folder._lock.acquire(timeout=1)  # whoever asks whether it is held holds it for an instant
         except filelock.Timeout:
-            raise Busy(
+            raise UserError(
                 f"Another process{holder_in_words(folder.path)} is training {name}. Wait for it, or stop it first."
             ) from None
         except OSError as error:
