@@ -359,8 +359,7 @@ def test_the_keeper_ends_what_its_killed_owner_has_left(tmp_path: Path):
 def test_what_a_run_folder_says_that_is_held_is_what_the_scheduler_waits_for(tmp_path: Path):
     held = RunFolder(tmp_path / "runs" / "a")
     held.path.mkdir(parents=True)
-    with held._lock, pytest.raises(UserError) as refused:
-        # From another thread, since one process may hold its own lock twice.
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(RunFolder.claim, Project(tmp_path), "a", {}, fresh=True).result()
+    # From another thread, since one process may hold its own lock twice.
+    with held._lock, ThreadPoolExecutor(1) as pool, pytest.raises(UserError) as refused:
+        pool.submit(RunFolder.claim, Project(tmp_path), "a", {}, fresh=True).result()
     assert _ANOTHER_HAS_IT.search(f"some progress\nError: {refused.value}\nERROR: failed to reproduce")
