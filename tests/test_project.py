@@ -1,12 +1,14 @@
 """Names that a shell, DVC and a file system take as they are."""
 
 import shlex
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from u2pl.project import NAME_BYTES, is_inside, is_name, safe_name
+from u2pl.errors import UserError
+from u2pl.project import NAME_BYTES, Project, is_inside, is_name, safe_name
 
 
 @pytest.mark.parametrize(
@@ -61,3 +63,12 @@ def test_a_path_that_leads_out_is_known_on_every_system(path: str):
 @pytest.mark.parametrize("path", ["reports", "results/table1/runs", "a..b/c"])
 def test_a_path_inside_is_known(path: str):
     assert is_inside(path)
+
+
+def test_a_current_folder_that_is_gone_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("U2PL_ROOT", raising=False)
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(UserError, match="The current folder is gone"):
+        Project.find()

@@ -57,11 +57,15 @@ class Project:
         """The project that `start` (default: the current folder) lies in, or the one `U2PL_ROOT` names.
 
         Raises:
-            UserError: no folder from `start` upwards holds a params.yaml beside a dvc.yaml.
+            UserError: no folder from `start` upwards holds a params.yaml beside a dvc.yaml, or the current one is gone.
         """
         named = os.environ.get("U2PL_ROOT")
-        start = Path(named) if named else (start or Path.cwd())
-        for folder in (start.resolve(), *start.resolve().parents):
+        try:
+            start = Path(named) if named else (start or Path.cwd())
+            here = start.resolve()
+        except FileNotFoundError:
+            raise UserError("The current folder is gone. Change to one that is there: cd FOLDER") from None
+        for folder in (here, *here.parents):
             if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
                 return cls(folder)
         raise UserError(
