@@ -2,6 +2,7 @@
 
 import errno
 import os
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -67,6 +68,15 @@ def _main(
     pass
 
 
+_signals: list[int] = []
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """End a command at a signal, as Ctrl-C does."""
+    _signals.append(number)
+    raise KeyboardInterrupt
+
+
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit status; a user's mistake becomes one sentence on stderr."""
     debug = "--debug" in arguments
@@ -89,6 +99,8 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if debug:
             raise
+        if _signals:  # in the middle of an import, which has made something else of it
+            return _interrupted()
         sentence = _sentence(error)
         say(
             f"Error: {hidden(sentence)}"

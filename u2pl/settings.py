@@ -393,7 +393,8 @@ def _problem(values: Any) -> str | None:
     for name, recipe in values["recipes"].items():
         for key in (recipe or {}).get("overrides") or {}:
             section, _, short = key.rpartition(".")
-            if section not in {"recipe", *own} or short not in (values[section] or {}):
+            # Of a method whose section was taken out, what data sets change of it may stay.
+            if not section or (values.get(section) and short not in values[section]):
                 return f"changes `{key}:` in `recipes.{name}.overrides:`, and there is no such setting"
     for key in ("dataset", "method"):
         if not isinstance(values["default"][key], str):

@@ -105,6 +105,35 @@ def test_ctrl_c_in_a_command_that_does_not_train_is_one_line(tiny_project: Proje
     assert preparing.returncode in (130, -signal.SIGINT, 0)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("delay", [0.5, 2])
+def test_training_that_has_not_begun_is_stopped_at_once(tiny_project: Project, number: int, delay: float):
+    words = [
+        "train",
+        "--dataset",
+        "tiny",
+        "--split",
+        "1/4",
+        "--set",
+        "epochs=2000",
+        "--set",
+        "validate_every=2000",
+    ]
+    training = subprocess.Popen(
+        [sys.executable, "-m", "u2pl_cli", *words],
+        cwd=tiny_project.root,
+        env={**os.environ, "U2PL_TRACKING": "none"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(delay)  # in the middle of its imports, or about to build its network
+    training.send_signal(number)
+    _, err = training.communicate(timeout=30)
+    assert training.returncode == 130, err
+    assert "Traceback" not in err and "Start the same command again" in err
+
+
 # ---- places that are not what they should be -------------------------------------------------------------
 
 

@@ -957,7 +957,7 @@ def test_a_signal_before_the_first_step_ends_the_run_at_once(
         pytest.fail("it went on")
 
     monkeypatch.setattr(trainer.methods, "create", slow)
-    with pytest.raises(Interrupted, match="before the first step"):
+    with pytest.raises(Interrupted, match="before training began"):
         trainer.train(project, spec(project, "suponly"))
     assert not project.runs.exists()
 

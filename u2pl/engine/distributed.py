@@ -107,7 +107,7 @@ def local_device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     # Left over where this process is the only one.
-    index = (_number("LOCAL_RANK") or 0) if started() else 0
+    index = (_number("LOCAL_RANK") or 0) if processes.size() > 1 else 0
     if index >= torch.cuda.device_count():
         raise UserError(
             f"Process {index + 1} of this machine has no GPU: there are {torch.cuda.device_count()}. "

@@ -54,7 +54,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
         if not first:
             raise EndedElsewhere(Interrupted.exit_code) from None
         raise Interrupted(
-            "Stopped before the first step of this start; nothing is lost. Start the same command again to go on."
+            "Stopped before training began; nothing is lost. Start the same command again to go on."
         ) from None
     finally:
         for signal_number, handler in before.items():

@@ -271,12 +271,13 @@ class _Run:
     def train(self, folder: RunFolder, observe: Observer, stopped: Callable[[], bool]) -> None:
         """In its folder, from the last checkpoint, or the beginning, to the end."""
         self.folder = folder
+        stopped()  # asked before there is anything to save: from here on a signal waits until that is done
         try:
             with enough_memory(_LESS_MEMORY):
                 self._train(observe, stopped)
         except Interrupted:
             raise
-        except KeyboardInterrupt:  # before the first step, or a second time
+        except KeyboardInterrupt:  # a second signal
             self.folder.event("interrupted", self.progress.step, self._epoch)
             raise
         except BaseException as error:
