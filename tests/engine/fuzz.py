@@ -751,6 +751,7 @@ class Case:
             for path in after.keys() - self.before.keys()
             if self._inside(path) is None
             and not path.startswith(("home/", "site/", "tmp/"))
+            and not path.endswith(".lock")  # beside a store that an address names
             and not any(Path(self.folder, path).is_relative_to(folder) for folder in named)
         ]
         hacked = [path for path in after if path.endswith(PWNED)]
