@@ -732,7 +732,9 @@ class Case:
             found.append("traceback")
         if "This is a defect of u2pl" in said:
             found.append("defect")
-        helped = said.lstrip().startswith("Usage: u2pl")  # a group of commands without a word says which there are
+        helped = said.lstrip().startswith(
+            "Usage: u2pl"
+        )  # a group of commands without a word says which there are
         if code > 0 and not error.strip() and not helped and "plan run" not in self.command and not self.out:
             found.append("no sentence")
         return found + self._losses() + self._told()

@@ -24,18 +24,8 @@ FORMATS = ("PNG", "JPEG", "MPO", "BMP", "TIFF", "WEBP", "GIF")
 """As Pillow calls them. A file's suffix says nothing: a GIF called .png is a GIF. An MPO is a telephone's JPEG, whose
 further pictures are thumbnails and maps of depth."""
 LOSSLESS = {
-    "raw",
-    "tiff_raw_16",
-    "packbits",
-    "tiff_lzw",
-    "tiff_deflate",
-    "tiff_adobe_deflate",
-    "lzma",
-    "zstd",
-} | {
-    "tiff_ccitt",
-    "group3",
-    "group4",
+    *("raw", "tiff_raw_16", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "lzma", "zstd"),
+    *("tiff_ccitt", "group3", "group4"),
 }
 """Compressions of TIFF, as Pillow calls them."""
 SHOWN = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
@@ -113,9 +103,8 @@ def opened(path: Path, kind: str) -> Iterator[ImageFile.ImageFile]:
         raise BadFile(f"{kind} that may not be read", path, error.strerror or "") from None
     except Image.DecompressionBombError as error:
         raise BadFile(f"{kind} of too many pixels", path, str(error).partition(",")[0]) from None
-    except (
-        Exception
-    ) as error:  # Pillow fails in many ways on damaged files, and on what cameras write beside the pixels
+    # Pillow fails in many ways on damaged files, and on what cameras write beside the pixels.
+    except Exception as error:
         raise BadFile(f"truncated or damaged {kind}", path, str(error).partition("\n")[0]) from None
 
 
@@ -222,9 +211,8 @@ def _orientation(picture: ImageFile.ImageFile) -> int:
 
 def _load_upright(picture: ImageFile.ImageFile) -> int:
     """Decode the picture, turn it as its EXIF orientation says, and return that."""
-    orientation = _orientation(
-        picture
-    )  # before Pillow loads a TIFF, which it turns itself and then forgets why
+    # Before Pillow loads a TIFF, which it turns itself and then forgets why.
+    orientation = _orientation(picture)
     picture.load()
     if 0 in picture.size:
         raise ValueError("no pixels")

@@ -110,9 +110,8 @@ def prepare(
 def _prepare(project: Project, source: _Source, request: Request, progress: Progress) -> Prepared:
     description, data = source.description, project.data(source.description.name)
     known = _known(data, source)
-    listed = sources.read(
-        project, description.name, request, progress
-    )  # before gigabytes are fetched in vain
+    # Before gigabytes are fetched in vain.
+    listed = sources.read(project, description.name, request, progress)
     layout = _layout(source, data, known, progress)
     place = Place(description, layout, source.root, data)
     problems = _list_problems(description, layout)
