@@ -183,7 +183,7 @@ def test_what_is_no_text_is_refused_in_a_sentence(tmp_path: Path):
 def test_a_folder_or_a_pipe_in_a_files_place_is_refused_at_once(tmp_path: Path, make: Callable[[Path], None]):
     path = tmp_path / "run.json"
     make(path)
-    with pytest.raises(UserError, match=rf"^{path} is no file"):
+    with pytest.raises(UserError, match=rf"^{path} cannot be read \(It is no ordinary file\)"):
         read_json(path)
 
 

@@ -22,7 +22,7 @@ import yaml
 
 from u2pl import keeper
 from u2pl.errors import UsageError, UserError
-from u2pl.files import free, holder_in_words, parse_yaml, write_holder
+from u2pl.files import content, free, holder_in_words, parse_yaml, write_holder
 from u2pl.planning import ActivePlan, spec_of
 from u2pl.project import Project
 from u2pl.records import read_metrics
@@ -293,7 +293,7 @@ def blocker(said: str) -> str:
 def lock_entries(project: Project) -> dict[str, Any]:
     """The stages in dvc.lock; empty where there is no such file, or it is being written."""
     try:
-        values = parse_yaml((project.root / "dvc.lock").read_bytes())
+        values = parse_yaml(content(project.root / "dvc.lock"))
     except (OSError, yaml.YAMLError):
         return {}
     return (values or {}).get("stages") or {} if isinstance(values, dict) else {}

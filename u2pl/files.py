@@ -1,6 +1,7 @@
 """Files that are either wholly there or not there at all, and their hashes."""
 
 import csv
+import errno
 import hashlib
 import io
 import itertools
@@ -8,6 +9,7 @@ import json
 import os
 import platform
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,9 +80,20 @@ def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     write_text(path, csv_text(rows))
 
 
+def content(path: Path) -> bytes:
+    """What an ordinary file holds.
+
+    Raises:
+        OSError: it cannot be read, or is a folder, a pipe or a device, of which some would be waited for without end.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "It is no ordinary file", str(path))
+    return path.read_bytes()
+
+
 def read_csv(path: Path) -> Iterator[dict[str, str]]:
     """The rows of a CSV file by the names of their columns, as they were before `write_csv`."""
-    with path.open(encoding="utf-8", newline="") as file:
+    with io.StringIO(content(path).decode(), newline="") as file:
         for row in csv.DictReader(file):
             yield {true_text(name): true_text(value or "") for name, value in row.items() if name is not None}
 
@@ -94,10 +107,8 @@ def read_json(path: Path, remedy: str = "Delete it, then start the same command 
         FileNotFoundError: there is no such file.
         UserError: it is no file, cannot be read, or is no JSON; the sentence ends with `remedy`.
     """
-    if path.exists() and not path.is_file():  # to open a named pipe would wait for a writer
-        raise UserError(f"{path} is no file. {remedy}")
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        return json.loads(content(path).decode(), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}). {remedy}") from None
     except FileNotFoundError:
@@ -237,6 +248,8 @@ def sha256_json(value: Any) -> str:
 
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of what a file holds; raises OSError where it cannot be read."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "It is no ordinary file", str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -249,7 +262,7 @@ def write_holder(folder: Path) -> None:
 def holder(folder: Path) -> tuple[str, str] | None:
     """Host and process that `write_holder` wrote down; None where that cannot be read."""
     try:
-        host, pid = (folder / "holder").read_text().split()
+        host, pid = content(folder / "holder").decode().split()
     except (OSError, ValueError):
         return None
     return host, pid

@@ -15,7 +15,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from u2pl.errors import UsageError, UserError, unknown
-from u2pl.files import Loader, parse_yaml, sha256_json
+from u2pl.files import Loader, content, parse_yaml, sha256_json
 from u2pl.project import Project, safe_name
 
 RECIPE_VERSION = 4
@@ -224,7 +224,11 @@ class Params:
             UserError: it cannot be read, is no YAML, or lacks a section or a value that every run needs.
         """
         try:
-            values = parse_yaml(project.params.read_bytes())
+            values = parse_yaml(content(project.params))
+        except OSError as error:
+            raise UserError(
+                f"{project.params} cannot be read ({error.strerror}). Take it back from git."
+            ) from None
         except yaml.YAMLError as error:
             raise UserError(
                 f"{project.params} is not valid YAML: {error}. Mend it, or take it back from git."

@@ -197,6 +197,8 @@ class Events:
     @classmethod
     def read(cls, path: Path) -> "Events":
         """What is there of them; nothing where there is no file. Half a line is passed over."""
+        if not path.is_file():
+            return cls(None, [])
         try:
             with path.open("rb") as file:
                 head = file.read(_HEAD_BYTES)

@@ -200,7 +200,7 @@ class EventLog:
         What an epoch repeats of the step it ends with is left out. A last line without its end stays for
         the next call, and a line that is no event (its writer was killed) is passed over.
         """
-        if not self.path.exists():
+        if not self.path.is_file():
             return []
         with self.path.open("rb") as file:
             file.seek(self.offset)

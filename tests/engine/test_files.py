@@ -6,16 +6,24 @@ from pathlib import Path
 import pytest
 import yaml
 
+from u2pl.data.description import read_description
+from u2pl.errors import UserError
 from u2pl.files import (
+    content,
     parse_yaml,
     read_json,
     sha256,
     sha256_json,
+    sha256_of,
     sweep,
     write_atomically,
     write_json,
     write_text,
 )
+from u2pl.planning.files import read_yaml
+from u2pl.planning.plans import Plan
+from u2pl.project import Project
+from u2pl.settings import Params
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path):
@@ -137,3 +145,19 @@ def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path: Path):
     sweep(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {*others, "inner"}
     assert (tmp_path / "inner" / dead).exists()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+def test_what_is_no_ordinary_file_is_refused_at_once_and_never_waited_for(tmp_path: Path, make):
+    make(tmp_path / "x")
+    for read in (content, sha256_of):
+        with pytest.raises(OSError, match="It is no ordinary file"):
+            read(tmp_path / "x")
+    for name in ("params.yaml", "dvc.yaml"):
+        make(tmp_path / name)
+    with pytest.raises(UserError, match="no ordinary file"):
+        Params.read(Project(tmp_path))
+    with pytest.raises(UserError, match="no ordinary file"):
+        read_description(tmp_path / "x")
+    with pytest.raises(UserError, match="no ordinary file"):
+        read_yaml(Plan, tmp_path / "x", "Mend it.")

@@ -21,7 +21,7 @@ from u2pl.data.inspection import READING, BadFile, colors_of_indices, orientatio
 from u2pl.data.layout import Layout
 from u2pl.data.pictures import SUFFIXES, write_png
 from u2pl.data.problems import Problem
-from u2pl.files import sha256, sha256_json
+from u2pl.files import content, sha256, sha256_json
 from u2pl.records import JournalLine, fits
 
 Stat = list[int]
@@ -90,7 +90,7 @@ CHANGING = {"changing": True}
 def is_half_done(journal: Path) -> bool:
     """Whether a preparation that wrote masks was cut off, so that they belong to no data set that was ever checked."""
     try:
-        return json.dumps(CHANGING) in journal.read_text(encoding="utf-8", errors="replace").splitlines()
+        return json.dumps(CHANGING) in content(journal).decode(errors="replace").splitlines()
     except OSError:
         return False
 
@@ -112,7 +112,7 @@ class Journal:
 
     def _lines(self) -> list[Any]:
         try:
-            texts = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+            texts = content(self.path).decode(errors="replace").splitlines()
         except OSError:
             return []
         values = []

@@ -13,7 +13,7 @@ from u2pl.data.inspection import BadFile, read_raw_mask
 from u2pl.data.palettes import Contradiction, class_of_index
 from u2pl.data.pictures import Color
 from u2pl.errors import UserError, unknown
-from u2pl.files import parse_yaml
+from u2pl.files import content, parse_yaml
 from u2pl.project import is_inside
 from u2pl.records import read
 from u2pl.settings import Settings
@@ -154,7 +154,7 @@ def read_description(path: Path) -> Description:
         UserError: the file is missing, is not YAML, or a key is unknown, missing or has a bad value.
     """
     try:
-        values = parse_yaml(path.read_bytes())
+        values = parse_yaml(content(path))
     except FileNotFoundError:
         raise UserError(f"There is no file {path}. Name a data set, or the YAML file of one.") from None
     except (yaml.YAMLError, OSError) as error:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from u2pl.data.problems import Problem
 from u2pl.errors import UsageError, UserError
-from u2pl.files import sha256, write_text
+from u2pl.files import content, sha256, write_text
 
 PARTS = ("labeled", "unlabeled", "val")
 
@@ -148,11 +148,11 @@ def write(folder: Path, lists: Lists) -> dict[str, str]:
     """Write labeled.txt, unlabeled.txt and val.txt where they change; the SHA-256 of each."""
     hashes = {}
     for part in ("labeled", "unlabeled", "val"):
-        content = text(getattr(lists, part))
+        wanted = text(getattr(lists, part))
         path = folder / f"{part}.txt"
-        if not path.is_file() or path.read_bytes() != content.encode():
-            write_text(path, content)
-        hashes[part] = sha256(content)
+        if not path.is_file() or path.read_bytes() != wanted.encode():
+            write_text(path, wanted)
+        hashes[part] = sha256(wanted)
     return hashes
 
 
@@ -165,7 +165,7 @@ def read(folder: Path) -> Lists:
 
     def names(part: str) -> list[str]:
         try:
-            return (folder / f"{part}.txt").read_text(encoding="utf-8").splitlines()
+            return content(folder / f"{part}.txt").decode().splitlines()
         except FileNotFoundError as error:
             raise UserError(f"{error.filename} is missing. Run u2pl prepare again for this split.") from None
         except (OSError, UnicodeDecodeError) as error:

@@ -7,7 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from u2pl.errors import UserError, unknown
-from u2pl.files import parse_yaml
+from u2pl.files import content, parse_yaml
 from u2pl.project import Project, is_name
 from u2pl.settings import Settings
 
@@ -21,7 +21,9 @@ def read_yaml(cls: type[S], path: Path, remedy: str) -> S:
         UserError: it is not YAML, or does not describe a `cls`; the sentence ends with `remedy`.
     """
     try:
-        return cls.model_validate(parse_yaml(path.read_bytes()))
+        return cls.model_validate(parse_yaml(content(path)))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}). {remedy}") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {error}. {remedy}") from None
     except ValidationError as error:
