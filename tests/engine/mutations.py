@@ -597,6 +597,10 @@ def _with_few_processes(line: list[str]) -> list[str]:
 # ---- class names -----------------------------------------------------------------------------------------
 
 
+DAMAGED = (ValueError, LookupError, TypeError, OSError, RecursionError, yaml.YAMLError, csv.Error)
+"""What a file brings about that another mutation has damaged: it stays as it is."""
+
+
 def rename_class(rng: Random, project: Path) -> str:
     """The class `square` under a name that is hostile to terminals, tables or pages, wherever it stands."""
     name = rng.choice(CLASSES)
@@ -631,10 +635,10 @@ def rename_class(rng: Random, project: Path) -> str:
             put(path, text.getvalue().encode())
 
     for path in _written(project):
-        with suppress(ValueError):  # damaged by another mutation
+        with suppress(*DAMAGED):
             rewrite(path)
     description = project / "pictures" / "tiny.yaml"
-    with suppress(ValueError, yaml.YAMLError, OSError):
+    with suppress(*DAMAGED):
         put(
             description,
             yaml.safe_dump(mapped(yaml.safe_load(description.read_text())), allow_unicode=True).encode(),
@@ -652,7 +656,7 @@ def _written(project: Path) -> Iterator[Path]:
 def _sign_anew(project: Path) -> None:
     """Runs know their split by its hash: after a change of the manifest they would all be of other data."""
     signed = {}
-    with suppress(ValueError, LookupError, TypeError, OSError):
+    with suppress(*DAMAGED):
         manifest = json.loads((project / "data/tiny/splits/1_4/manifest.json").read_text())
         for path in (project / "runs").glob("*/run.json"):
             run = json.loads(path.read_text())
