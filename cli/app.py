@@ -1,6 +1,7 @@
 """The Typer app: one command a module, each imported only for its words; heavy work is imported inside."""
 
 import errno
+import io
 import os
 from types import FrameType
 from typing import Annotated
@@ -79,6 +80,11 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit status; a user's mistake becomes one sentence on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # what a terminal's encoding lacks is written out, as `\u2020`
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in arguments
     # Accepted anywhere, since it is typed after a command has failed.
     words = [word for word in arguments if word != "--debug"]

@@ -251,3 +251,14 @@ def test_an_ablation_whose_values_are_all_refused_leaves_nothing(
     assert app.run(words) == 1
     assert "2 of 2 values failed" in capsys.readouterr().err
     assert not list(here.runs.glob("tiny*"))
+
+
+# ---- terminals of another time ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_a_terminal_cannot_show_is_written_out(tiny_project: Project, u2pl: Callable, encoding: str):
+    done = u2pl("train", "--dataset", "†", cwd=tiny_project.root, PYTHONIOENCODING=encoding)
+    assert done.returncode in (1, 2)
+    assert r"\u2020" in done.stderr
+    assert "defect" not in done.stderr and "Traceback" not in done.stderr
