@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import sys
 from types import FrameType
 from typing import Annotated
 
