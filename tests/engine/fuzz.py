@@ -43,6 +43,8 @@ from engine.tiny import draw_tiny, edit_params, make_project
 from models.theirs import Released
 from u2pl_cli import __main__ as cli
 
+from u2pl.addresses import sqlite_file
+
 # What commands import when they need it: a child of this process then has it already.
 from u2pl.data import audit, check, prepare  # noqa: F401
 from u2pl.engine import ablation, estimate, importer, predictor, results, trainer  # noqa: F401
@@ -775,9 +777,11 @@ class Case:
         return "--fresh" in self.words or self.command == "plan run"
 
     def _named(self) -> list[Path]:
-        """Files and folders that its words name as targets."""
+        """Files and folders that its words name as targets, and where its environment names a store."""
         options = ("--into", "--out", "--model", "--record")
         after = [word for option, word in zip(self.words, self.words[1:], strict=False) if option in options]
+        store = sqlite_file(self.environment.get("MLFLOW_TRACKING_URI") or "")
+        after += [store[0].parent] if store else []
         return [Path(os.path.normpath((self.cwd or self.folder) / word)) for word in after]
 
     def _is_kept(self, path: str) -> bool:
