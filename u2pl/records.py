@@ -97,8 +97,8 @@ class Origin(TypedDict):
     best_miou: int | Finite | None
 
 
-class Run(TypedDict):
-    """run.json: whose folder it is."""
+class Described(TypedDict):
+    """What run.json and metrics.json both say of a run."""
 
     name: FolderName
     dataset: DatasetName
@@ -106,10 +106,15 @@ class Run(TypedDict):
     method: MethodName
     seed: int
     overrides: dict[str, Any]
-    flavor: str
     recipe: RecordedRecipe
     hyper: dict[str, Any]
     fingerprint: Fingerprint
+
+
+class Run(Described):
+    """run.json: whose folder it is."""
+
+    flavor: str
     facts: Facts
     parent: FolderName | None
     """The ablation it was trained for."""
@@ -136,18 +141,9 @@ class Miou(TypedDict):
     best_epoch: NotRequired[int | Finite | None]
 
 
-class Metrics(TypedDict):
+class Metrics(Described):
     """metrics.json: the result of a run."""
 
-    name: FolderName
-    dataset: DatasetName
-    split: SplitName
-    method: MethodName
-    seed: int
-    overrides: dict[str, Any]
-    recipe: RecordedRecipe
-    hyper: dict[str, Any]
-    fingerprint: Fingerprint
     protocol: Protocol
     split_source: str
     labeled: Count | None
