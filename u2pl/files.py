@@ -125,7 +125,6 @@ _DEEPEST = 100
 """Levels of lists and mappings in each other that a YAML text may have; of a hundred thousand the parser in C dies."""
 _MOST_VALUES = 10**6
 """That a YAML text may stand for, its aliases written out."""
-_KEYS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -133,10 +132,13 @@ _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class Loader(_SafeLoader):
     """YAML's safe loader, the one in C where there is one; for `parse_yaml`, which says what else is refused."""
 
+    KEYS: tuple[str, ...] = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+    """What a key may be."""
+
     def get_single_node(self) -> Any:
         """The text as a tree, which is looked through before values are made of it."""
         node = super().get_single_node()
-        if node is not None and _values_in(node, {}) > _MOST_VALUES:
+        if node is not None and _values_in(node, {}, self.KEYS) > _MOST_VALUES:
             raise yaml.YAMLError(f"its aliases stand for more than {_MOST_VALUES:,} values")
         return node
 
@@ -162,7 +164,7 @@ def parse_yaml(text: str | bytes, loader: Any = Loader) -> Any:
         raise yaml.YAMLError(f"line {mark.line + 1}: {what}" if mark else what) from None
 
 
-def _values_in(node: Any, known: dict[int, int]) -> int:
+def _values_in(node: Any, known: dict[int, int], keys: tuple[str, ...]) -> int:
     """How many values a tree stands for, every alias counted as what it names; 0 in `known`: being looked at."""
     if isinstance(node, yaml.ScalarNode):
         return 1
@@ -172,16 +174,16 @@ def _values_in(node: Any, known: dict[int, int]) -> int:
         return found
     known[id(node)] = 0
     if isinstance(node, yaml.MappingNode):
-        _check_keys(node)
+        _check_keys(node, keys)
     parts = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
-    known[id(node)] = 1 + sum(_values_in(part, known) for part in parts)
+    known[id(node)] = 1 + sum(_values_in(part, known, keys) for part in parts)
     return known[id(node)]
 
 
-def _check_keys(mapping: Any) -> None:
+def _check_keys(mapping: Any, keys: tuple[str, ...]) -> None:
     seen = set()
     for key, _ in mapping.value:
-        if key.tag not in _KEYS:
+        if key.tag not in keys:
             what = f"the key {key.value!r}" if isinstance(key, yaml.ScalarNode) else "a key"
             raise yaml.MarkedYAMLError(
                 problem=f"{what} is no text; write it in quotes", problem_mark=key.start_mark

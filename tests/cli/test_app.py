@@ -89,6 +89,11 @@ def test_a_command_that_ends_with_130_of_its_own_says_nothing_more(answer):
     assert answer(app.typer.Exit(130)) == (130, "")
 
 
+def heed_ctrl_c() -> None:
+    """Where the tests run in the background, Ctrl-C is ignored, and what they start would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_ctrl_c_in_a_command_that_does_not_train_is_one_line(tiny_project: Project):
     preparing = subprocess.Popen(
@@ -97,10 +102,11 @@ def test_ctrl_c_in_a_command_that_does_not_train_is_one_line(tiny_project: Proje
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_ctrl_c,
     )
     time.sleep(0.3)  # in the middle of its imports
     preparing.send_signal(signal.SIGINT)
-    _, err = preparing.communicate(timeout=30)
+    _, err = preparing.communicate(timeout=60)
     assert "Traceback" not in err
     assert preparing.returncode in (130, -signal.SIGINT, 0)
 
@@ -126,10 +132,11 @@ def test_training_that_has_not_begun_is_stopped_at_once(tiny_project: Project, n
         env={**os.environ, "U2PL_TRACKING": "none"},
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_ctrl_c,
     )
     time.sleep(delay)  # in the middle of its imports, or about to build its network
     training.send_signal(number)
-    _, err = training.communicate(timeout=30)
+    _, err = training.communicate(timeout=60)
     assert training.returncode == 130, err
     assert "Traceback" not in err and "Start the same command again" in err
 

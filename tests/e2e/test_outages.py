@@ -215,7 +215,7 @@ def test_a_store_that_cannot_be_opened_from_the_start_costs_one_line(project, u2
     done = u2pl(*TRAIN, cwd=project.root, U2PL_TRACKING="", MLFLOW_TRACKING_URI=address)
     assert done.returncode == 0
     (warning,) = warnings(done.stderr)
-    assert warning.endswith("; run: u2pl track sync")
+    assert warning.endswith("run: u2pl track sync")
     assert f"Everything about it is in {project.runs / NAME}" in done.stdout
 
 

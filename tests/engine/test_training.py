@@ -23,7 +23,7 @@ from u2pl import methods
 from u2pl.data.pictures import read_image
 from u2pl.data.prepare import prepare
 from u2pl.data.prepared import open_split
-from u2pl.engine import trainer
+from u2pl.engine import aside, trainer
 from u2pl.engine.evaluator import Evaluation, evaluate
 from u2pl.engine.machine import Machine
 from u2pl.engine.results import colored, evaluate_run, load_network, train_command
@@ -513,32 +513,32 @@ def test_a_run_of_other_settings_is_refused_with_what_differs_and_fresh_moves_it
     assert (old / "weights.pt").read_bytes() == kept
 
     new = trainer.train(project, spec(project, "suponly", epochs=1), fresh=True)
-    aside = list((project.runs / ".old").iterdir())
+    stored = list((project.runs / ".old").iterdir())
     assert new == old
-    assert len(aside) == 1
-    assert (aside[0] / "weights.pt").read_bytes() == kept
-    assert (aside[0] / "metrics.json").is_file()
+    assert len(stored) == 1
+    assert (stored[0] / "weights.pt").read_bytes() == kept
+    assert (stored[0] / "metrics.json").is_file()
     assert (new / "weights.pt").read_bytes() != kept
     assert read_json(new / "run.json")["recipe"]["lr"] == 0.02
 
 
-def test_a_run_killed_while_an_old_one_is_moved_aside_goes_on_moving(
+def test_a_run_killed_while_an_old_one_is_moved_aside_loses_none_of_it(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ):
     old = trainer.train(project, spec(project, "suponly", epochs=1))
+    kept = (old / "weights.pt").read_bytes()
     names = {item.name for item in old.iterdir()} - {"lock", "holder"}
     edit_params(project, lambda values: values["recipes"]["tiny"].update(lr=0.02))
-    original, moved = Path.rename, 0
+    original, moved = shutil.move, 0
 
-    def rename(self: Path, target: Path) -> Path:
+    def move(source: Path, target: Path) -> Path:
         nonlocal moved
-        if self.parent == old:
-            moved += 1
-            if moved == 4:
-                raise Killed
-        return original(self, target)
+        moved += 1
+        if moved == 4:
+            raise Killed
+        return original(source, target)
 
-    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(aside.shutil, "move", move)
     with pytest.raises(Killed):
         trainer.train(project, spec(project, "suponly", epochs=1), fresh=True)
     monkeypatch.undo()
@@ -546,8 +546,12 @@ def test_a_run_killed_while_an_old_one_is_moved_aside_goes_on_moving(
     with pytest.raises(UserError, match="--fresh"):  # still the old run's folder
         trainer.train(project, spec(project, "suponly", epochs=1))
     trainer.train(project, spec(project, "suponly", epochs=1), fresh=True)
-    (aside,) = (project.runs / ".old").iterdir()
-    assert {item.name for item in aside.iterdir()} == names
+    (stored,) = (project.runs / ".old").iterdir()
+    assert {item.name for item in stored.iterdir()} == names
+
+    edit_params(project, lambda values: values["recipes"]["tiny"].update(lr=0.01))
+    assert trainer.train(project, spec(project, "suponly", epochs=1), fresh=True) == old
+    assert (old / "weights.pt").read_bytes() == kept
 
 
 def test_fresh_does_not_touch_a_run_of_the_same_settings(project: Project):

@@ -13,7 +13,7 @@ from u2pl.data.inspection import BadFile, read_raw_mask
 from u2pl.data.palettes import Contradiction, class_of_index
 from u2pl.data.pictures import Color
 from u2pl.errors import UserError, unknown
-from u2pl.files import content, parse_yaml
+from u2pl.files import Loader, content, parse_yaml
 from u2pl.project import is_inside
 from u2pl.records import read
 from u2pl.settings import Settings
@@ -147,6 +147,12 @@ def default_color(index: int) -> Color:
     return color[0], color[1], color[2]
 
 
+class _Loader(Loader):
+    """For descriptions, in which the values of masks are keys."""
+
+    KEYS = (*Loader.KEYS, "tag:yaml.org,2002:int")
+
+
 def read_description(path: Path) -> Description:
     """The data set that a YAML file describes.
 
@@ -154,7 +160,7 @@ def read_description(path: Path) -> Description:
         UserError: the file is missing, is not YAML, or a key is unknown, missing or has a bad value.
     """
     try:
-        values = parse_yaml(content(path))
+        values = parse_yaml(content(path), _Loader)
     except FileNotFoundError:
         raise UserError(f"There is no file {path}. Name a data set, or the YAML file of one.") from None
     except (yaml.YAMLError, OSError) as error:
