@@ -61,7 +61,7 @@ def test_a_yaml_file_of_ten_lines_describes_a_data_set(tmp_path: Path) -> None:
         ("name: [", "not a YAML file"),
         ("name: !!python/object/apply:os.getcwd []", "not a YAML file"),
         ("name: mine\nclasses: [a, b]\nname: yours", "line 3: the key 'name' stands there twice"),
-        ("name: mine\nclasses: [a, b]\n255: void", "the key '255' is no text"),
+        ("name: mine\nclasses: [a, b]\n255: void", "called '255'"),
     ],
 )
 def test_a_wrong_description_is_refused_in_a_sentence(tmp_path: Path, text: str, said: str) -> None:
