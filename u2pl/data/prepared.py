@@ -11,6 +11,7 @@ from u2pl.data import splits
 from u2pl.data.catalog import built_in
 from u2pl.data.check import JOURNAL, is_half_done
 from u2pl.data.description import Color, Description, remembered
+from u2pl.data.inspection import READING
 from u2pl.data.pictures import read_image, read_indices
 from u2pl.errors import UserError
 from u2pl.files import sha256
@@ -93,6 +94,11 @@ def open_split(project: Project, dataset: str, split: str) -> Split:
     if is_half_done(data / JOURNAL):
         raise UserError(
             f"A preparation of {dataset!r} was not finished, and has changed its masks. Run: {command}"
+        )
+    if dataset not in built_in() and source.get("reading") != READING:
+        raise UserError(
+            f"{dataset!r} was prepared by a version that read some masks otherwise, without a word. Have it looked at "
+            f"again; a run whose masks were right stays as it is. Run: {command}"
         )
     if manifest["split"] != split:
         raise UserError(f"{folder} holds split {manifest['split']!r}, not {split!r}. Run: {command}")
