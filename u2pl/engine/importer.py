@@ -110,8 +110,10 @@ def import_checkpoint(
         folder.event("end", 0, 0)
         write_json(folder.path / "metrics.json", _metrics(name, resolved, origin, classes, opened))
     except BaseException:
-        # Whoever tries again would be told that there is such a run already.
-        shutil.rmtree(folder.path, ignore_errors=True)
+        # Whoever tries again would be told that there is such a run already. A folder that was not there before, and
+        # that nothing was taken back into, holds what was just written alone.
+        if folder.begun:
+            shutil.rmtree(folder.path, ignore_errors=True)
         raise
     finally:
         folder.release()

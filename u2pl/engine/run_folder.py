@@ -74,6 +74,8 @@ class RunFolder:
 
     def __init__(self, path: Path, *, writes: bool = True):
         self.path, self.writes = path, writes
+        self.begun = False
+        """Whether `claim` found no run in it, and none to take back."""
         self._lock = filelock.FileLock(path / "lock")
 
     @classmethod
@@ -132,6 +134,7 @@ class RunFolder:
                 _log.warning("%s holds the run of these settings again that had been set aside.", self.path)
             else:
                 self._begin(description)
+                self.begun = True
         self._end_half_written_line()
 
     def _refuse_strays(self) -> None:
