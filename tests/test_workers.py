@@ -22,7 +22,9 @@ from u2pl.dvc_stages import (
     Workers,
     forget_outdated,
     is_recorded,
+    lock_entries,
     log_of,
+    outputs,
     sentence,
 )
 from u2pl.engine.run_folder import RunFolder
@@ -363,3 +365,27 @@ def test_what_a_run_folder_says_that_is_held_is_what_the_scheduler_waits_for(tmp
     with held._lock, ThreadPoolExecutor(1) as pool, pytest.raises(UserError) as refused:
         pool.submit(RunFolder.claim, Project(tmp_path), "a", {}, fresh=True).result()
     assert _ANOTHER_HAS_IT.search(f"some progress\nError: {refused.value}\nERROR: failed to reproduce")
+
+
+@pytest.mark.parametrize(
+    "outs",
+    [
+        "[{path: ../../canary}]",
+        "[{path: /canary}]",
+        "[{path: 7}]",
+        "[7]",
+        "7",
+        "{path: a}",
+        "[{path: a, size: -1}]",
+    ],
+)
+def test_a_stage_in_the_lock_file_that_dvc_did_not_write_so_is_none(project: Project, outs: str):
+    lock = project.root / "dvc.lock"
+    lock.write_text(
+        f"stages:\n  bad:\n    outs: {outs}\n  good:\n    cmd: x\n    outs: [{{path: a/b, md5: 0.dir}}]\n"
+    )
+    assert outputs(project, lock_entries(project)["good"]) == [(project.root / "a/b", None)]
+    assert "bad" not in lock_entries(project)
+    for text in ("stages: []", "[]", "stages: {a: 7}", ""):
+        lock.write_text(text)
+        assert lock_entries(project) == {}

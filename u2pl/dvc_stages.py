@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import filelock
 import psutil
@@ -25,7 +24,7 @@ from u2pl.errors import UsageError, UserError
 from u2pl.files import content, free, holder_in_words, parse_yaml, write_holder
 from u2pl.planning import ActivePlan, spec_of
 from u2pl.project import Project
-from u2pl.records import read_metrics
+from u2pl.records import LockedStage, fits, read_metrics
 from u2pl.scheduling import (
     Entry,
     Observer,
@@ -290,20 +289,27 @@ def blocker(said: str) -> str:
     return "" if found else sentence(said, 1)
 
 
-def lock_entries(project: Project) -> dict[str, Any]:
-    """The stages in dvc.lock; empty where there is no such file, or it is being written."""
+def lock_entries(project: Project) -> dict[str, LockedStage]:
+    """The stages in dvc.lock; none where there is no such file, or it is being written. One that DVC did not write so
+    is as good as none.
+    """
     try:
         values = parse_yaml(content(project.root / "dvc.lock"))
     except (OSError, yaml.YAMLError):
         return {}
-    return (values or {}).get("stages") or {} if isinstance(values, dict) else {}
+    found = values.get("stages") if isinstance(values, dict) else None
+    return (
+        {name: entry for name, entry in found.items() if fits(LockedStage, entry)}
+        if isinstance(found, dict)
+        else {}
+    )
 
 
-def outputs(project: Project, entry: Mapping[str, Any]) -> list[tuple[Path, int | None]]:
+def outputs(project: Project, entry: LockedStage) -> list[tuple[Path, int | None]]:
     """The outputs of a stage in dvc.lock, and the size of those that are files."""
     return [
-        (project.root / out["path"], None if str(out.get("md5", "")).endswith(".dir") else out.get("size"))
-        for out in entry.get("outs") or []
+        (project.root / out["path"], None if out.get("md5", "").endswith(".dir") else out.get("size"))
+        for out in entry.get("outs", [])
     ]
 
 

@@ -283,6 +283,20 @@ class Manifest(TypedDict):
     published: NotRequired[dict[str, str | None]]
 
 
+class LockedOutput(TypedDict):
+    """An output in dvc.lock."""
+
+    path: Annotated[str, AfterValidator(_stays_inside)]
+    md5: NotRequired[str]
+    size: NotRequired[Count]
+
+
+class LockedStage(TypedDict):
+    """A stage in dvc.lock."""
+
+    outs: NotRequired[list[LockedOutput]]
+
+
 def chosen_seed(project: Project, dataset: str, split: str) -> int | None:
     """The seed that the user said a prepared split is to be drawn with; None where that is left to params.yaml."""
     try:

@@ -433,7 +433,9 @@ def test_a_data_set_that_was_read_in_another_way_is_read_again(
         del record["only_image_turned"], record["palette"]
     source.write_text(json.dumps(facts))
     manifest = (project.split("tiny", "1/4") / "manifest.json").read_bytes()
-    with pytest.raises(UserError, match=r"prepared by a version that read some masks otherwise.*u2pl prepare"):
+    with pytest.raises(
+        UserError, match=r"prepared by a version that read some masks otherwise.*u2pl prepare"
+    ):
         open_split(project, "tiny", "1/4")
     assert prepare(project, "tiny", "1/4").read == 20
     assert open_split(project, "tiny", "1/4").manifest == json.loads(manifest)
