@@ -463,7 +463,7 @@ def test_what_says_where_a_run_is_says_no_password(project, monkeypatch):
     assert read_json(folder / "tracking.json")["store"] == "http://user:***@host/?token=***"
 
 
-FOLDERS = ["a%20b", "a?b", "a#b", "a b", "a'b", "ä"]
+FOLDERS = ["a%20b", "a?b#c", "a b'ä"]
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -519,7 +519,7 @@ def test_what_is_no_store_is_one_sentence_at_once(tmp_path, kind):
         sync(project)
     warning = Sidecar.start(project, folder).close()
     assert warning is not None and kind in warning and warning.endswith("run: u2pl track sync")
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 30  # it was two minutes
     assert not (folder / "tracking.log").exists()
 
 
