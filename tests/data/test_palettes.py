@@ -38,6 +38,8 @@ def mask(path: Path, indices: list[int], palette: list[Color]) -> Path:
         ([0, 1], [BLACK, WHITE], of(WHITE, BLACK), [1, 0]),
         ([0, 1], [BLACK, WHITE], of(BLACK, RED, WHITE), [0, 2]),
         ([2, 0, 1], [GREY, RED, BLACK], of(BLACK, RED, ignore_index=2, ignore_color=GREY), [0, 2, 1]),
+        ([2, 0, 1], [BLACK, RED, GREY], of(BLACK, RED, ignore_color=GREY), [255, 0, 1]),
+        ([2, 2], [BLACK, RED, GREY], of(BLACK, RED, ignore_color=GREY), [255, 255]),
     ],
 )  # fmt: skip
 def test_where_all_colours_are_classes_the_colours_count(
@@ -126,3 +128,14 @@ def test_a_ramp_rises_evenly_from_black() -> None:
     assert is_ramp(RAMP) and is_ramp(RAMP[:2]) and is_ramp([BLACK, (51, 51, 51), (102, 102, 102)])
     for palette in ([], [BLACK], RAMP[1:], RAMP[::-1], [BLACK] * 9, [BLACK, RED], [BLACK, *RAMP[2:]]):
         assert not is_ramp(palette)
+
+
+@pytest.mark.parametrize(
+    "description", [of(BLACK, RED), of(RED, GREEN, ignore_color=BLACK)], ids=["a class's", "void's"]
+)
+def test_an_index_that_only_fills_a_palette_up_means_nothing(
+    tmp_path: Path, description: Description
+) -> None:
+    palette = [*description.colors, *[BLACK] * (256 - len(description.colors))]
+    with pytest.raises(BadFile, match="neither a class nor ignored"):
+        read_mask(mask(tmp_path, [0, 1, 7], palette), description)

@@ -39,7 +39,10 @@ def class_of_index(
     colors = dict(enumerate(palette))
     own = {k: class_of_color.get(color) for k, color in colors.items()}
     if all(own.get(k) == c for k, c in class_of_value.items() if c != void):
-        return class_of_value  # the classes' colours in the classes' order; void may have any
+        # The classes' colours in the classes' order; void may have any, and its colour a place behind theirs. A colour
+        # that stands there more than once fills unused places.
+        beyond = [k for k in used if k not in class_of_value and own.get(k) == void]
+        return {**class_of_value, **{k: void for k in beyond if list(palette).count(colors[k]) == 1}}
     neutral = is_ramp(palette)
     by_color = {k: c for k in used if (c := own.get(k)) is not None}
     no_color = [k for k in used if k not in by_color]
