@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # What trains, and every command. All tests that need no MLflow: make test-without-mlflow WITHOUT_MLFLOW=tests
-WITHOUT_MLFLOW := tests/engine/test_ablation.py tests/engine/test_run_folder.py tests/cli/test_cli.py tests/methods/test_every_method.py
+WITHOUT_MLFLOW := tests/training/test_ablation.py tests/runs/test_folder.py tests/cli/test_cli.py tests/methods/test_every_method.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-without-mlflow lint install install-test clean

@@ -27,9 +27,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from u2pl.data import transforms
+from u2pl.batches import transforms
+from u2pl.batches.transforms import MEAN, STD, View, augment, normalise, random_scale
 from u2pl.data.pictures import read_image, read_indices
-from u2pl.data.transforms import MEAN, STD, View, augment, normalise, random_scale
 
 SCALE = (0.5, 2.0)
 IGNORE = 255

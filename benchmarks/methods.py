@@ -19,11 +19,11 @@ from train_step import endless, pictures
 
 from u2pl import methods
 from u2pl.data.prepared import Split
-from u2pl.engine.learner import Learner
-from u2pl.engine.trainer import classes_of
 from u2pl.methods import Step
 from u2pl.project import Project
 from u2pl.settings import Params
+from u2pl.training.learner import Learner
+from u2pl.training.trainer import classes_of
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST = "suponly"

@@ -27,18 +27,18 @@ from torch.utils.flop_counter import FlopCounterMode
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from engine.tiny import make_project  # noqa: E402
+from tiny import make_project  # noqa: E402
 
 from u2pl import methods  # noqa: E402
-from u2pl.data.loader import Batch, Batches  # noqa: E402
+from u2pl.batches.loader import Batch, Batches  # noqa: E402
 from u2pl.data.prepare import prepare  # noqa: E402
 from u2pl.data.prepared import Split, open_split  # noqa: E402
-from u2pl.engine.learner import Learner  # noqa: E402
-from u2pl.engine.machine import Machine  # noqa: E402
-from u2pl.engine.trainer import classes_of  # noqa: E402
 from u2pl.methods import Step  # noqa: E402
 from u2pl.project import Project  # noqa: E402
 from u2pl.settings import Params, RunSpec  # noqa: E402
+from u2pl.training.learner import Learner  # noqa: E402
+from u2pl.training.machine import Machine  # noqa: E402
+from u2pl.training.trainer import classes_of  # noqa: E402
 
 CLASSES, PICTURES = 21, 48
 PHASES = ("data wait", "teacher", "student", "losses", "backward", "optimiser", "EMA")

@@ -5,7 +5,7 @@ import signal
 import sys
 import traceback
 
-from u2pl.addresses import hidden
+from u2pl.tracking.addresses import hidden
 
 from .terminal import say
 
@@ -28,7 +28,7 @@ def main() -> None:
         # What --debug asks for, as Python would show it, but for secrets and control characters.
         say(hidden(traceback.format_exc().rstrip()), err=True)
         status = 1
-    distributed = sys.modules.get("u2pl.engine.distributed")  # loads torch; what did not need it is alone
+    distributed = sys.modules.get("u2pl.training.distributed")  # loads torch; what did not need it is alone
     waits = distributed is not None and distributed.ends_hard()
     # After a signal Python may end with a status of its own.
     if status and (waits or status == 130):

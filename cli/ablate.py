@@ -8,7 +8,7 @@ import typer
 from .terminal import console, say
 
 if TYPE_CHECKING:
-    from u2pl.engine.trainer import Observer
+    from u2pl.training.trainer import Observer
 
 
 def ablate(
@@ -40,8 +40,8 @@ def ablate(
     project = Project.find()
     from contextlib import ExitStack
 
-    from u2pl.engine import ablation as engine
-    from u2pl.tracking import sync_ablation
+    from u2pl.tracking.sidecar import sync_ablation
+    from u2pl.training import ablation as engine
 
     from .progress import training
     from .targets import check_target, is_comparison

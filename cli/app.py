@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from u2pl import __version__
-from u2pl.addresses import hidden
 from u2pl.errors import EndedElsewhere, Interrupted, UserError, is_out_of_memory
+from u2pl.tracking.addresses import hidden
 
 from . import (
     ablate,

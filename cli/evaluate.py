@@ -8,7 +8,7 @@ import typer
 from .terminal import console, say, say_json
 
 if TYPE_CHECKING:
-    from u2pl.records import Metrics
+    from u2pl.runs.records import Metrics
 
 
 def evaluate(
@@ -33,25 +33,24 @@ def evaluate(
 
     Example: u2pl evaluate shapes-1_8-u2pl-s0 --worst 10
     """
-    from u2pl import counted
-    from u2pl.engine import filed
     from u2pl.project import Project
+    from u2pl.runs import scored_classes, stored_evaluation
 
     project = Project.find()
-    path = filed.run_path(project, run)
+    path = stored_evaluation.run_path(project, run)
     is_own = (evaluation, scales, flip, worst) == (None, "1", False, 0)
     if into is not None and is_own:
 
         def measure() -> "Metrics":
-            from u2pl.engine.results import evaluate_run
+            from u2pl.runs.results import evaluate_run
 
             return evaluate_run(project, str(path))
 
-        metrics = filed.own_evaluation(project, path, measure, into)
+        metrics = stored_evaluation.own_evaluation(project, path, measure, into)
         folder = into / metrics["name"]
     else:
-        from u2pl.engine.inference import Looks
-        from u2pl.engine.results import evaluate_run, evaluation_folder
+        from u2pl.inference.windows import Looks
+        from u2pl.runs.results import evaluate_run, evaluation_folder
 
         looks = Looks.parse(scales, flip)
         metrics = evaluate_run(project, run, into, evaluation=evaluation, looks=looks, worst=worst)
@@ -69,7 +68,7 @@ def evaluate(
     for name, value in metrics["iou"].items():
         table.add_row(name, "-" if value is None else f"{value:.2f}")
     table.add_section()
-    table.add_row(f"mIoU {counted.over_fewer(metrics)}".rstrip(), f"{metrics['miou']['reported']:.2f}")
+    table.add_row(f"mIoU {scored_classes.over_fewer(metrics)}".rstrip(), f"{metrics['miou']['reported']:.2f}")
     console().print(table)
-    say(filed.result_in_words(metrics))
+    say(stored_evaluation.result_in_words(metrics))
     say(f"Confusion matrix, IoU and pictures are in {folder}. Next: u2pl report")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from u2pl.data.description import Progress
-    from u2pl.engine.evidence.subject import Named
+    from u2pl.evidence.subject import Named
     from u2pl.project import Project
 
 
@@ -28,42 +28,46 @@ class _Asked(NamedTuple):
 
 
 def _fig1(asked: _Asked) -> "Figure":
-    from u2pl.engine.evidence import subject, unlabeled
-    from u2pl.reporting import plates
+    from u2pl.evidence import subject, unlabeled
+    from u2pl.reporting import paper_figures
 
     run = subject.opened(asked.project, asked.runs[0])
-    return plates.class_plate(unlabeled.class_reliability(run, progress=asked.progress, **asked.options))
+    return paper_figures.class_plate(
+        unlabeled.class_reliability(run, progress=asked.progress, **asked.options)
+    )
 
 
 def _fig2(asked: _Asked) -> "Figure":
-    from u2pl.engine.evidence import subject, unlabeled
-    from u2pl.reporting import plates
+    from u2pl.evidence import subject, unlabeled
+    from u2pl.reporting import paper_figures
 
     run = subject.opened(asked.project, asked.runs[0])
-    return plates.image_plate(unlabeled.image_reliability(run, progress=asked.progress, **asked.options))
+    return paper_figures.image_plate(
+        unlabeled.image_reliability(run, progress=asked.progress, **asked.options)
+    )
 
 
 def _fig4(asked: _Asked) -> "Figure":
-    from u2pl.engine.evidence import comparison, subject
-    from u2pl.reporting import plates
+    from u2pl.evidence import comparison, subject
+    from u2pl.reporting import paper_figures
 
     runs = [subject.opened(asked.project, run) for run in asked.runs]
-    return plates.comparison_plate(comparison.compare(runs, progress=asked.progress, **asked.options))
+    return paper_figures.comparison_plate(comparison.compare(runs, progress=asked.progress, **asked.options))
 
 
 def _figA2(asked: _Asked) -> "Figure":
-    from u2pl.engine.evidence import features, subject
-    from u2pl.reporting import plates
+    from u2pl.evidence import features, subject
+    from u2pl.reporting import paper_figures
 
     runs = [subject.opened(asked.project, run) for run in asked.runs]
-    return plates.embedding_plate(features.embed(runs, progress=asked.progress, **asked.options))
+    return paper_figures.embedding_plate(features.embed(runs, progress=asked.progress, **asked.options))
 
 
 def _reliability(asked: _Asked) -> "Figure":
-    from u2pl.engine.evidence import history
-    from u2pl.reporting import plates
+    from u2pl.evidence import history
+    from u2pl.reporting import paper_figures
 
-    return plates.reliability_plate(history.reliability(asked.project, asked.runs))
+    return paper_figures.reliability_plate(history.reliability(asked.project, asked.runs))
 
 
 @dataclass(frozen=True)
@@ -129,14 +133,14 @@ def figure(
     kind = _checked(name, runs, formats or [], options)
     project = Project.find()
 
-    from u2pl.engine.evidence import subject
-    from u2pl.reporting import plates
+    from u2pl.evidence import subject
+    from u2pl.reporting import paper_figures
 
     found = subject.find(project, runs, labels or [])
     with counting() as progress:
         drawn = kind.draw(_Asked(project, found, options, progress))
     folder = into if into is not None else project.root / "reports" / "figures"
-    paths = plates.write(drawn, folder, name, formats or ["png", "svg"])
+    paths = paper_figures.write(drawn, folder, name, formats or ["png", "svg"])
     say(f"Wrote {', '.join(map(str, paths))}. What it shows and how it was made: docs/figures.md")
 
 

@@ -29,7 +29,7 @@ def import_(
 
     Example: u2pl import ckpt_best.pth --as published --dataset voc --split classic-1/16
     """
-    from u2pl.engine.importer import import_checkpoint
+    from u2pl.exchange.importer import import_checkpoint
     from u2pl.project import Project
     from u2pl.settings import parse_overrides
 

@@ -9,7 +9,7 @@ from . import plan_run
 from .terminal import console, say, say_json
 
 if TYPE_CHECKING:
-    from u2pl.planning import ActivePlan
+    from u2pl.pipeline import ActivePlan
     from u2pl.project import Project
 
 
@@ -59,7 +59,7 @@ def choose(
     Example: u2pl plan paper --table 4 --table 7 --seeds 0,1,2
     """
     from u2pl.errors import UsageError
-    from u2pl.planning import resolve
+    from u2pl.pipeline import resolve
     from u2pl.project import Project
 
     project = Project.find()
@@ -80,10 +80,10 @@ def choose(
 def _show(project: "Project", active: "ActivePlan", *, measure: bool) -> None:
     from rich.table import Table
 
-    from u2pl.engine import estimate
-    from u2pl.planning import spec_of
-    from u2pl.planning.departures import of_plan
+    from u2pl.pipeline import spec_of
+    from u2pl.pipeline.departures import of_plan
     from u2pl.settings import Params
+    from u2pl.training import estimate
 
     params, screen = Params.read(project), console(highlight=False)
     if not screen.is_terminal:
@@ -138,7 +138,7 @@ def _show(project: "Project", active: "ActivePlan", *, measure: bool) -> None:
 
 
 def _measure(project: "Project", params: Any, kinds: dict[str, Any]) -> None:
-    from u2pl.engine import estimate
+    from u2pl.training import estimate
 
     from .progress import counting
 
@@ -155,7 +155,7 @@ def _missing(project: "Project", active: "ActivePlan") -> list[str]:
     from shlex import split
 
     from u2pl.data.prepare import missing
-    from u2pl.dvc_stages import without_git
+    from u2pl.pipeline.dvc_stages import without_git
 
     roots: dict[str, str | None] = {}
     for stage in active.prepare.values():

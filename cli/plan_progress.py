@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from u2pl.reporting.words import duration
+from u2pl.reporting.durations import duration
 
 from .terminal import console, say
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from u2pl.pipeline.scheduling import Entry, Observer
+    from u2pl.pipeline.status import PlanStatus, RunStatus
     from u2pl.project import Project
-    from u2pl.scheduling import Entry, Observer
-    from u2pl.status import PlanStatus, RunStatus
 
 REFRESH_SECONDS = 2.0
 _COLORS = {
@@ -96,7 +96,7 @@ def live(project: "Project", *, stderr: bool = False) -> "Iterator[Callable[[], 
     """
     from rich.live import Live
 
-    from u2pl.status import status
+    from u2pl.pipeline.status import status
 
     screen = console(stderr=stderr)
     with Live(console=screen, auto_refresh=False) as place:

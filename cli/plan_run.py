@@ -28,10 +28,10 @@ def run(
 
     Example: u2pl plan run --jobs 2
     """
-    from u2pl.dvc_stages import Workers, log_of, run_plan
     from u2pl.errors import Interrupted
+    from u2pl.pipeline.dvc_stages import Workers, log_of, run_plan
+    from u2pl.pipeline.scheduling import State
     from u2pl.project import Project
-    from u2pl.scheduling import State
 
     from .plan_progress import showing
 

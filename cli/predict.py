@@ -8,7 +8,7 @@ import typer
 from .terminal import console, say, say_json
 
 if TYPE_CHECKING:
-    from u2pl.engine.predictor import Summary
+    from u2pl.exchange.predictor import Summary
 
 
 def predict(
@@ -33,7 +33,7 @@ def predict(
 
     from PIL import Image
 
-    from u2pl.engine import predictor
+    from u2pl.exchange import predictor
 
     from .progress import counting
 

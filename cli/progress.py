@@ -10,7 +10,7 @@ from .terminal import column, console, one_line, say
 
 if TYPE_CHECKING:
     from u2pl.data.description import Progress as Counter
-    from u2pl.engine.trainer import Observer
+    from u2pl.training.trainer import Observer
 
 
 @contextmanager

@@ -8,7 +8,7 @@ def report() -> None:
 
     Example: u2pl report
     """
-    from u2pl.planning import ActivePlan
+    from u2pl.pipeline import ActivePlan
     from u2pl.project import Project
     from u2pl.reporting.page import write
 

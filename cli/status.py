@@ -20,8 +20,8 @@ def status(
     from contextlib import suppress
     from dataclasses import asdict
 
+    from u2pl.pipeline.status import status
     from u2pl.project import Project
-    from u2pl.status import status
 
     from .plan_progress import REFRESH_SECONDS, live, rendered
 

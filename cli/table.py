@@ -14,7 +14,7 @@ def table(
 
     Example: u2pl table table1
     """
-    from u2pl.planning import ActivePlan
+    from u2pl.pipeline import ActivePlan
     from u2pl.project import Project
     from u2pl.reporting.results import collect
     from u2pl.reporting.table import write

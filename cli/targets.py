@@ -7,7 +7,8 @@ from pathlib import Path
 
 from u2pl.errors import UsageError, UserError
 from u2pl.project import Project
-from u2pl.records import Comparison, read
+from u2pl.runs.records import Comparison
+from u2pl.typed_files import read
 
 
 def check_target(project: Project, path: Path | None, option: str, is_ours: Callable[[Path], bool]) -> None:

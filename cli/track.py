@@ -26,12 +26,12 @@ def sync(
 
     Example: u2pl track sync
     """
-    from u2pl import tracking
-    from u2pl.addresses import hidden
     from u2pl.errors import UserError
     from u2pl.project import Project
+    from u2pl.tracking.addresses import hidden
+    from u2pl.tracking.mirror import sync
 
-    summary = tracking.sync(Project.find(), runs=runs or None)
+    summary = sync(Project.find(), runs=runs or None)
     address = hidden(summary.uri, summary.uri)
     say(f"Mirrored into {address}: runs {summary.runs}, ablations {summary.ablations}.")
     if summary.problems:

@@ -85,15 +85,15 @@ def train(
     resolved = params.resolve(spec)
     name = resolved.name
 
-    from u2pl.engine import distributed, trainer
-    from u2pl.engine.filed import result_in_words
-    from u2pl.engine.machine import Machine
     from u2pl.files import write_atomically
-    from u2pl.records import read_metrics
+    from u2pl.runs.records import read_metrics
+    from u2pl.runs.stored_evaluation import result_in_words
+    from u2pl.training import distributed, trainer
+    from u2pl.training.machine import Machine
 
     machine = Machine(recompute, compiled, workers, save_every)
     if nproc > 1 and not distributed.started():
-        from u2pl.engine.launcher import launch
+        from u2pl.training.launcher import launch
 
         # What is wrong with the words is better said once than by every process.
         trainer.describe(project, spec)

@@ -12,7 +12,7 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
-from engine.tiny import draw_tiny, make_project
+from tiny import draw_tiny, make_project
 
 from u2pl.project import Project
 

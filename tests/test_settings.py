@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import yaml
-from engine.tiny import REPOSITORY, edit_params, make_project
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tiny import REPOSITORY, edit_params, make_project
 
 from u2pl.errors import UsageError, UserError
 from u2pl.project import Project
@@ -404,7 +404,7 @@ def test_a_flavour_stands_in_the_name_alone_and_beside_it_only_what_departs_from
 @pytest.mark.parametrize("method", ["suponly", "mt", "cutmix", "u2pl", "cps", "ael", "u2pl-ael"])
 def test_equal_settings_are_the_same_run_whichever_flavour_they_come_from(tiny_project: Project, method: str):
     """The facts that the fingerprint is made of know nothing of the flavour's name."""
-    from u2pl.engine.trainer import describe
+    from u2pl.training.trainer import describe
 
     params = Params.read(tiny_project)
     by_hand = presets(params, method)

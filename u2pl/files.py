@@ -101,7 +101,7 @@ def read_csv(path: Path) -> Iterator[dict[str, str]]:
 def read_json(path: Path, remedy: str = "Delete it, then start the same command again.") -> Any:
     """The JSON value in `path`; what JSON has no word for, such as NaN, is not read either.
 
-    Files that u2pl wrote are read through `records`, which checks what stands in them.
+    Files that u2pl wrote are read through `typed_files`, which checks what stands in them.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from engine.tiny import draw_tiny, make_project
+from tiny import draw_tiny, make_project
 
 from u2pl.files import read_json
 from u2pl.project import Project

@@ -14,11 +14,12 @@ from u2pl_cli.app import run
 
 from u2pl.data.pictures import read_image
 from u2pl.data.prepared import open_split
-from u2pl.engine import results, scores
-from u2pl.engine.evaluator import evaluate
-from u2pl.engine.results import load_network
 from u2pl.files import read_json
+from u2pl.inference import scores
+from u2pl.inference.evaluator import evaluate
 from u2pl.project import Project
+from u2pl.runs import results
+from u2pl.runs.results import load_network
 
 RUN = "tiny-1_4-suponly-s0"
 

@@ -9,10 +9,10 @@ from PIL import Image
 from u2pl_cli.app import run
 from u2pl_cli.figure import KINDS
 
-from u2pl.engine.trainer import train
 from u2pl.files import read_json, write_json
 from u2pl.project import Project
 from u2pl.settings import RunSpec
+from u2pl.training.trainer import train
 
 SUPONLY, RUN = "tiny-1_4-suponly-s0", "tiny-1_4-u2pl-s0"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from engine.tiny import REPOSITORY, draw_tiny
+from tiny import REPOSITORY, draw_tiny
 
 Command = Callable[..., CompletedProcess[str]]
 

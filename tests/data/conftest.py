@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from data import miniature
 from data.serving import Server, serving
-from engine.tiny import REPOSITORY, draw_tiny
+from tiny import REPOSITORY, draw_tiny
 
 from u2pl.project import Project
 

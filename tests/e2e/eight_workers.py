@@ -11,7 +11,7 @@ from pathlib import Path
 
 from e2e.toy import Toy
 
-from u2pl.scheduling import stages
+from u2pl.pipeline.scheduling import stages
 
 
 def one_round(toy: Toy, jobs: int = 8) -> float:

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from data import miniature
 from data.serving import serving
-from engine.tiny import draw_tiny, make_project
 from PIL import Image
+from tiny import draw_tiny, make_project
 
 Command = Callable[..., CompletedProcess[str]]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from u2pl.planning import resolve
+from u2pl.pipeline import resolve
 from u2pl.project import Project
 
 REPOSITORY = Path(__file__).parents[2]

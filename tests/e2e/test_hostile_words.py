@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 from e2e.test_dvc_stages import STAND_IN, Workspace
-from engine.tiny import draw_tiny, edit_params, make_project
+from tiny import draw_tiny, edit_params, make_project
 
 from u2pl.files import read_json
-from u2pl.planning import resolve
+from u2pl.pipeline import resolve
 from u2pl.project import Project
 
 pytestmark = pytest.mark.slow

@@ -11,12 +11,12 @@ import psutil
 import pytest
 import torch
 from e2e.under_dvc import environment, put_under_dvc
-from engine.tiny import edit_params
+from tiny import edit_params
 
-from u2pl.engine import trainer
-from u2pl.planning import resolve
+from u2pl.pipeline import resolve
 from u2pl.project import Project
 from u2pl.settings import Params
+from u2pl.training import trainer
 
 PLAN = """
 dataset: tiny

@@ -13,14 +13,15 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from mlflow_server import Server, contents, free_port, wait_until
+from tracking.mlflow_server import Server, contents, free_port, wait_until
 
-from u2pl import tracking
-from u2pl.engine import trainer
 from u2pl.files import read_json
 from u2pl.project import Project
 from u2pl.settings import Params
-from u2pl.tracking import Sidecar, sync
+from u2pl.tracking.mirror import Store, sync
+from u2pl.tracking.sidecar import Sidecar
+from u2pl.tracking.store import ENVIRONMENT
+from u2pl.training import trainer
 
 pytestmark = [
     pytest.mark.mlflow,
@@ -34,7 +35,7 @@ NAME = "tiny-1_4-suponly-s0"
 HELD = """
 import sys
 from contextlib import contextmanager
-from u2pl import tracking
+from u2pl.tracking import sidecar
 from u2pl_cli import progress
 from u2pl_cli.app import run
 
@@ -47,7 +48,7 @@ def held(name):
     yield observe
 
 progress.training = held
-tracking.POLL_SECONDS = 0.5
+sidecar.POLL_SECONDS = 0.5
 status = run(sys.argv[1:])
 print([name for name in sys.modules if name.partition(".")[0] == "mlflow"])
 sys.exit(status)
@@ -93,7 +94,7 @@ class HeldTraining:
 
     def validations(self) -> int:
         """How many epochs' mIoU the server holds; 0 where it holds no run yet."""
-        store = tracking.Store(self.project)
+        store = Store(self.project)
         found = store.client.search_runs([store.experiment], f"tags.`u2pl.name` = '{NAME}'")
         return sum(len(store.client.get_metric_history(run.info.run_id, "val/miou")) for run in found)
 
@@ -107,7 +108,7 @@ def project(tiny_project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Tracked, unlike those of other tests, and without what another test may have trained in the template."""
     for name in ("U2PL_TRACKING", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in tracking.ENVIRONMENT.items():
+    for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     shutil.rmtree(tiny_project.runs, ignore_errors=True)
     return tiny_project

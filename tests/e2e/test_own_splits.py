@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from e2e.under_dvc import environment, put_under_dvc
 
-from u2pl.planning import ActivePlan
+from u2pl.pipeline import ActivePlan
 from u2pl.project import Project
 
 PLAN = """

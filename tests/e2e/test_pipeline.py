@@ -7,10 +7,10 @@ import time
 
 import pytest
 from e2e.under_dvc import environment, put_under_dvc
-from engine.tiny import edit_params
+from tiny import edit_params
 
 from u2pl.files import read_json
-from u2pl.planning import resolve
+from u2pl.pipeline import resolve
 from u2pl.project import Project
 
 PLAN = """

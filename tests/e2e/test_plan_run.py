@@ -10,7 +10,7 @@ import pytest
 from e2e.eight_workers import one_round
 from e2e.toy import Toy
 
-from u2pl.scheduling import stages
+from u2pl.pipeline.scheduling import stages
 
 EIGHT = """
 dataset: shapes

@@ -12,10 +12,10 @@ import written
 import yaml
 
 from u2pl.files import write_json
-from u2pl.planning import TrainStage, resolve, spec_of
+from u2pl.pipeline import TrainStage, resolve, spec_of
 from u2pl.project import Project
+from u2pl.runs.staleness import facts
 from u2pl.settings import Params, fingerprint
-from u2pl.today import facts
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from engine.tiny import REPOSITORY
+from tiny import REPOSITORY
 
 from u2pl.project import Project
 

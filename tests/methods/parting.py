@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from methods.training import EPOCH_STEPS, EPOCHS, at, build, changed, make_batch, warm_steps
+from methods.tiny_method import EPOCH_STEPS, EPOCHS, at, build, changed, make_batch, warm_steps
 from torch import Tensor
 
 from u2pl import processes
-from u2pl.data.loader import Batch
-from u2pl.engine.learner import Learner
+from u2pl.batches.loader import Batch
 from u2pl.losses import contrastive
+from u2pl.training.learner import Learner
 
 IMAGES = 4
 """Labelled ones of a batch, and unlabelled ones."""

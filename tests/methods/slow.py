@@ -2,12 +2,12 @@
 
 import numpy as np
 import torch
-from methods.training import CLASSES, Pass, make_batch
+from methods.tiny_method import CLASSES, Pass, make_batch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from u2pl.data.loader import Batch
+from u2pl.batches.loader import Batch
 
 IGNORE = CLASSES.ignore_index
 Array = NDArray[np.float64]

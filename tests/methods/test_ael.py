@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from methods.slow import IGNORE, Array, full, mean_loss, padded, pixel_losses, softmax
-from methods.training import (
+from methods.tiny_method import (
     CLASSES,
     PARAMS,
     at,
@@ -21,7 +21,7 @@ from methods.training import (
 )
 from torch import Tensor
 
-from u2pl.data.loader import Batch
+from u2pl.batches.loader import Batch
 from u2pl.errors import UsageError
 from u2pl.losses import equalization
 from u2pl.methods import Classes

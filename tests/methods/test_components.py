@@ -4,7 +4,7 @@ import logging
 
 import pytest
 import torch
-from methods.training import (
+from methods.tiny_method import (
     CLASSES,
     EPOCH_STEPS,
     EPOCHS,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from methods.slow import IGNORE, full, mean_loss, padded
-from methods.training import (
+from methods.tiny_method import (
     EPOCHS,
     PARAMS,
     Pass,
@@ -20,7 +20,7 @@ from methods.training import (
 from torch import Tensor
 from torch.nn import functional
 
-from u2pl.data.loader import Batch
+from u2pl.batches.loader import Batch
 from u2pl.errors import UsageError
 from u2pl.methods.cps import CPS
 from u2pl.models.deeplab import DeepLabV3Plus

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from engine.tiny import REPOSITORY, edit_params
-from methods.training import (
+from methods.tiny_method import (
     CLASSES,
     EPOCHS,
     PARAMS,
@@ -23,15 +22,16 @@ from methods.training import (
     train_step,
     warm_steps,
 )
+from tiny import REPOSITORY, edit_params
 from torch import nn
 
 from u2pl import methods
-from u2pl.engine import memory
-from u2pl.engine.learner import Learner
 from u2pl.errors import UsageError
 from u2pl.methods import Method
 from u2pl.methods.base import method as register
 from u2pl.project import Project
+from u2pl.training import memory
+from u2pl.training.learner import Learner
 
 every_method = pytest.mark.parametrize("name", methods.names())
 every_flavor = pytest.mark.parametrize("flavor", list(PARAMS.values["flavors"]))

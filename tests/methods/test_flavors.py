@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from methods.training import (
+from methods.tiny_method import (
     CLASSES,
     EPOCH_STEPS,
     EPOCHS,

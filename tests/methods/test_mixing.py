@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from u2pl.data.mixing import half_area_boxes, paste_neighbor
+from u2pl.batches.mixing import half_area_boxes, paste_neighbor
 
 
 def extent(inside_HW: Tensor) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from methods.training import CLASSES, EPOCH_STEPS, EPOCHS, at, build, changed, make_batch, scene_of, watch
+from methods.tiny_method import CLASSES, EPOCH_STEPS, EPOCHS, at, build, changed, make_batch, scene_of, watch
 from methods.world import (
     IGNORE,
     POINTS,

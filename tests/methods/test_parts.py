@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from methods import parting
-from methods.training import at, build, make_batch
+from methods.tiny_method import at, build, make_batch
 from torch import Tensor
 
 Found = dict[str, Tensor]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from losses import reference
-from methods.training import (
+from methods.tiny_method import (
     CLASSES,
     EPOCHS,
     at,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from methods.slow import IGNORE, full, pixel_losses
-from methods.training import (
+from methods.tiny_method import (
     EPOCH_STEPS,
     EPOCHS,
     PARAMS,

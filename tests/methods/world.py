@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from methods.training import CLASSES, as_images, at, build, spy
+from methods.tiny_method import CLASSES, as_images, at, build, spy
 from torch import Tensor
 from torch.nn import functional
 
-from u2pl.data.loader import Batch
+from u2pl.batches.loader import Batch
 from u2pl.losses import contrastive
 from u2pl.methods.base import Part
 from u2pl.methods.teaching import Pseudo, Scene

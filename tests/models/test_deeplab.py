@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 import yaml
-from engine.tiny import REPOSITORY, TINY
+from tiny import REPOSITORY, TINY
 from torch import nn
 
 from u2pl.models.deeplab import ASPP, DeepLabV3Plus, upsample

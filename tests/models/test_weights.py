@@ -6,18 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from engine.tiny import REPOSITORY
 from models.test_deeplab import recipe
 from models.theirs import Encoder
+from tiny import REPOSITORY
 from torch import Tensor, nn
 
-from u2pl.engine.trainer import describe
 from u2pl.errors import UserError
 from u2pl.models import weights
 from u2pl.models.backbone import BasicBlock, ResNet
 from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.project import Project
 from u2pl.settings import Params, RunSpec
+from u2pl.training.trainer import describe
 
 
 def network(path: Path | str = "none", *, classes: int = 3, representation: bool = True, **changed):

@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from u2pl.files import sha256
-from u2pl.planning import ActivePlan, resolve, spec_of
+from u2pl.pipeline import ActivePlan, resolve, spec_of
 from u2pl.project import Project
 
 REPOSITORY = Path(__file__).parents[2]

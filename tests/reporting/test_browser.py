@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fabricated import make_project, write_results
 
-from u2pl.planning import resolve
+from u2pl.pipeline import resolve
 from u2pl.reporting import page
 from u2pl.reporting.results import collect_all
 

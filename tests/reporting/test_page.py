@@ -15,7 +15,7 @@ from fabricated import street_plan, write_results
 from PIL import Image
 
 from u2pl.files import sha256, write_json
-from u2pl.planning import resolve
+from u2pl.pipeline import resolve
 from u2pl.project import Project
 from u2pl.reporting import figures, page
 from u2pl.reporting.links import links

@@ -9,7 +9,7 @@ from fabricated import REPOSITORY, street_plan, write_result, write_results
 from u2pl.errors import UsageError, UserError
 from u2pl.escaping import TEX, tex
 from u2pl.files import sha256
-from u2pl.planning import ActivePlan, resolve
+from u2pl.pipeline import ActivePlan, resolve
 from u2pl.project import Project
 from u2pl.reporting.results import collect
 from u2pl.reporting.table import View, latex, long_csv, markdown, write
@@ -298,7 +298,7 @@ def test_latex_escapes_percent_signs_and_writes_symbols_as_commands(project: Pro
 def test_latex_knows_every_character_of_the_pipelines_and_of_our_own_words() -> None:
     pipelines = sorted((REPOSITORY / "pipelines").rglob("*.yaml"))
     own = [REPOSITORY / f"u2pl/{name}.py" for name in ("reporting/table", "reporting/results")]
-    own.append(REPOSITORY / "u2pl/planning/departures.py")
+    own.append(REPOSITORY / "u2pl/pipeline/departures.py")
     text = "".join(path.read_text(encoding="utf-8") for path in [*pipelines, *own])
     assert {character for character in text if not character.isascii()} <= TEX.keys()
     assert tex("10⁻⁵ < α₀") == "10$^{-}$$^5$ $<$ $\\alpha$$_0$"

@@ -1,1 +1,1 @@
-"""Data sets on disk become batches: descriptions, preparation, splits, augmentation, loading."""
+"""Data sets on disk: descriptions, checking, fetching, lists, preparation."""

@@ -7,10 +7,11 @@ from typing import Any
 
 from u2pl.data import published, sides, splits
 from u2pl.data.description import Progress
+from u2pl.data.records import Manifest, Source
 from u2pl.errors import UserError
 from u2pl.files import sha256
 from u2pl.project import Project
-from u2pl.records import Manifest, Source, read
+from u2pl.typed_files import read
 
 
 @dataclass(frozen=True)

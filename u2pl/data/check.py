@@ -21,8 +21,9 @@ from u2pl.data.inspection import READING, BadFile, colors_of_indices, orientatio
 from u2pl.data.layout import Layout
 from u2pl.data.pictures import SUFFIXES, write_png
 from u2pl.data.problems import Problem
+from u2pl.data.records import JournalLine
 from u2pl.files import content, sha256, sha256_json
-from u2pl.records import JournalLine, fits
+from u2pl.typed_files import fits
 
 Stat = list[int]
 """Size in bytes and time of the last change in ns."""

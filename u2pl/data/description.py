@@ -15,8 +15,8 @@ from u2pl.data.pictures import Color
 from u2pl.errors import UserError, unknown
 from u2pl.files import Loader, content, parse_yaml
 from u2pl.project import is_inside
-from u2pl.records import read
 from u2pl.settings import Settings
+from u2pl.typed_files import read
 
 Progress = Callable[[str, int, int], None]
 """Told (what is being done, how many are done, of how many)."""

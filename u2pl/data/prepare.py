@@ -21,12 +21,12 @@ from u2pl.data.inspection import READING
 from u2pl.data.layout import BuiltIn, Layout, described
 from u2pl.data.lists import read_names
 from u2pl.data.problems import Problem, report
+from u2pl.data.records import Source
 from u2pl.data.sources import Request
 from u2pl.errors import UsageError, UserError, unknown
 from u2pl.files import read_json, sha256_json, sweep, write_json
 from u2pl.project import Project
-from u2pl.records import Source
-from u2pl.records import read as read_record
+from u2pl.typed_files import read as read_record
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from u2pl.data.check import JOURNAL, is_half_done
 from u2pl.data.description import Color, Description, remembered
 from u2pl.data.inspection import READING
 from u2pl.data.pictures import read_image, read_indices
+from u2pl.data.records import Manifest, Source
 from u2pl.errors import UserError
 from u2pl.files import sha256
 from u2pl.project import Project
-from u2pl.records import Manifest, Source, read
+from u2pl.typed_files import read
 
 
 @dataclass(frozen=True)

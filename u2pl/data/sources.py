@@ -9,9 +9,9 @@ from u2pl.data import lists, published, splits
 from u2pl.data.description import Progress
 from u2pl.data.layout import OTHER_MASK, BuiltIn, Layout
 from u2pl.data.problems import Problem, report
+from u2pl.data.records import chosen_seed
 from u2pl.errors import UsageError, UserError, unknown
 from u2pl.project import Project
-from u2pl.records import chosen_seed
 from u2pl.settings import Params
 
 SEEDED, FILES = "seeded", "files"

@@ -17,17 +17,12 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from u2pl import processes
-from u2pl.data.loader import Batch, Choice, Images, Stream
-from u2pl.data.mixing import class_region, of_classes, proportional_box
+from u2pl.batches.loader import Batch, Choice, Images, Stream
+from u2pl.batches.mixing import class_region, of_classes, proportional_box
 from u2pl.errors import UsageError
 from u2pl.losses import equalization
 from u2pl.methods.base import Classes, Part, Step, StepResult, method, onto
-from u2pl.methods.teaching import (
-    Pseudo,
-    Scene,
-    StudentTeacher,
-    TeacherSettings,
-)
+from u2pl.methods.teaching import Pseudo, Scene, StudentTeacher, TeacherSettings
 from u2pl.models import dropout
 from u2pl.models.deeplab import upsample
 from u2pl.settings import Range, Recipe, Settings

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from u2pl import processes
-from u2pl.data.loader import Batch, Choice, Stream
+from u2pl.batches.loader import Batch, Choice, Stream
 from u2pl.errors import UsageError, unknown
 from u2pl.losses.cross_entropy import cross_entropy
 from u2pl.models import dropout

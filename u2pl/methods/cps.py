@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 from u2pl import processes
-from u2pl.data.loader import Batch, Images, Stream
-from u2pl.data.mixing import toggled_boxes
+from u2pl.batches.loader import Batch, Images, Stream
+from u2pl.batches.mixing import toggled_boxes
 from u2pl.errors import UsageError
 from u2pl.methods.base import Classes, Method, Step, StepResult, check_warm_start, method, onto
 from u2pl.models import dropout

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from u2pl import processes
-from u2pl.data.mixing import half_area_boxes, paste_neighbor
+from u2pl.batches.mixing import half_area_boxes, paste_neighbor
 from u2pl.methods.base import Step, method, onto
 from u2pl.methods.mt import MeanTeacher, MeanTeacherSettings
 from u2pl.methods.teaching import Pseudo

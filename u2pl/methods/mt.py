@@ -13,17 +13,11 @@ from pydantic import Field
 from torch import Tensor
 
 from u2pl import processes
-from u2pl.data.loader import Batch
+from u2pl.batches.loader import Batch
 from u2pl.losses import partition
 from u2pl.losses.cross_entropy import lambda_u
 from u2pl.methods.base import Step, StepResult, method, over_groups
-from u2pl.methods.teaching import (
-    PartitionSettings,
-    Pseudo,
-    Scene,
-    StudentTeacher,
-    TeacherSettings,
-)
+from u2pl.methods.teaching import PartitionSettings, Pseudo, Scene, StudentTeacher, TeacherSettings
 from u2pl.models import dropout
 from u2pl.models.deeplab import upsample
 from u2pl.settings import Settings

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from u2pl.data.loader import Batch
+from u2pl.batches.loader import Batch
 from u2pl.methods.base import Classes, Method, Step, StepResult, method
 from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.settings import Recipe, Settings

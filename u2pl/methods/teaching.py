@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from u2pl import processes
-from u2pl.data.loader import Batch
+from u2pl.batches.loader import Batch
 from u2pl.errors import UsageError
 from u2pl.losses import partition
 from u2pl.methods.base import Classes, Method, Part, Step, StepResult, check_warm_start, over_groups

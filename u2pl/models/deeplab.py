@@ -96,7 +96,7 @@ class DeepLabV3Plus(nn.Module):
         self.classifier = _head(2 * width, width, classes, dropout)
         self.representer = _head(2 * width, width, recipe.representation, dropout) if representation else None
         if recipe.weights not in WORDS_FOR_WEIGHTS:
-            weights.initialise(self, Path(recipe.weights))
+            weights.initialise(self, self.backbone, Path(recipe.weights))
 
     def forward(self, image: Tensor, *, represent: bool = True) -> Output:
         """Logits, and representations where `represent` and there is a head for them.

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +13,6 @@ from torch import Tensor, nn
 from u2pl import files
 from u2pl.errors import UserError, is_out_of_memory
 from u2pl.settings import WORDS_FOR_WEIGHTS, Recipe
-
-if TYPE_CHECKING:
-    from u2pl.models.deeplab import DeepLabV3Plus
 
 _log = logging.getLogger(__name__)
 
@@ -176,8 +173,8 @@ def backbone_name(name: str) -> str:
     return {"conv1": "stem.0", "bn1": "stem.1"}.get(first, first) + dot + rest
 
 
-def initialise(network: "DeepLabV3Plus", path: Path) -> None:
-    """Give a network the weights in a file.
+def initialise(network: nn.Module, backbone: nn.Module, path: Path) -> None:
+    """Give a network, or its backbone alone, the weights in a file.
 
     The weights.pt of a run is for the whole network. Its heads alone may differ, as they do for other classes or
     another method: a warning names what of them starts at random or is not used. Any other file is a ResNet's
@@ -199,7 +196,7 @@ def initialise(network: "DeepLabV3Plus", path: Path) -> None:
     remedy = "Take a file for this backbone and stem, or set them: --set stem=deep for the authors' file."
     named = tensors(content, str(path), remedy)
     state = {backbone_name(name.removeprefix("module.")): tensor for name, tensor in named.items()}
-    _load(network.backbone, {n: t for n, t in state.items() if not n.startswith("fc.")}, path, remedy)
+    _load(backbone, {n: t for n, t in state.items() if not n.startswith("fc.")}, path, remedy)
 
 
 def _load(

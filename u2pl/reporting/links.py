@@ -5,11 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from u2pl.addresses import SQLITE, hidden, sqlite_address
 from u2pl.errors import UserError
 from u2pl.project import Project
-from u2pl.records import Where, read
 from u2pl.reporting.results import Result
+from u2pl.runs.records import Where
+from u2pl.tracking.addresses import SQLITE, hidden, sqlite_address
+from u2pl.typed_files import read
 
 LOCAL = "http://127.0.0.1:5000"
 """Where `mlflow ui` serves if nothing else is said."""

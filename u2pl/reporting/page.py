@@ -11,13 +11,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from u2pl.files import write_text
-from u2pl.planning import ActivePlan, read_figure, word
+from u2pl.pipeline import ActivePlan, read_figure, word
 from u2pl.project import Project, slug
 from u2pl.reporting import figures as drawing
+from u2pl.reporting.durations import duration
 from u2pl.reporting.links import Links, links
 from u2pl.reporting.results import Result, TableResults, collect_all, distinct
 from u2pl.reporting.table import CITED, Shown, View, signed
-from u2pl.reporting.words import duration
 
 VALIDATION = "val/miou"
 Figure = tuple[str, str, Path]

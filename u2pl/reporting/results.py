@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from u2pl import counted
 from u2pl.errors import UserError, unknown
-from u2pl.planning import ActivePlan, Cell, Table, bind, cell_spec, read_table, table_name
+from u2pl.pipeline import ActivePlan, Cell, Table, bind, cell_spec, read_table, table_name
 from u2pl.project import Project
-from u2pl.records import Metrics, read_history, read_metrics
+from u2pl.runs import scored_classes
+from u2pl.runs.records import Metrics, read_history, read_metrics
 from u2pl.settings import Params
 
 ALL_CLASSES = "mIoU over all classes"
@@ -73,12 +73,14 @@ class Result:
     @property
     def over(self) -> str:
         """`over 3 of 4 classes`; nothing where `reported` is over all."""
-        return counted.over_fewer(self.metrics)
+        return scored_classes.over_fewer(self.metrics)
 
     @property
     def classes(self) -> str:
         """Over which classes `reported` is the mean, in words."""
-        return f"mIoU {self.over} (without {counted.named(self.metrics)})" if self.over else ALL_CLASSES
+        return (
+            f"mIoU {self.over} (without {scored_classes.named(self.metrics)})" if self.over else ALL_CLASSES
+        )
 
     @property
     def last(self) -> float | None:

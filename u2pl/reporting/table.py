@@ -13,8 +13,8 @@ from functools import cached_property
 from u2pl import escaping
 from u2pl.escaping import tex
 from u2pl.files import csv_text, write_text
-from u2pl.planning import Part
-from u2pl.planning.departures import departures
+from u2pl.pipeline import Part
+from u2pl.pipeline.departures import departures
 from u2pl.project import Project
 from u2pl.reporting.results import ALL_CLASSES, CellResults, Result, TableResults
 

@@ -1,1 +1,0 @@
-"""Training and evaluation of any method: the loop, checkpoints, run folders, scores."""

@@ -1,0 +1,326 @@
+"""Segments anybody's images with a trained network, and writes what it sees as pictures."""
+
+import errno
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from u2pl.batches.transforms import normalise, resize_image
+from u2pl.data.description import Description
+from u2pl.data.inspection import BadFile, opened
+from u2pl.data.pictures import SUFFIXES, plain, read_image, write_png
+from u2pl.data.prepared import description_of
+from u2pl.errors import UsageError, UserError
+from u2pl.inference.windows import sliding_logits
+from u2pl.models.deeplab import DeepLabV3Plus, upsample
+from u2pl.project import Project
+from u2pl.runs.records import read_metrics, read_run
+from u2pl.runs.results import load_network
+from u2pl.runs.stored_evaluation import run_path
+
+WHOLE = 2**21
+"""Most pixels of an image that goes through the network in one piece; of a batch too."""
+WINDOW = 769
+"""Least side of the windows of larger ones."""
+BATCH = 8
+AHEAD, AHEAD_BYTES = 2 * BATCH, 2**28
+"""Images that are decoded while others are computed: how many at most, and until they take how much memory."""
+OVERLAY = 0.5
+"""Share of the class's colour in an overlay."""
+
+KINDS = ("overlays", "colors", "masks")
+"""Folders of results, in the order in which they are made: where there are masks of ours, there are overlays."""
+
+Pixels = NDArray[np.uint8]
+Progress = Callable[[str, int, int], None]
+
+
+class Item(NamedTuple):
+    """An image, as it was named, and what its results are called: a relative path without suffix."""
+
+    path: Path
+    name: str
+
+
+@dataclass
+class Summary:
+    """What was done."""
+
+    folder: Path
+    images: int = 0
+    pixels: dict[str, int] = field(default_factory=dict)
+    """Class -> predicted pixels."""
+    skipped: list[tuple[Path, str]] = field(default_factory=list)
+    """Files that could not be read, and why."""
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Class -> share of the predicted pixels, 0 to 1; of none at all, 0."""
+        total = sum(self.pixels.values()) or 1
+        return {name: count / total for name, count in self.pixels.items()}
+
+
+def find_images(inputs: Sequence[Path], out: Path) -> list[Item]:
+    """The images that paths mean: files, and all that folders hold but what is written to `out`.
+
+    A result is called like its image. Where two would have the same name, each keeps its suffix in it; where that does
+    not help, the later ones get a number.
+
+    Raises:
+        UserError: a path does not exist, there is no image at all, or one lies where results are written.
+    """
+    written = [(out / kind).resolve() for kind in KINDS]
+
+    def is_result(file: Path) -> bool:
+        return any(file.is_relative_to(folder) for folder in written)
+
+    found: dict[Path, tuple[Path, str]] = {}
+    for path in inputs:
+        if path.is_dir():
+            top = [path.resolve().name] if len(inputs) > 1 else []
+            for file in sorted(path.rglob("*")):
+                # In this order: a link to itself does not exist, and cannot be resolved. A pipe is left out later, with
+                # a word on it.
+                if file.suffix.lower() not in SUFFIXES or file.is_dir() or not file.exists():
+                    continue
+                if not is_result(file.resolve()):
+                    name = Path(*top, file.relative_to(path)).as_posix()
+                    found.setdefault(file.resolve(), (file, name))
+        elif path.exists():
+            if is_result(path.resolve()):
+                raise UsageError(f"{path} lies where results are written. Name another folder with --out.")
+            found.setdefault(path.resolve(), (path, path.name))
+        else:
+            raise UserError(f"There is no file or folder {path}. Name images, or folders with images.")
+    if not found:
+        raise UserError(
+            f"There is no image in {', '.join(map(str, inputs))}. Images end in {', '.join(SUFFIXES)}."
+        )
+    paths, names = zip(*found.values(), strict=True)
+    return list(map(Item, paths, _names(names)))
+
+
+def _names(files: Iterable[str]) -> list[str]:
+    """Names without suffix where that leaves them different, on every file system.
+
+    Some take upper and lower case, or the two ways to write an accented letter, for the same.
+    """
+    files = list(files)
+
+    def key(name: str) -> str:
+        return plain(name).lower()
+
+    stems = [file.removesuffix(Path(file).suffix) for file in files]
+    common = Counter(map(key, stems))
+    folders = {key(str(folder)) for file in files for folder in PurePosixPath(file).parents}
+    names: list[str] = []
+    taken: set[str] = set()
+    for file, stem in zip(files, stems, strict=True):
+        base = name = stem if common[key(stem)] == 1 else file
+        number = 1
+        # A folder may be called like a result: a.png/ beside a.jpg.
+        while key(name) in taken or key(f"{name}.png") in folders:
+            number += 1
+            name = f"{base}-{number}"
+        taken.add(key(name))
+        names.append(name)
+    return names
+
+
+def predict(
+    project: Project,
+    run: str,
+    inputs: Sequence[Path],
+    out: Path,
+    *,
+    window: int | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> Summary:
+    """Write masks/NAME.png, colors/NAME.png and overlays/NAME.png below `out` for every image.
+
+    Args:
+        project: where the run and the description of its data set are.
+        run: name or folder of a finished run.
+        inputs: images, and folders of images.
+        out: folder of the results.
+        window: side of the windows, for images of any size; None: as the run is evaluated by windows, or for large
+            images alone.
+        progress: told how many images are done.
+
+    Raises:
+        UserError: there is no such run or image, or `out` is no folder, cannot be written to, or has masks that
+            `predict` did not write. A file that cannot be read is none of these: it is left out, and the summary
+            has it.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file. Name a folder with --out.")
+    _refuse_masks_of_others(out)
+    path = run_path(project, run)
+    description = _description(project, path)
+    items = find_images(inputs, out)
+    network, recipe = load_network(path, len(description.classes))
+    if recipe.evaluation == "sliding" and window is None:
+        window = recipe.crop
+    segment = _Segmenter(network, recipe.resize, window, max(recipe.crop, WINDOW))
+    _make_folders(out)
+    summary = Summary(out)
+    counts = np.zeros(len(description.classes), dtype=np.int64)
+    readable = _readable(items, summary.skipped)
+    done = 0
+    for batch in _batches(readable, segment.at_once):
+        for (item, picture), classes in zip(batch, segment([picture for _, picture in batch]), strict=True):
+            _write(out, item.name, picture, classes, description)
+            counts += np.bincount(classes.reshape(-1), minlength=len(counts))
+        summary.images += len(batch)
+        done = summary.images + len(summary.skipped)
+        progress("segmenting images", done, len(items))
+    if done < len(items):  # the last ones could not be read
+        progress("segmenting images", len(items), len(items))
+    summary.pixels = dict(zip(description.classes, counts.tolist(), strict=True))
+    return summary
+
+
+def _refuse_masks_of_others(out: Path) -> None:
+    """Data sets too keep their masks in masks/, and a result is called like the image it belongs to."""
+    masks = out / "masks"
+    if masks.is_dir() and any(masks.iterdir()) and not (out / "overlays").is_dir():
+        raise UsageError(
+            f"{masks} holds files that u2pl predict did not write, perhaps the masks of a data set, and results of the "
+            "same names would replace them. Name another folder with --out."
+        )
+
+
+def _make_folders(out: Path) -> None:
+    try:
+        for kind in KINDS:
+            (out / kind).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UsageError(
+            f"The folder {error.filename} cannot be made ({error.strerror}). Name another one with --out."
+        ) from None
+
+
+def _description(project: Project, run: Path) -> Description:
+    """The classes and colours of the data set that a run was trained on."""
+    dataset = read_run(run)["dataset"]
+    description = description_of(project, dataset)
+    # An unfinished run has no metrics; it is refused where its network is loaded.
+    finished = (run / "metrics.json").is_file()
+    if finished and list(read_metrics(run)["iou"]) != description.classes:
+        raise UserError(
+            f"The classes of {dataset!r} have changed since {run.name} was trained, so its predictions would get the "
+            "wrong names and colours. Train it again, or prepare the data set as it was."
+        )
+    return description
+
+
+def _readable(items: Sequence[Item], skipped: list[tuple[Path, str]]) -> Iterator[tuple[Item, Pixels]]:
+    """Every image that can be decoded, some of them ahead; the others go to `skipped`."""
+
+    def read(path: Path) -> Pixels | BadFile:
+        try:
+            return read_image(path)
+        except BadFile as error:
+            return error
+
+    waiting = deque(items)
+    ahead: deque[tuple[Item, int, Future[Pixels | BadFile]]] = deque()
+    held = 0
+    pool = ThreadPoolExecutor(2)
+    try:
+        while waiting or ahead:
+            while waiting and (not ahead or (len(ahead) < AHEAD and held < AHEAD_BYTES)):
+                item = waiting.popleft()
+                size = _decoded_bytes(item.path)
+                ahead.append((item, size, pool.submit(read, item.path)))
+                held += size
+            item, size, future = ahead.popleft()
+            picture = future.result()
+            held -= size
+            if isinstance(picture, BadFile):
+                skipped.append((item.path, picture.kind))
+            else:
+                yield item, picture
+    finally:
+        # Where the disk is full, nobody wants to wait for pictures that have no place.
+        pool.shutdown(cancel_futures=True)
+
+
+def _decoded_bytes(path: Path) -> int:
+    """Memory that the picture will take; 0 where its header cannot be read."""
+    try:
+        with opened(path, "image") as picture:
+            return 3 * picture.width * picture.height
+    except BadFile:
+        return 0
+
+
+def _batches(
+    pictures: Iterable[tuple[Item, Pixels]], at_once: Callable[[Pixels], int]
+) -> Iterator[list[tuple[Item, Pixels]]]:
+    """Neighbours of one size, as many as fit."""
+    batch: list[tuple[Item, Pixels]] = []
+    for item, picture in pictures:
+        if batch and (picture.shape != batch[0][1].shape or len(batch) >= at_once(picture)):
+            yield batch
+            batch = []
+        batch.append((item, picture))
+    if batch:
+        yield batch
+
+
+@dataclass(frozen=True)
+class _Segmenter:
+    """A network, and how it looks at images of any size."""
+
+    network: DeepLabV3Plus
+    resize: float
+    window: int | None
+    """Of all images; None: large ones alone have windows."""
+    window_of_large: int
+
+    def at_once(self, picture: Pixels) -> int:
+        """How many images as large as this one make a batch."""
+        height, width = picture.shape[:2]
+        return max(1, min(BATCH, WHOLE // (height * width)))
+
+    @torch.no_grad()
+    def __call__(self, pictures: Sequence[Pixels]) -> Sequence[Pixels]:
+        """The likeliest class of each pixel, uint8 (H, W), at the size of the pictures, which are all of one."""
+        device = next(self.network.parameters()).device
+        small = np.stack([resize_image(picture, self.resize) for picture in pictures])
+        images = normalise(torch.from_numpy(small).to(device))
+        window = self.window
+        if window is None and images.shape[2] * images.shape[3] > WHOLE:
+            window = self.window_of_large
+        if window is None:
+            logits = self.network(images, represent=False).logits
+        else:
+            logits = sliding_logits(self.network, images, window)
+        classes: Pixels = upsample(logits, pictures[0].shape[:2]).argmax(dim=1).to(torch.uint8).cpu().numpy()
+        return list(classes)
+
+
+def _write(out: Path, name: str, picture: Pixels, classes: Pixels, description: Description) -> None:
+    write_png(out / "overlays" / f"{name}.png", overlay(picture, classes, description))
+    write_png(out / "colors" / f"{name}.png", classes, description.colors)
+    write_png(out / "masks" / f"{name}.png", classes)
+
+
+def overlay(picture: Pixels, classes: Pixels, description: Description) -> Pixels:
+    """The picture with the colours of its classes laid over it, (H, W, 3); a background stays as it is."""
+    colors: NDArray[np.float32] = np.array(description.colors, np.float32)[classes]
+    share = np.full(len(description.colors), OVERLAY, np.float32)
+    if description.background:
+        share[0] = 0
+    blended = picture + (colors - picture) * share[classes][..., None]
+    return np.rint(blended).astype(np.uint8)

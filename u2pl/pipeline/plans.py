@@ -1,0 +1,368 @@
+"""Plans as written in pipelines/plans/, and the active plan that DVC's stages are made from.
+
+A plan binds tables and figures to data sets. `resolve` turns it into the dictionaries that dvc.yaml loops over
+(pipelines/plan.yaml).
+"""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from u2pl.data.records import chosen_seed
+from u2pl.errors import UsageError, UserError, unknown
+from u2pl.files import write_text
+from u2pl.project import Project, safe_name
+from u2pl.settings import RECIPE_VERSION, Params, RunSpec, Settings, parse_overrides
+
+from .fields import Inside, Name, Place, Words
+from .figures import FigureBinding, read_figure
+from .files import in_words, read_named, read_yaml
+from .tables import Ablation, Binding, Cell, Table, bind, read_table, table_name, word
+
+
+class Plan(Settings):
+    """Tables and figures bound to data sets, as pipelines/plans/NAME.yaml describes it."""
+
+    dataset: str | None = None
+    """Of all tables and figures; None: each has its own."""
+    roots: dict[str, str] = Field(default_factory=dict)
+    """Data set -> where its images lie, for `u2pl prepare --root`."""
+    reports: Place = "reports"
+    seeds: list[int] = Field(min_length=1)
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Setting -> value for every run whose method or recipe has it; what a table sets beats it."""
+    tables: dict[Name, Binding] = Field(min_length=1)
+    figures: dict[Name, FigureBinding] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _names_a_data_set_once(self) -> Self:
+        bound = [name for name, table in self.tables.items() if table.dataset]
+        bound += [name for name, figure in self.figures.items() if figure.dataset]
+        if self.dataset and bound:
+            raise ValueError(f"the plan has a data set, so {', '.join(bound)} cannot have one of their own")
+        return self
+
+
+class PrepareStage(Settings):
+    """`u2pl prepare`: writes the lists of one split into `folder`."""
+
+    dataset: str
+    split: str
+    folder: Inside
+    args: Words
+
+
+class TrainStage(Settings):
+    """`u2pl train`: one run, named by its key; trained once, whatever shows it."""
+
+    dataset: str
+    split: str
+    method: str
+    seed: int
+    args: Words
+    folder: Inside
+    """Folder of the split."""
+    recipe: str
+    """The data set's section of params.yaml's `recipes`."""
+
+
+class EvaluateStage(Settings):
+    """`u2pl evaluate`: the results of one run, in a folder of the table or figure that shows them.
+
+    Not part of the run's entry, since a run that two tables show is trained once and stands in the folders of both.
+    """
+
+    run: Name
+    shows: Name
+    """Name of the table or the figure."""
+    group: Place
+    """The folder."""
+    cells: list[tuple[str, str]] = Field(default_factory=list)
+    """Row and column labels of the table's cells that show the run."""
+
+
+class AblateStage(Settings):
+    """`u2pl ablate`: compares the values of a setting on one split; their runs have been trained before."""
+
+    shows: Name
+    """Name of the table."""
+    param: Name
+    values: Words
+    args: Words
+    group: Place
+    """Folder with the results of the table's runs."""
+    record: Place
+    """File that receives the comparison."""
+
+
+class FigureStage(Settings):
+    """`u2pl figure`: one figure of finished runs, named by its key."""
+
+    runs: list[Name]
+    args: Words
+    group: Place
+    """Folder with the results of the figure's runs."""
+
+
+class BoundTable(Settings):
+    """A table of the plan, and the folder with all its results."""
+
+    folder: Place
+    dataset: str
+    binding: Binding
+    runs: list[Name] = Field(default_factory=list)
+    """The runs that it shows. Older results may lie beside theirs, so DVC has to see a change of this list."""
+
+
+class ActivePlan(Settings):
+    """What `dvc repro` regenerates now; the contents of pipelines/plan.yaml."""
+
+    plan: Name
+    recipe_version: int = RECIPE_VERSION
+    """Of the code that made the plan: a change of it makes DVC train again."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """The plan's own settings."""
+    reports: Place
+    pictures: Place
+    """A folder that the report waits for: that of the figures, or that of the runs where the plan has no figure."""
+    prepare: dict[Name, PrepareStage] = Field(default_factory=dict)
+    runs: dict[Name, TrainStage] = Field(default_factory=dict)
+    evaluations: dict[Name, EvaluateStage] = Field(default_factory=dict)
+    ablations: dict[Name, AblateStage] = Field(default_factory=dict)
+    figures: dict[Name, FigureStage] = Field(default_factory=dict)
+    tables: dict[Name, BoundTable] = Field(default_factory=dict)
+
+    @classmethod
+    def read(cls, project: Project) -> "ActivePlan":
+        """The project's active plan.
+
+        Raises:
+            UserError: none was made yet, or the file is damaged.
+        """
+        if not project.active_plan.is_file():
+            raise UserError("There is no active plan. Make one with: u2pl plan demo")
+        return read_yaml(ActivePlan, project.active_plan, "u2pl plan demo writes it anew.")
+
+    @property
+    def datasets(self) -> list[str]:
+        """Every data set of the plan, in order."""
+        return list(dict.fromkeys(stage.dataset for stage in self.runs.values()))
+
+    def text(self) -> str:
+        """The plan as YAML, one line a stage; the same plan always gives the same text."""
+        lines = [
+            f"# Written by `u2pl plan {self.plan}`; dvc.yaml loops over it. Change pipelines/plans/ instead."
+        ]
+        for section, value in self.model_dump(mode="json").items():
+            if value and isinstance(value, dict):
+                lines += [f"{section}:", *(f"  {key}: {_flow(item)}" for key, item in value.items())]
+            else:
+                lines.append(f"{section}: {_flow(value)}")
+        return "\n".join(lines) + "\n"
+
+    def write(self, project: Project) -> None:
+        """Make this the project's active plan."""
+        write_text(project.active_plan, self.text())
+
+
+def _flow(value: Any) -> str:
+    """`value` as YAML on one line."""
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=True, width=10**6)
+    return text.removesuffix("...\n").strip()
+
+
+def read_plan(project: Project, name: str) -> Plan:
+    """The plan pipelines/plans/NAME.yaml."""
+    return read_named(Plan, project, "plan", name)
+
+
+def resolve(
+    project: Project, name: str, tables: Sequence[str] | None = None, seeds: Sequence[int] | None = None
+) -> ActivePlan:
+    """Everything that plan `name` runs.
+
+    Args:
+        project: whose pipelines/ and params.yaml are read.
+        name: of the plan.
+        tables: names or numbers of the tables wanted, and no figures; None: all tables and figures.
+        seeds: in place of the plan's.
+
+    Raises:
+        UsageError: the plan, a table, a method or a setting is unknown.
+    """
+    plan = read_plan(project, name)
+    plan = plan.model_copy(update={"seeds": list(dict.fromkeys(seeds or plan.seeds))})
+    wanted = [table_name(table) for table in tables or plan.tables]
+    for table in wanted:
+        if table not in plan.tables:
+            raise unknown(f"table of plan {name!r}", table, plan.tables)
+    try:
+        stages = _Stages(project, name, plan, figures=not tables)
+        for table in [table for table in plan.tables if table in wanted]:
+            stages.add_table(table)
+        for figure in plan.figures if not tables else ():
+            stages.add_figure(figure)
+    except ValidationError as error:
+        raise UsageError(
+            f"Plan {name!r} cannot be run: {in_words(error)}. Mend the plan, its tables, or params.yaml."
+        ) from None
+    return stages.active
+
+
+class _Stages:
+    """Fills an active plan, table by table."""
+
+    def __init__(self, project: Project, name: str, plan: Plan, *, figures: bool):
+        self.project = project
+        self.params = Params.read(project)
+        self.plan = plan
+        for key in plan.set:
+            if not any(self.params.find_key(key, method) for method in self.params.methods):
+                raise unknown(f"setting of plan {name!r}", key, self.params.values["recipe"])
+        pictures = "figures" if plan.figures and figures else "tables"
+        self.active = ActivePlan(
+            plan=name, set=plan.set, reports=plan.reports, pictures=f"{plan.reports}/{pictures}"
+        )
+
+    def add_table(self, name: str) -> None:
+        """Add a table, bound to its data set, and all that it shows."""
+        binding, table = self.plan.tables[name], read_table(self.project, name)
+        dataset = binding.dataset or self.plan.dataset or table.dataset
+        table = bind(table, dataset, binding)
+        for seed in self.plan.seeds:
+            for cell in table.cells():
+                if not cell.cited:
+                    spec = cell_spec(self.params, self.plan.set, dataset, cell, seed)
+                    self.add_run(name, spec, cell)
+            for split in table.ablated_splits():
+                assert table.ablate is not None
+                self.add_ablation(name, table, table.ablate, split, seed)
+        self.active.tables[name] = BoundTable(
+            folder=f"results/{name}",
+            dataset=dataset,
+            binding=binding,
+            runs=[stage.run for stage in self.active.evaluations.values() if stage.shows == name],
+        )
+
+    def add_figure(self, name: str) -> None:
+        """Add a figure and the runs that it shows, of the plan's first seed."""
+        binding, figure = self.plan.figures[name], read_figure(self.project, name)
+        dataset = binding.dataset or self.plan.dataset or figure.dataset
+        split = binding.split or figure.split
+        runs = [
+            self.add_run(
+                name,
+                _spec(self.params, self.plan.set, dataset, split, run.method, run.set, self.plan.seeds[0]),
+            )
+            for run in figure.runs
+        ]
+        words = [f"--label={run.label}" for run in figure.runs]
+        words += [f"--images={binding.images}"] if binding.images else []
+        self.active.figures[name] = FigureStage(
+            runs=runs, args=shlex.join([*runs, *words]), group=f"results/{name}/runs"
+        )
+
+    def add_split(self, dataset: str, split: str) -> str:
+        """Add the preparation of a split, if it is one that can be made again; its folder, relative to the project.
+
+        Lists of the user's own are an input of the pipeline, like pictures: no stage has them among its outputs.
+        """
+        from u2pl.data.splits import is_own_name
+
+        root = self.plan.roots.get(dataset)
+        folder = self.project.split(dataset, split).relative_to(self.project.root).as_posix()
+        if not is_own_name(split):
+            words = ["--dataset", dataset, "--split", split, *(["--root", root] if root else [])]
+            seed = chosen_seed(self.project, dataset, split)
+            words += [] if seed is None else ["--seed", str(seed)]
+            self.active.prepare[safe_name(f"{dataset}-{split}")] = PrepareStage(
+                dataset=dataset, split=split, folder=folder, args=shlex.join(words)
+            )
+        return folder
+
+    def add_run(self, shows: str, spec: RunSpec, cell: Cell | None = None) -> str:
+        """Add a run that a table or figure shows, and the evaluation that it reads; the run's name."""
+        # Which precision is chosen decides no name, and asking takes torch.
+        resolved = self.params.resolve(spec, bfloat16=False)
+        # An override that changes nothing is left out: tables that share the run may say it or not.
+        name, spec = resolved.name, replace(spec, overrides=resolved.changed)
+        self.active.runs[name] = TrainStage(
+            dataset=spec.dataset,
+            split=spec.split,
+            method=spec.method,
+            seed=spec.seed,
+            args=shlex.join(run_words(spec)),
+            folder=self.add_split(spec.dataset, spec.split),
+            recipe=self.params.section(spec.dataset),
+        )
+        key = safe_name(f"{shows}-{name}")
+        shown = self.active.evaluations[key].cells if key in self.active.evaluations else []
+        self.active.evaluations[key] = EvaluateStage(
+            run=name,
+            shows=shows,
+            group=f"results/{shows}/runs",
+            cells=[*shown, (cell.row, cell.column)] if cell else [],
+        )
+        return name
+
+    def add_ablation(self, name: str, table: Table, ablation: Ablation, split: str, seed: int) -> None:
+        """Add the comparison of an ablation's values on one split."""
+        method = ablation.method
+        spec = _spec(self.params, self.plan.set, table.dataset, split, method, {}, seed)
+        for value in ablation.values:
+            swept = {self.params.full_key(k, method): v for k, v in ablation.settings(value).items()}
+            spec = replace(spec, overrides={k: v for k, v in spec.overrides.items() if k not in swept})
+        short = ablation.param.replace(",", "+")
+        key = safe_name(f"{spec.dataset}-{split}-{method}-by-{short}-s{seed}")
+        self.active.ablations[safe_name(f"{name}-{key}")] = AblateStage(
+            shows=name,
+            param=ablation.param,
+            values=shlex.join(map(ablation.word, ablation.values)),
+            args=shlex.join(run_words(spec)),
+            group=f"results/{name}/runs",
+            record=f"results/{name}/{key}.json",
+        )
+
+
+def cell_spec(params: Params, common: Mapping[str, Any], dataset: str, cell: Cell, seed: int) -> RunSpec:
+    """The run behind a cell: its settings beat those that are common to the plan."""
+    return _spec(params, common, dataset, cell.split, cell.method, cell.set, seed)
+
+
+def _spec(
+    params: Params,
+    common: Mapping[str, Any],
+    dataset: str,
+    split: str,
+    method: str,
+    own: Mapping[str, Any],
+    seed: int,
+) -> RunSpec:
+    # Of the plan's settings those that the method or its recipe has.
+    plans = {
+        full: value for key, value in common.items() if (full := params.find_key(key, method)) is not None
+    }
+    keys = {params.full_key(key, method): value for key, value in own.items()}
+    return params.spec(dataset, split, method, seed, plans | keys)
+
+
+def spec_of(stage: TrainStage) -> RunSpec:
+    """The run that a stage trains."""
+    pairs = [word.removeprefix("--set=") for word in shlex.split(stage.args) if word.startswith("--set=")]
+    return RunSpec(stage.dataset, stage.split, stage.method, stage.seed, parse_overrides(pairs))
+
+
+def run_words(spec: RunSpec) -> list[str]:
+    """The options that say which run is meant."""
+    options = {
+        "--dataset": spec.dataset,
+        "--split": spec.split,
+        "--method": spec.method,
+        "--seed": str(spec.seed),
+    }
+    words = [text for option in options.items() for text in option]
+    return words + [f"--set={key}={word(value)}" for key, value in spec.overrides.items()]

@@ -1,0 +1,271 @@
+"""How far the runs and tables of the active plan are, from files alone: quick, and without torch or DVC."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from u2pl.errors import UserError
+from u2pl.files import holder, is_held
+from u2pl.pipeline import ActivePlan, TrainStage, spec_of
+from u2pl.pipeline.scheduling import Entry, Record, State, plan_folder
+from u2pl.project import Project
+from u2pl.runs.records import Event, Run, event, read_metrics, read_run
+from u2pl.runs.scored_classes import over_fewer
+from u2pl.runs.staleness import facts
+from u2pl.settings import Params, differences
+
+T = TypeVar("T")
+
+_TAIL_BYTES = 64 * 1024
+"""As much of the end of events.jsonl is read as tells where a run stands and how fast it goes."""
+_HEAD_BYTES = 4096
+"""As much of its beginning as tells how many steps the run has."""
+
+
+class RunState(StrEnum):
+    """Where a run of the plan stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    """It was stopped or killed, and goes on from its checkpoint when it is started again."""
+    FAILED = "failed"
+    DONE = "done"
+    STALE = "stale"
+    """Its folder holds a run of other settings than today's; started again, it begins anew."""
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run of the plan."""
+
+    name: str
+    state: RunState
+    note: str = ""
+    """Why it failed, which settings have changed, or what it waits for."""
+    miou: float | None = None
+    """Of a finished run, percent; of another one, the newest that was measured."""
+    over: str = ""
+    """`over 3 of 4 classes` where a finished run's mIoU leaves some out."""
+    step: int | None = None
+    steps: int | None = None
+    epoch: int | None = None
+    """The one it is in, counted from 1."""
+    epochs: int | None = None
+    seconds_left: float | None = None
+    holder: str = ""
+    """Host and process that train it."""
+
+    @property
+    def share(self) -> float | None:
+        """How much of it is done, 0 to 1."""
+        return self.step / self.steps if self.step is not None and self.steps else None
+
+
+@dataclass(frozen=True)
+class TableStatus:
+    """A table of the plan."""
+
+    name: str
+    cells: int
+    """That the plan fills; not those that only cite the paper."""
+    there: int
+    """Of which every run has a result."""
+
+
+@dataclass(frozen=True)
+class PlanStatus:
+    """The active plan."""
+
+    plan: str
+    runs: list[RunStatus]
+    tables: list[TableStatus]
+    scheduler: str = ""
+    """Host and process of the `u2pl plan run` that is at work."""
+
+
+def status(project: Project) -> PlanStatus:
+    """How far the active plan is.
+
+    Raises:
+        UserError: there is no active plan, or params.yaml cannot be read.
+    """
+    plan, params = ActivePlan.read(project), Params.read(project)
+    at_work = is_held(plan_folder(project) / "lock")
+    record = Record.read(project)
+    entries = record.stages if record else {}
+    runs = [
+        _run_status(project, params, name, stage, entries.get(f"train@{name}"), at_work=at_work)
+        for name, stage in plan.runs.items()
+    ]
+    stale = {run.name for run in runs if run.state is RunState.STALE}
+    tables = []
+    for table in plan.tables:
+        cells: dict[tuple[str, str], bool] = {}
+        for shown in plan.evaluations.values():
+            if shown.shows == table:
+                result = project.root / shown.group / shown.run / "metrics.json"
+                there = shown.run not in stale and result.is_file()
+                cells |= {cell: there and cells.get(cell, True) for cell in shown.cells}
+        tables.append(TableStatus(table, len(cells), sum(cells.values())))
+    return PlanStatus(plan.plan, runs, tables, _holder(plan_folder(project)) if at_work else "")
+
+
+def _run_status(project: Project, params: Params, name: str, *arguments: Any, at_work: bool) -> RunStatus:
+    """As `run_status`; a run that cannot be looked at does not hide the others."""
+    try:
+        return run_status(project, params, name, *arguments, at_work=at_work)
+    except UserError as error:
+        return RunStatus(name, RunState.FAILED, f"How far it is cannot be told. {error}")
+    # Whatever a file brings about that is no longer, or never was, what this version writes.
+    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+        return RunStatus(
+            name,
+            RunState.FAILED,
+            f"How far it is cannot be told ({type(error).__name__}: {error}). If {project.runs / name} is damaged, "
+            "move it elsewhere, then start the run again.",
+        )
+
+
+def run_status(
+    project: Project,
+    params: Params,
+    name: str,
+    stage: TrainStage,
+    entry: Entry | None = None,
+    *,
+    at_work: bool = False,
+) -> RunStatus:
+    """How far a run is.
+
+    Args:
+        project: whose runs/ is looked into.
+        params: the settings of today.
+        name: of the run.
+        stage: its entry in the plan.
+        entry: what the newest `u2pl plan run` wrote down about it.
+        at_work: whether that is still at work.
+    """
+    folder = project.runs / name
+    run, log = _there(read_run, folder), Events.read(folder / "events.jsonl")
+    where = log.where(run)
+    if is_held(folder / "lock"):
+        return RunStatus(
+            name, RunState.RUNNING, **where, seconds_left=log.seconds_left(), holder=_holder(folder)
+        )
+    if at_work and entry and entry.state is State.RUNNING:
+        return RunStatus(name, RunState.RUNNING, "about to start, or to end", **where)
+    try:
+        spec = spec_of(stage)
+        lines = differences(run["facts"], facts(project, params, spec, run["facts"])) if run else []
+        named = params.resolve(spec, bfloat16=False).name
+    except UserError as error:
+        return RunStatus(name, RunState.FAILED, str(error), **where)
+    if named != name:
+        lines.append(f"params.yaml calls it {named} by now; make the plan anew: u2pl plan NAME")
+    if lines:
+        return RunStatus(name, RunState.STALE, "; ".join(lines))
+    metrics = _there(read_metrics, folder)
+    if metrics is not None and (folder / "weights.pt").is_file():
+        result = {"miou": metrics["miou"]["reported"], "over": over_fewer(metrics)}
+        return RunStatus(name, RunState.DONE, **where | result)
+    # Of what the scheduler and the run itself have said, the newer counts.
+    if entry and entry.state is State.FAILED and (entry.ended or 0.0) * 1000 > log.time:
+        return RunStatus(name, RunState.FAILED, entry.sentence or log.failure or "", **where)
+    if log.failure is not None:
+        return RunStatus(name, RunState.FAILED, log.failure, **where)
+    if log.newest:
+        return RunStatus(name, RunState.INTERRUPTED, **where)
+    blocked = entry is not None and entry.state is State.BLOCKED
+    return RunStatus(name, RunState.WAITING, entry.sentence if entry and blocked else "")
+
+
+# ---- what the folder says ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Events:
+    """The ends of an events.jsonl."""
+
+    first: Event | None
+    newest: Sequence[Event]
+    """Those of the newest start that are not too long ago."""
+
+    @classmethod
+    def read(cls, path: Path) -> "Events":
+        """What is there of them; nothing where there is no file. Half a line is passed over."""
+        if not path.is_file():
+            return cls(None, [])
+        try:
+            with path.open("rb") as file:
+                head = file.read(_HEAD_BYTES)
+                size = file.seek(0, 2)
+                file.seek(max(0, size - _TAIL_BYTES))
+                tail = file.read()
+        except OSError:
+            return cls(None, [])
+        newest: list[Event] = []
+        for each in _events(tail):
+            newest = [each] if each["event"] in ("start", "resume") else [*newest, each]
+        return cls(next(_events(head), None), newest)
+
+    @property
+    def time(self) -> int:
+        """Of the newest event, in milliseconds since the epoch."""
+        return int(self.newest[-1]["time"]) if self.newest else 0
+
+    @property
+    def failure(self) -> str | None:
+        """Why the run failed; None where that is not the last thing that happened."""
+        if not self.newest or self.newest[-1]["event"] != "failed":
+            return None
+        return str(self.newest[-1].get("message") or "It did not say why; start it again to see.")
+
+    @property
+    def steps(self) -> int | None:
+        """Steps of the whole run; runs of earlier versions do not say."""
+        known = [each["metrics"].get("steps") for each in (self.first, *self.newest) if each]
+        return next((int(steps) for steps in known if steps), None)
+
+    def where(self, run: Run | None) -> dict[str, Any]:
+        """Steps, epochs and the newest mIoU, as a `RunStatus` has them."""
+        if run is None or not self.newest:
+            return {}
+        step, epochs = int(self.newest[-1]["step"]), run["recipe"]["epochs"]
+        measured = [e["metrics"]["val/miou"] for e in self.newest if "val/miou" in e["metrics"]]
+        return {
+            "step": step,
+            "steps": self.steps,
+            "epoch": min(int(self.newest[-1]["epoch"]) + 1, epochs),
+            "epochs": epochs,
+            "miou": measured[-1] if measured else None,
+        }
+
+    def seconds_left(self) -> float | None:
+        """At the pace since it was started, validations and checkpoints included; None before there is one."""
+        paced = [each for each in self.newest if each["event"] in ("step", "epoch")]
+        if not paced or self.steps is None or paced[-1]["step"] == paced[0]["step"]:
+            return None
+        first, last = paced[0], paced[-1]
+        pace = (last["time"] - first["time"]) / 1000 / (last["step"] - first["step"])
+        return max(0.0, (self.steps - last["step"]) * pace - (time.time() - last["time"] / 1000))
+
+
+def _events(text: bytes) -> Iterator[Event]:
+    yield from filter(None, map(event, text.splitlines()))
+
+
+def _there(read: Callable[[Path], T], folder: Path) -> T | None:
+    """What `read` finds in a folder; None where there is nothing."""
+    try:
+        return read(folder)
+    except FileNotFoundError:
+        return None
+
+
+def _holder(folder: Path) -> str:
+    found = holder(folder)
+    return f"{found[0]}, process {found[1]}" if found else ""

@@ -1,0 +1,463 @@
+"""The paper's figures, drawn from what was measured of runs; the same input always gives the same bytes."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib import rc_context, rcParams
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from numpy.typing import NDArray
+
+from u2pl.files import write_atomically
+
+if TYPE_CHECKING:  # plain data; nothing here needs to know how it was found
+    from u2pl.evidence.comparison import Box, Comparison
+    from u2pl.evidence.features import Embeddings
+    from u2pl.evidence.history import Points, Reliability, RunCurves
+    from u2pl.evidence.unlabeled import ClassReliability, ImageReliability, PixelView
+
+rcParams["text.parse_math"] = False  # a label may hold a dollar sign
+
+FORMATS = ("png", "svg", "pdf")
+_NO_DATES: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+
+# Okabe and Ito's colours, which people with any common colour blindness can tell apart.
+BLUE, VERMILLION, YELLOW, GREEN, INK = "#0072b2", "#d55e00", "#f0e442", "#009e73", "#222222"
+MARKERS = "os^DvP*X<>phd"
+"""Class k has marker k, and dashes k, beside its colour: two classes of one marker are far apart in the list."""
+DASHES: list[Any] = ["solid", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (8, 1.5))]
+
+Color = tuple[int, int, int]
+
+
+def write(figure: Figure, folder: Path, name: str, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
+    """Write a figure as `folder`/NAME.FORMAT, without times and versions in it."""
+    paths = [folder / f"{name}.{kind}" for kind in dict.fromkeys(formats)]
+    for path in paths:
+        kind = path.suffix[1:]
+
+        def save(temporary: Path, kind: str = kind) -> None:
+            # Text becomes outlines: a viewer without the font would break the lines elsewhere.
+            with rc_context({"svg.hashsalt": name, "svg.fonttype": "path", "pdf.fonttype": 42}):
+                figure.savefig(temporary, format=kind, facecolor="white", metadata=_NO_DATES[kind])
+
+        write_atomically(path, save)
+    return paths
+
+
+def painted(class_HW: NDArray[Any], colors: Sequence[Color]) -> NDArray[np.uint8]:
+    """A class map in the data set's colours, (H, W, 3); pixels of no class are white."""
+    palette = np.full((256, 3), 255, np.uint8)
+    palette[: len(colors)] = colors
+    return palette[class_HW]
+
+
+# ---- Fig. 1 ---------------------------------------------------------------------------------------------
+
+
+def class_plate(found: "ClassReliability") -> Figure:
+    """Of each class its IoU, its reliable and unreliable pixels, and the share of the unreliable ones."""
+    # Sorted by IoU: whether classes that are recognised badly have few reliable pixels is what the figure asks.
+    total_C = found.reliable_C + found.unreliable_C
+    key_C = np.nan_to_num(found.iou_C, nan=-1) if found.iou_C is not None else total_C
+    order = np.argsort(-key_C, kind="stable")
+    place = np.arange(len(order))
+    panels = 3 if found.iou_C is not None else 2
+    figure = _figure(max(5.5, 1.6 + 0.42 * len(order)), 1.7 * panels + 1.5)
+    grid = list(figure.subplots(panels, 1, sharex=True))
+    if found.iou_C is not None:
+        axes = grid.pop(0)
+        iou = found.iou_C[order]
+        axes.bar(place, np.nan_to_num(iou), 0.6, color=GREEN)
+        for x, value in zip(place, iou, strict=True):
+            axes.text(
+                x,
+                0 if math.isnan(value) else value,
+                "none" if math.isnan(value) else f"{value:.0f}",
+                ha="center",
+                va="bottom",
+                fontsize=7,
+            )
+        axes.set_ylim(0, 112)
+        axes.set_yticks([0, 25, 50, 75, 100])
+        axes.set_ylabel("IoU, %", fontsize=9)
+    pixels, shares = grid
+    reliable, unreliable = found.reliable_C[order], found.unreliable_C[order]
+    pixels.bar(place - 0.2, reliable, 0.38, color=BLUE, label="reliable")
+    pixels.bar(
+        place + 0.2, unreliable, 0.38, color="white", edgecolor=VERMILLION, hatch="////", label="unreliable"
+    )
+    pixels.set_yscale("log")
+    fewest = min((n for n in (*reliable.tolist(), *unreliable.tolist()) if n), default=1)
+    pixels.set_ylim(bottom=10 ** math.floor(math.log10(fewest)))
+    pixels.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _rounded(value)))
+    pixels.yaxis.set_minor_formatter(NullFormatter())
+    pixels.set_ylabel("pixels, log scale", fontsize=9)
+    share = 100 * unreliable / np.maximum(total_C[order], 1)
+    shares.bar(place, share, 0.6, color="white", edgecolor=VERMILLION, hatch="////")
+    shares.axhline(
+        100 * (1 - found.reliable_share), color=INK, linestyle=(0, (4, 2)), linewidth=1, label="of all pixels"
+    )
+    for x, value, count in zip(place, share, total_C[order], strict=True):
+        shares.text(x, value, f"{value:.0f}" if count else "none", ha="center", va="bottom", fontsize=7)
+    shares.set_ylim(0, max(112 * share.max() / 100, 1))
+    shares.set_ylabel("unreliable, %", fontsize=9)
+    shares.set_xlim(-0.7, len(order) - 0.3)
+    shares.set_xticks(place, [found.classes[c] for c in order], rotation=45, ha="right", fontsize=8)
+    for axes in figure.axes:
+        _plain(axes)
+    for axes in (pixels, shares):
+        axes.legend(
+            fontsize=7, loc="lower right", bbox_to_anchor=(1, 0.98), ncols=2, frameon=False, borderpad=0
+        )
+    grouped = "true class" if found.by_truth else "PREDICTED class: these images have no masks, so no IoU"
+    _caption(
+        figure,
+        f"{found.label} on {found.images:,} unlabelled images of {found.dataset} {found.split}, by {grouped}. "
+        f"Unreliable: entropy of {found.gamma:.4g} nats or more (alpha = {found.alpha:g}, Eq. 6).",
+    )
+    return figure
+
+
+# ---- Fig. 2 ---------------------------------------------------------------------------------------------
+
+
+def image_plate(found: "ImageReliability") -> Figure:
+    """An image, its entropies, its reliable pseudo-labels, and the class probabilities of two of its pixels."""
+    height, width = found.entropy_HW.shape
+    classes = len(found.classes)
+    map_height = 3.0 * height / width
+    bars_height = 1.9 + 0.06 * max(map(len, found.classes))
+    figure = _figure(9.6, map_height + bars_height + 0.9)
+    parts: Any = figure.subfigures(2, 1, height_ratios=[map_height + 0.5, bars_height])
+    upper, lower = parts
+    maps = upper.subplots(1, 3)
+    maps[0].imshow(found.picture_HW3, interpolation="nearest")
+    maps[0].set_title("unlabelled image", fontsize=9)
+    shown = maps[1].imshow(
+        found.entropy_HW, cmap="cividis", vmin=0, vmax=math.log(classes), interpolation="nearest"
+    )
+    maps[1].set_title("entropy", fontsize=9)
+    bar = upper.colorbar(shown, ax=maps[1], shrink=0.8, pad=0.02)
+    bar.ax.tick_params(labelsize=7)
+    bar.ax.axhline(found.gamma, color=VERMILLION, linewidth=2)
+    bar.set_label("nats; the line is the threshold", fontsize=7)
+    maps[2].imshow(
+        painted(np.where(found.reliable_HW, found.label_HW, 255), found.colors), interpolation="nearest"
+    )
+    maps[2].set_title("pseudo-labels; white: unreliable", fontsize=9)
+    views = [("reliable", found.reliable, "o", YELLOW), ("unreliable", found.unreliable, "X", "white")]
+    for axes in maps:
+        axes.set(xticks=[], yticks=[])
+        for _, view, marker, color in views:
+            if view is not None:
+                axes.plot(
+                    view.column,
+                    view.row,
+                    marker,
+                    markersize=9,
+                    markerfacecolor=color,
+                    markeredgecolor="black",
+                    markeredgewidth=1.2,
+                    clip_on=False,
+                )
+    for axes, (word, view, marker, color) in zip(lower.subplots(1, 2, sharey=True), views, strict=True):
+        _probabilities(axes, found, word, view)
+        axes.plot(
+            0.015,
+            1.075,
+            marker,
+            transform=axes.transAxes,
+            clip_on=False,
+            markersize=8,
+            markerfacecolor=color,
+            markeredgecolor="black",
+        )
+    unreliable = 100 * (1 - found.reliable_HW.mean())
+    _caption(
+        figure,
+        f"{found.label} on {found.image}. Unreliable: entropy of {found.gamma:.4g} nats or more, the highest "
+        f"{100 * found.alpha:g} % of {found.looked_at:,} unlabelled images (Eq. 6); of this one {unreliable:.0f} %.",
+    )
+    return figure
+
+
+def _probabilities(axes: Axes, found: "ImageReliability", word: str, view: "PixelView | None") -> None:
+    place = np.arange(len(found.classes))
+    axes.set_xticks(place, found.classes, rotation=60 if len(place) > 6 else 30, ha="right", fontsize=7)
+    axes.set_ylim(0, 1)
+    axes.set_ylabel("probability", fontsize=8)
+    _plain(axes)
+    if view is None:
+        axes.text(0.04, 1.04, f"no {word} pixel", transform=axes.transAxes, fontsize=8)
+        return
+    axes.bar(
+        place,
+        view.prob_C,
+        0.7,
+        color=[_share_of_1(color) for color in found.colors],
+        edgecolor=INK,
+        linewidth=0.6,
+    )
+    truth = "truth unknown" if view.truth is None else f"truly {found.classes[view.truth]}"
+    axes.text(0.04, 1.04, f"{word}: {view.entropy:.3g} nats, {truth}", transform=axes.transAxes, fontsize=8)
+
+
+# ---- Figs. 4 and A1 -------------------------------------------------------------------------------------
+
+GAIN: dict[str, Any] = {"edgecolor": YELLOW, "linestyle": "solid"}
+LOSS: dict[str, Any] = {"edgecolor": VERMILLION, "linestyle": (0, (3, 1.5))}
+
+
+def comparison_plate(found: "Comparison") -> Figure:
+    """A row an image: input, truth, and the runs, with rectangles where the last one differs from the first."""
+    headings = ["input", "truth", *found.labels]
+    shapes = [row.truth_HW.shape for row in found.rows]
+    each = 1.9
+    heights = [each * height / width for height, width in shapes]
+    figure = _figure(each * len(headings) + 0.4, sum(heights) + 1.3)
+    grid = figure.subplots(
+        len(found.rows), len(headings), squeeze=False, gridspec_kw={"height_ratios": heights}
+    )
+    for axes, heading in zip(grid[0], headings, strict=True):
+        axes.set_title(fill(heading, 26), fontsize=9)
+    for line, row in zip(grid, found.rows, strict=True):
+        maps = [painted(m, found.colors) for m in (row.truth_HW, *row.predictions)]
+        for axes, picture in zip(line, [row.picture_HW3, *maps], strict=True):
+            _no_axis(axes)
+            axes.imshow(picture, interpolation="nearest")
+        line[0].set_ylabel(f"{row.change:+.1f} points", fontsize=8)
+        for axes in (line[2], line[-1]):
+            _boxes(axes, row.gains, GAIN)
+            _boxes(axes, row.losses, LOSS)
+    seen = {int(c) for row in found.rows for m in (row.truth_HW, *row.predictions) for c in np.unique(m)}
+    handles = _swatches(found.classes, found.colors, seen)
+    if any((row.truth_HW >= len(found.classes)).any() for row in found.rows):
+        handles.append(Patch(facecolor="white", edgecolor=INK, linewidth=0.6, label="no label"))
+    handles += [
+        Patch(facecolor="#808080", linewidth=1.8, label="last run right, first wrong", **GAIN),
+        Patch(facecolor="#808080", linewidth=1.8, label="first run right, last wrong", **LOSS),
+    ]
+    _legend(figure, handles, 0.9 * len(headings))
+    _caption(
+        figure,
+        f"Of {found.looked_at:,} validation images of {found.dataset} those that gain most from the first run to the "
+        "last, and in the last row the one that gains least or loses most. Points: change of the percentage of pixels "
+        "that are right.",
+    )
+    return figure
+
+
+def _boxes(axes: Axes, boxes: "Sequence[Box]", style: dict[str, Any]) -> None:
+    for box in boxes:
+        # A pixel's middle has its number; the outline in black makes any colour visible on any palette.
+        axes.add_patch(
+            Rectangle(
+                (box.left - 0.5, box.top - 0.5),
+                box.width,
+                box.height,
+                fill=False,
+                linewidth=1.6,
+                path_effects=[withStroke(linewidth=3, foreground="black")],
+                **style,
+            )
+        )
+
+
+# ---- Fig. A2 --------------------------------------------------------------------------------------------
+
+
+def embedding_plate(found: "Embeddings") -> Figure:
+    """A panel a run: the same pixels by their features, in two dimensions."""
+    figure = _figure(4.2 * len(found.runs), 5.4)
+    grid = figure.subplots(1, len(found.runs), squeeze=False)[0]
+    present = sorted(set(found.class_P.tolist()))
+    for axes, run in zip(grid, found.runs, strict=True):
+        for c in present:
+            mine = run.position_P2[found.class_P == c]
+            axes.plot(
+                mine[:, 0],
+                mine[:, 1],
+                MARKERS[c % len(MARKERS)],
+                markersize=4.5 if len(found.class_P) < 1500 else 3,
+                markerfacecolor=_share_of_1(found.colors[c]),
+                markeredgecolor="#00000080",
+                markeredgewidth=0.4,
+            )
+        _no_axis(axes)
+        axes.set_aspect("equal", adjustable="datalim")
+        axes.set_frame_on(True)
+        for spine in axes.spines.values():
+            spine.set_color("#cccccc")
+        axes.set_title(
+            f"{fill(run.label, 40)}\n{100 * run.agreement:.0f} % of nearest neighbours of the same class",
+            fontsize=9,
+        )
+    handles = [
+        Line2D(
+            [],
+            [],
+            linestyle="none",
+            marker=MARKERS[c % len(MARKERS)],
+            markersize=6,
+            markerfacecolor=_share_of_1(found.colors[c]),
+            markeredgecolor="#00000080",
+            label=found.classes[c],
+        )
+        for c in present
+    ]
+    _legend(figure, handles, 1.9 * len(found.runs))
+    without = f" Too few pixels: {', '.join(found.left_out)}." if found.left_out else ""
+    _caption(
+        figure,
+        f"t-SNE of what both heads read, at {found.per_class} pixels of each class of {found.images:,} validation "
+        f"images of {found.dataset}, the same in each panel.{without}",
+    )
+    return figure
+
+
+# ---- reliability in training ----------------------------------------------------------------------------
+
+_WORDS = {
+    "reliable/share": "reliable pixels,\n% of the class",
+    "reliable/accuracy": "right labels,\n% of the reliable",
+    "negatives/false": "false negatives,\n% of those pushed",
+}
+
+
+def reliability_plate(found: "Reliability") -> Figure:
+    """A column a run, a row a measure: of each class over training, and of all classes in bold."""
+    figure = _figure(max(3.6 * len(found.runs), 5.5) + 0.4, 7.6)
+    grid = figure.subplots(len(_WORDS), len(found.runs), squeeze=False, sharex="col", sharey="row")
+    for line, (measure, words) in zip(grid, _WORDS.items(), strict=True):
+        for axes, run in zip(line, found.runs, strict=True):
+            _curves(axes, run, measure, found)
+        line[0].set_ylim(0, _top(measure, found.runs))  # the row's
+        line[0].set_ylabel(words, fontsize=9)
+    for axes, run in zip(grid[0], found.runs, strict=True):
+        axes.set_title(fill(run.label, 40), fontsize=9)
+    for axes, run in zip(grid[-1], found.runs, strict=True):
+        axes.set_xlabel("epoch", fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        epochs = {epoch for points in run.overall.values() for epoch, _ in points}
+        if len(epochs) == 1:  # or the axis would count in hundredths of an epoch
+            axes.set_xlim(min(epochs) - 0.8, max(epochs) + 0.8)
+    handles = [Line2D([], [], color=INK, linewidth=2.8, label="all classes")] + [
+        Line2D([], [], label=name, **_line_style(c, found.colors)) for c, name in enumerate(found.classes)
+    ]
+    _legend(figure, handles, max(1.9 * len(found.runs), 3))
+    means = [run.label for run in found.runs if not run.summed]
+    of_whom = f" of {' and '.join(means)}" if len(means) < len(found.runs) else ""
+    other = " and of pixels of unknown class too: such runs recorded no sum"
+    _caption(
+        figure,
+        f"Unlabelled training images of {found.dataset}, measured by their masks, which training does not see. A "
+        "class's pixels are those that truly are of it; its false negatives, among the unlabelled pixels pushed into "
+        "its memory bank in an epoch, those that are of it."
+        + (f" The bold line{of_whom} is a mean over steps,{other}." if means else ""),
+    )
+    return figure
+
+
+def _curves(axes: Axes, run: "RunCurves", measure: str, found: "Reliability") -> None:
+    _plain(axes)
+    for c, name in enumerate(found.classes):
+        _line(axes, run.by_class[measure].get(name, []), _line_style(c, found.colors))
+    _line(axes, run.overall[measure], {"color": INK, "linewidth": 2.8, "marker": "o"})
+    if not run.by_class[measure]:
+        axes.text(
+            0.5, 0.5, "this run has none", transform=axes.transAxes, ha="center", fontsize=8, color="#666666"
+        )
+
+
+def _top(measure: str, runs: "Sequence[RunCurves]") -> float:
+    """Upper end of a measure's axis, percent: false negatives are few."""
+    if measure != "negatives/false":
+        return 103
+    curves = [points for run in runs for points in (run.overall[measure], *run.by_class[measure].values())]
+    return 105 * max((value for points in curves for _, value in points), default=0) or 1
+
+
+def _line(axes: Axes, points: "Points", style: dict[str, Any]) -> None:
+    if points:
+        epochs, values = zip(*points, strict=True)
+        percent = [100 * value for value in values]
+        # Twenty lines of eighty markers each would be one grey band.
+        axes.plot(epochs, percent, markevery=max(1, len(epochs) // 8), **style)
+
+
+def _line_style(c: int, colors: Sequence[Color]) -> dict[str, Any]:
+    return {
+        # Palettes have colours too pale for a line on white: a class has its own, a little darkened.
+        "color": tuple(0.8 * value for value in _share_of_1(colors[c])),
+        "linestyle": DASHES[c % len(DASHES)],
+        "marker": MARKERS[c % len(MARKERS)],
+        "markersize": 4,
+        "linewidth": 1.3,
+    }
+
+
+# ---- what they share ------------------------------------------------------------------------------------
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained", dpi=150)
+
+
+def _caption(figure: Figure, text: str) -> None:
+    width = figure.get_size_inches()[0]
+    figure.supxlabel(fill(text, int(15.5 * width)), fontsize=7.5, color=INK, x=0.01, ha="left")
+
+
+def _legend(figure: Figure, handles: Sequence[Any], columns: float) -> None:
+    figure.legend(
+        handles=list(handles),
+        loc="outside upper center",
+        ncols=max(2, min(len(handles), round(columns * 1.2))),
+        fontsize=8,
+        frameon=False,
+    )
+
+
+def _swatches(classes: Sequence[str], colors: Sequence[Color], seen: set[int]) -> list[Patch]:
+    return [
+        Patch(facecolor=_share_of_1(colors[c]), edgecolor=INK, linewidth=0.6, label=name)
+        for c, name in enumerate(classes)
+        if c in seen
+    ]
+
+
+def _rounded(number: float) -> str:
+    """A power of ten as a tick says it: 100, 10k, 1M."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= size:
+            return f"{number / size:g}{unit}"
+    return f"{number:g}"
+
+
+def _plain(axes: Axes) -> None:
+    axes.tick_params(colors=INK, labelsize=8)
+    axes.grid(axis="y", color=INK, alpha=0.15, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+
+
+def _no_axis(axes: Axes) -> None:
+    axes.set(xticks=[], yticks=[], frame_on=False)
+
+
+def _share_of_1(color: Color) -> tuple[float, float, float]:
+    return color[0] / 255, color[1] / 255, color[2] / 255

@@ -1,0 +1,229 @@
+"""What a run leaves on disk, as it is read back: run.json, metrics.json, ablation.json, events and history."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import AfterValidator, TypeAdapter
+from typing_extensions import TypedDict
+
+from u2pl.errors import UserError
+from u2pl.files import read_csv
+from u2pl.typed_files import (
+    Count,
+    DatasetName,
+    Fingerprint,
+    Finite,
+    FolderName,
+    MethodName,
+    MlflowId,
+    SplitName,
+    Time,
+    Uid,
+    fits,
+    read,
+)
+
+
+class _Recipe(TypedDict):
+    backbone: str
+    batch: Count
+    crop: Count
+    epochs: Count
+    evaluation: Literal["whole", "sliding", "center"]
+
+
+def _is_a_recipe(values: dict[str, Any]) -> dict[str, Any]:
+    TypeAdapter(_Recipe).validate_python(values, strict=True)
+    return values
+
+
+RecordedRecipe = Annotated[dict[str, Any], AfterValidator(_is_a_recipe)]
+"""A recipe of today or of an earlier version, which had other settings; what tables and reports read is there."""
+
+
+class Facts(TypedDict):
+    """All that decides a run's numbers."""
+
+    recipe_version: int
+    dataset: DatasetName
+    split: SplitName
+    method: MethodName
+    seed: int
+    recipe: RecordedRecipe
+    hyper: dict[str, Any]
+    data: NotRequired[str]
+    """Left out by an imported run."""
+
+
+class Origin(TypedDict):
+    """Where an imported run comes from."""
+
+    file: str
+    sha256: str
+    network: str
+    epoch: int | Finite | None
+    best_miou: int | Finite | None
+
+
+class Described(TypedDict):
+    """What run.json and metrics.json both say of a run."""
+
+    name: FolderName
+    dataset: DatasetName
+    split: SplitName
+    method: MethodName
+    seed: int
+    overrides: dict[str, Any]
+    recipe: RecordedRecipe
+    hyper: dict[str, Any]
+    fingerprint: Fingerprint
+
+
+class Run(Described):
+    """run.json: whose folder it is."""
+
+    flavor: str
+    facts: Facts
+    parent: FolderName | None
+    """The ablation it was trained for."""
+    uid: Uid
+    created: Time
+    tags: dict[str, str | int | Finite | None]
+    imported: NotRequired[Origin]
+
+
+class Protocol(TypedDict):
+    """How a number was measured."""
+
+    evaluation: str
+    network: str
+    checkpoint: str
+
+
+class Miou(TypedDict):
+    """Percent; a run that was imported and not evaluated has none."""
+
+    reported: Finite | None
+    last: NotRequired[Finite | None]
+    best: NotRequired[Finite | None]
+    best_epoch: NotRequired[int | Finite | None]
+
+
+class Metrics(Described):
+    """metrics.json: the result of a run."""
+
+    protocol: Protocol
+    split_source: str
+    labeled: Count | None
+    unlabeled: Count | None
+    miou: Miou
+    iou: dict[str, Finite | None]
+    """Class -> percent; None where the class nowhere occurs."""
+    steps: Count
+    epochs: Count
+    seconds: Finite
+    images_per_second: Finite
+    revision: NotRequired[str | None]
+
+
+class AblationRow(TypedDict):
+    """One value of an ablation."""
+
+    value: str
+    run: FolderName
+    miou_reported: Finite | None
+    miou_last: Finite | None
+    miou_best: Finite | None
+
+
+class Comparison(TypedDict):
+    """The values of a setting compared, as a table reads them."""
+
+    name: FolderName
+    parameter: str
+    method: MethodName
+    dataset: DatasetName
+    split: SplitName
+    seed: int
+    runs: list[AblationRow]
+
+
+class Ablation(Comparison):
+    """ablation.json: the comparison that grows while its runs are trained."""
+
+    uid: Uid
+
+
+class Where(TypedDict):
+    """tracking.json: where a run's MLflow run is."""
+
+    store: str
+    experiment: MlflowId
+    run: MlflowId
+    fingerprint: Fingerprint
+
+
+class Event(TypedDict):
+    """A line of events.jsonl."""
+
+    time: int
+    """Milliseconds since the epoch."""
+    event: str
+    step: Count
+    epoch: Count
+    metrics: dict[str, Finite]
+    message: NotRequired[str]
+
+
+def read_run(folder: Path) -> Run:
+    """Whose folder it is.
+
+    Raises:
+        FileNotFoundError: it is no run's folder.
+        UserError: run.json is damaged.
+    """
+    return read(Run, folder / "run.json", f"Move {folder} elsewhere, then start the same command again.")
+
+
+def read_metrics(folder: Path) -> Metrics:
+    """The result in a folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UserError: metrics.json is damaged.
+    """
+    return read(Metrics, folder / "metrics.json")
+
+
+def event(line: bytes | str) -> Event | None:
+    """A line of events.jsonl; None where its writer was killed, or it is no event."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if fits(Event, value) else None
+
+
+def read_history(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Metric -> (epoch from 0, value) for each epoch that has one, from history.csv; empty where there is none.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / "history.csv"
+    series: dict[str, list[tuple[int, float]]] = {}
+    if not path.is_file():
+        return series
+    try:
+        for row in read_csv(path):
+            epoch = int(float(row["epoch"]))
+            for name, value in row.items():
+                if value and name not in ("epoch", "step"):
+                    series.setdefault(name, []).append((epoch, float(value)))
+    except (ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
+        raise UserError(
+            f"{path} is damaged ({type(error).__name__}: {error}). Move it elsewhere; curves are drawn from it alone."
+        ) from None
+    return series

@@ -1,0 +1,258 @@
+"""Evaluates finished runs and writes what tables and reports read."""
+
+import shlex
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from u2pl.batches.loader import scored_mask
+from u2pl.batches.transforms import center_crop, resize_image
+from u2pl.data.prepared import Split, open_split
+from u2pl.errors import UsageError, UserError, is_out_of_memory, unknown
+from u2pl.files import write_csv, write_json
+from u2pl.inference.evaluator import Evaluation, evaluate, predictions, protocol
+from u2pl.inference.windows import ONCE, Looks
+from u2pl.models import weights
+from u2pl.models.deeplab import DeepLabV3Plus
+from u2pl.project import Project, slug
+from u2pl.runs import stored_evaluation
+from u2pl.runs.records import Metrics, read_metrics, read_run
+from u2pl.settings import RECIPE_VERSION, Recipe, load
+
+
+def load_network(path: Path, classes: int) -> tuple[DeepLabV3Plus, Recipe]:
+    """The network a finished run is reported by, in evaluation mode, and its recipe.
+
+    Raises:
+        UserError: the run is not finished, or its weights are damaged.
+    """
+    run = read_run(path)
+    again = f"Delete {path} and train the run again: {train_command(run)}"
+    if "imported" in run:
+        again = f"Delete {path} and import the checkpoint again: {import_command(run)}"
+    if not (path / "weights.pt").is_file():
+        raise UserError(
+            f"{path.name} is not finished. "
+            + (again if "imported" in run else f"Go on with: {train_command(run)}")
+        )
+    if run["facts"]["recipe_version"] != RECIPE_VERSION:
+        raise UserError(
+            f"{path.name} was made by an earlier version, whose settings are not today's. "
+            + (again if "imported" in run else f"Train it again: {train_command(run)} --fresh")
+        )
+    recipe = load(Recipe, run["recipe"], "recipe")
+    where = path / "weights.pt"
+    try:
+        state = torch.load(where, map_location="cpu", weights_only=True)["state"]
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise UserError(f"{where} cannot be read ({type(error).__name__}). {again}") from None
+    weights.tensors(state, str(where), again)
+    representation = any(key.startswith("representer.") for key in state)
+    network = DeepLabV3Plus(
+        classes, recipe.model_copy(update={"weights": "none"}), representation=representation
+    )
+    weights.fit(state, network).check(str(where), again)
+    network.load_state_dict(state, strict=False)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.eval(), recipe
+
+
+def train_command(run: Mapping[str, Any]) -> str:
+    """The command line that trains the run again."""
+    words = ["u2pl", "train"]
+    for key in ("dataset", "split", "method", "seed"):
+        words += [f"--{key}", str(run[key])]
+    for key, value in run["overrides"].items():
+        words += ["--set", f"{key}={value}"]
+    return shlex.join(words)
+
+
+def import_command(run: Mapping[str, Any]) -> str:
+    """The command line that imports the run's checkpoint again."""
+    words = ["u2pl", "import", run["imported"]["file"], "--as", run["name"]]
+    for key in ("dataset", "split", "method"):
+        words += [f"--{key}", run[key]]
+    words += ["--network", run["imported"]["network"]]
+    for key, value in run["overrides"].items():
+        words += ["--set", f"{key}={value}"]
+    return shlex.join(words)
+
+
+def evaluate_run(
+    project: Project,
+    name: str,
+    into: Path | None = None,
+    *,
+    evaluation: str | None = None,
+    looks: Looks = ONCE,
+    worst: int = 0,
+) -> Metrics:
+    """Score the network a finished run is reported by, and write what came out to `evaluation_folder`.
+
+    That is metrics.json, iou.csv, confusion.csv, samples/, and worst/ if it is asked for. By the run's own protocol its
+    samples/ are replaced too.
+
+    Args:
+        project: where the run is.
+        name: of the run, or its folder.
+        into: folder that receives NAME/ with the same and history.csv; by the run's own protocol alone.
+        evaluation: whole, sliding or center instead of the run's own.
+        looks: scales and mirror images to average over.
+        worst: how many of the images with the lowest own mIoU are to be shown.
+
+    Returns:
+        The metrics, as in metrics.json. By another protocol they have no last and no best mIoU, which were measured by
+        the run's own.
+
+    Raises:
+        UserError: there is no such run or evaluation, or the run is not finished.
+        UsageError: results of another protocol are to go where tables read the run's own.
+    """
+    path = stored_evaluation.run_path(project, name)
+    run = read_run(path)
+    split = open_split(project, run["dataset"], run["split"])
+    network, recipe = load_network(path, len(split.classes))
+    folder = evaluation_folder(path, evaluation, looks)
+    own = folder == stored_evaluation.own_folder(path)
+    if into is not None and not own:
+        raise UsageError(
+            f"{into} holds what tables are made of, each run by its own protocol alone. "
+            f"Leave --into out: the result goes to {folder}."
+        )
+    if into is not None:
+        stored_evaluation.place(project, path, into)
+    if evaluation is not None:
+        recipe = recipe.model_copy(update={"evaluation": evaluation})
+    result = evaluate(network, split, recipe, looks=looks, keep_samples=True)
+    metrics = read_metrics(path)
+    miou = metrics["miou"]
+    miou["reported"] = result.miou
+    if not own:
+        metrics["miou"] = {"reported": result.miou}
+        metrics["protocol"]["evaluation"] = protocol(recipe, looks)
+    elif metrics["protocol"]["checkpoint"] == "last" or miou["best_epoch"] == metrics["epochs"] - 1:
+        miou["last"] = result.miou
+    metrics["iou"], metrics["revision"] = result.iou(split.classes), revision(project)
+    with stored_evaluation.lock(path):
+        _keep(folder, split, recipe, metrics, result)
+        if worst:
+            names = result.worst(worst)
+            _write_pictures(
+                folder / "worst", split, recipe, predictions(network, split, recipe, names, looks)
+            )
+            rows = [(name, result.images[name]) for name in names]
+            write_csv(folder / "worst" / "worst.csv", [("image", "miou"), *rows])
+        if own:
+            stored_evaluation.sign(project, path)
+            stored_evaluation.copy_pictures(folder / "samples", path / "samples")
+        if into is not None:
+            stored_evaluation.publish(project, path, into)
+    return metrics
+
+
+def keep_last(project: Project, path: Path, split: Split, recipe: Recipe, result: Evaluation) -> None:
+    """File what a run's own last look at the validation images found, so that nobody has to look again.
+
+    Args:
+        project: where the run is.
+        path: folder of the run, which is finished.
+        split: its data.
+        recipe: its recipe.
+        result: of the network that the run is reported by.
+    """
+    metrics = read_metrics(path)
+    metrics["revision"] = revision(project)
+    with stored_evaluation.lock(path):
+        _keep(stored_evaluation.own_folder(path), split, recipe, metrics, result)
+        stored_evaluation.sign(project, path)
+
+
+def _keep(folder: Path, split: Split, recipe: Recipe, metrics: Metrics, result: Evaluation) -> None:
+    """Write an evaluation in place of the one before, of which nothing may pass for a part of this one."""
+    (folder / "stamp.json").unlink(missing_ok=True)
+    if (worst := folder / "worst").is_dir():
+        stored_evaluation.clear_pictures(worst)
+        (worst / "worst.csv").unlink(missing_ok=True)
+        with suppress(OSError):  # something else lies there too
+            worst.rmdir()
+    _write_scores(folder, metrics, result.confusion)
+    write_samples(folder / "samples", split, recipe, result)
+
+
+def evaluation_folder(path: Path, evaluation: str | None = None, looks: Looks = ONCE) -> Path:
+    """Where the run in `path` keeps what `evaluate_run` finds by a protocol: the run's own, if nothing else is said.
+
+    Raises:
+        UsageError: there is no such evaluation.
+    """
+    known = get_args(Recipe.model_fields["evaluation"].annotation)
+    if evaluation is not None and evaluation not in known:
+        raise unknown("evaluation", evaluation, known)
+    own = read_run(path)["recipe"]["evaluation"]
+    words = [evaluation or own] if looks == ONCE else [evaluation or own, looks.words]
+    return path / "evaluations" / slug(" ".join(words))
+
+
+def _write_scores(folder: Path, metrics: Metrics, confusion_CC: Tensor) -> None:
+    """Write metrics.json; iou.csv with each class's IoU and true pixels; confusion.csv, a row for each true class."""
+    classes, counts = list(metrics["iou"]), confusion_CC.tolist()
+    write_json(folder / "metrics.json", metrics)
+    iou = [(name, metrics["iou"][name], sum(row)) for name, row in zip(classes, counts, strict=True)]
+    write_csv(folder / "iou.csv", [("class", "iou", "pixels"), *iou])
+    rows = [(name, *row) for name, row in zip(classes, counts, strict=True)]
+    write_csv(folder / "confusion.csv", [("truth / prediction", *classes), *rows])
+
+
+def revision(project: Project) -> str | None:
+    """The project's git commit, None outside a repository."""
+    try:
+        command = ["git", "-C", str(project.root), "rev-parse", "--short=12", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def write_samples(folder: Path, split: Split, recipe: Recipe, result: Evaluation) -> None:
+    """Write input, truth and prediction of the images that an evaluation kept, as colour pictures.
+
+    They show what was scored: the whole image, or its centre crop.
+    """
+    _write_pictures(folder, split, recipe, result.samples)
+
+
+def _write_pictures(folder: Path, split: Split, recipe: Recipe, predicted: Mapping[str, Tensor]) -> None:
+    stored_evaluation.clear_pictures(folder)
+    for name, prediction in predicted.items():
+        pictures = {
+            "input": scored_image(split, recipe, name),
+            "truth": colored(scored_mask(split, recipe, name).numpy(), split.colors),
+            "prediction": colored(prediction.numpy(), split.colors),
+        }
+        for kind, picture in pictures.items():
+            Image.fromarray(picture).save(folder / f"{slug(name)}.{kind}.png")
+
+
+def scored_image(split: Split, recipe: Recipe, name: str) -> np.ndarray:
+    """The validation picture, whole, or its centre crop with white padding, (H, W, 3) uint8."""
+    image = split.image(name)
+    if recipe.evaluation != "center":
+        return image
+    pixels = torch.tensor(resize_image(image, recipe.resize)).permute(2, 0, 1)
+    return center_crop(pixels, recipe.crop, 255).permute(1, 2, 0).numpy()
+
+
+def colored(mask: np.ndarray, colors: list[tuple[int, int, int]]) -> np.ndarray:
+    """A class map (H, W) in the data set's colours, (H, W, 3) uint8; pixels of no class are white."""
+    palette = np.full((256, 3), 255, np.uint8)
+    palette[: len(colors)] = colors
+    return palette[mask]
