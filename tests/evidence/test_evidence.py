@@ -12,6 +12,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from u2pl.methods.contrast import Found
+from u2pl.methods.teaching import Scene
 
 from u2pl.errors import UsageError, UserError
 from u2pl.evidence import comparison, features, history, subject, unlabeled
@@ -19,9 +21,7 @@ from u2pl.evidence.comparison import Box, regions
 from u2pl.evidence.subject import Subject
 from u2pl.files import read_json, write_json
 from u2pl.inference.evaluator import predictions
-from u2pl.methods.contrast import Found
 from u2pl.methods.mt import MeanTeacher
-from u2pl.methods.teaching import Scene
 from u2pl.methods.u2pl import U2PL
 from u2pl.project import Project
 from u2pl.runs.folder import RunFolder

@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 import torch
+from u2pl.methods.pixels import Pixels
 
 from u2pl import processes
 from u2pl.methods.base import Part
-from u2pl.methods.pixels import Pixels
 
 CPU = torch.device("cpu")
 AREA = 3

@@ -20,10 +20,10 @@ from methods.tiny_method import (
 )
 from methods.world import POINTS, World, contrast, contrasting, random_labels
 from torch import Tensor
+from u2pl.methods.teaching import Scene
 
 from u2pl.losses.memory_bank import MemoryBank
 from u2pl.methods.ael import AEL
-from u2pl.methods.teaching import Scene
 from u2pl.methods.u2pl_ael import U2PLAEL
 from u2pl.settings import RunSpec
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from tiny import make_project
 from torch import Tensor, nn
+from u2pl.methods.teaching import Scene
 
 from u2pl import methods
 from u2pl.batches.loader import Batch, Images
 from u2pl.methods import Classes, Method, Step
 from u2pl.methods.mt import MeanTeacher
-from u2pl.methods.teaching import Scene
 from u2pl.models.deeplab import Output
 from u2pl.settings import Params, RunSpec
 

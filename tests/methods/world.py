@@ -10,11 +10,11 @@ import torch
 from methods.tiny_method import CLASSES, as_images, at, build, spy
 from torch import Tensor
 from torch.nn import functional
+from u2pl.methods.teaching import Pseudo, Scene
 
 from u2pl.batches.loader import Batch
 from u2pl.losses import contrastive
 from u2pl.methods.base import Part
-from u2pl.methods.teaching import Pseudo, Scene
 from u2pl.methods.u2pl import U2PL
 from u2pl.models.deeplab import Output
 
