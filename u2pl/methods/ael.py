@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 
 from u2pl import processes
 from u2pl.batches.loader import Batch, Choice, Images, Stream
-from u2pl.batches.mixing import class_region, of_classes, proportional_box
+from u2pl.batches.mixing import class_region, of_classes, paste, proportional_box
 from u2pl.errors import UsageError
 from u2pl.losses import equalization
 from u2pl.methods.base import Classes, Step, Targets, onto
@@ -287,7 +287,7 @@ class AEL(StudentTeacher):
 
         def mix(maps: Tensor) -> Tensor:
             on_first, on_second = maps.chunk(2)
-            return on_second.where(inside if maps.dim() == 3 else inside[:, None], on_first)
+            return paste(inside, on_second, on_first)
 
         image, truth, valid = (mix(torch.cat(pair)) for pair in zip(first[:3], second[:3], strict=True))
         label, entropy, confidence = map(mix, predicted)
@@ -304,8 +304,8 @@ class AEL(StudentTeacher):
         class_BN = onto(drawn.view(shape)[self.whole_batch.own(images)], labeled.mask.device)
         there = of_classes(other.mask, class_BN) & other.valid
         return labeled._replace(
-            image=other.image.where(there[:, None], labeled.image),
-            mask=other.mask.where(there, labeled.mask),
+            image=paste(there, other.image, labeled.image),
+            mask=paste(there, other.mask, labeled.mask),
             valid=labeled.valid | there,
         )
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from u2pl import processes
 from u2pl.batches.loader import Batch, Images, Stream
-from u2pl.batches.mixing import toggled_boxes
+from u2pl.batches.mixing import paste, toggled_boxes
 from u2pl.errors import UsageError
 from u2pl.methods.base import Classes, Method, Step, Targets, onto
 from u2pl.methods.registry import method
@@ -166,9 +166,9 @@ class CPS(Method):
         boxes = toggled_boxes(processes.size() * images, height, width, step.generator)
         inside = onto(boxes[self.whole_batch.own(images)], first.image.device)
         mixed = first._replace(
-            image=second.image.where(inside[:, None], first.image),
-            mask=second.mask.where(inside, first.mask),
-            valid=second.valid.where(inside, first.valid),
+            image=paste(inside, second.image, first.image),
+            mask=paste(inside, second.mask, first.mask),
+            valid=paste(inside, second.valid, first.valid),
         )
         labels = []
         for network in self.students:
@@ -176,6 +176,6 @@ class CPS(Method):
             at_once = 2 * self.recipe.micro_batch or len(logits)
             predicted = [upsample(some, (height, width)).argmax(dim=1) for some in logits.split(at_once)]
             on_first, on_second = torch.cat(predicted).chunk(2)
-            label = on_second.where(inside, on_first)
+            label = paste(inside, on_second, on_first)
             labels.append(label.where(mixed.valid, self.classes.ignore_index))
         return mixed, labels

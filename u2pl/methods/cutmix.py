@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from u2pl import processes
-from u2pl.batches.mixing import half_area_boxes
+from u2pl.batches.mixing import half_area_boxes, paste
 from u2pl.methods.base import Step, onto
 from u2pl.methods.mt import MeanTeacher, MeanTeacherSettings
 from u2pl.methods.registry import method
@@ -38,9 +38,4 @@ class CutMix(MeanTeacher):
         whole, (images, height, width) = self.whole_batch, unlabeled.label.shape
         boxes = half_area_boxes(processes.size() * images, height, width, step.generator)
         inside = onto(boxes[whole.own(images)], unlabeled.label.device)
-        return Unlabeled(
-            *(
-                torch.where(inside if maps.dim() == 3 else inside[:, None], whole.following(maps), maps)
-                for maps in unlabeled
-            )
-        )
+        return Unlabeled(*(paste(inside, whole.following(maps), maps) for maps in unlabeled))

@@ -75,8 +75,8 @@ class Learner:
 
         Returns:
             Losses, diagnostics and class counts of the step over all processes, still on the device. Nothing here
-            waits for it but a method that looks at a prediction on the host, and several processes: how many negatives each has
-            found, they must tell each other.
+            waits for it but a method that looks at a prediction on the host, and several processes: how many
+            negatives each has found, they must tell each other.
         """
         factor = (1 - step.index / self.steps) ** self.recipe.poly_power
         for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
