@@ -3,10 +3,9 @@
 import logging
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from u2pl import processes
@@ -15,60 +14,12 @@ from u2pl.losses import contrastive
 from u2pl.losses.memory_bank import MemoryBank
 from u2pl.methods.base import Classes, Part, Step
 from u2pl.methods.pixels import Pixels
-from u2pl.methods.teaching import More, PartitionSettings, Scene, StudentTeacher
+from u2pl.methods.teaching import More, Scene, StudentTeacher
 from u2pl.models.deeplab import Output
 from u2pl.settings import Recipe
+from u2pl.settings.hyper import ContrastSettings
 
 _log = logging.getLogger(__name__)
-
-
-class ContrastSettings(PartitionSettings):
-    """Hyper-parameters of the loss (Table A1), components of Table 6, and choices of the released code."""
-
-    lambda_c: float = Field(ge=0)
-    """Weight of the contrastive loss (Eq. 1); at 0 there is none, and nothing of what follows matters."""
-    contrast: Literal["L_c", "L_b"]
-    """InfoNCE (Eq. 4) or the binary loss (Eq. A1)."""
-    M: int = Field(ge=1)
-    """Anchors of a class."""
-    N: int = Field(ge=1)
-    """Negatives of an anchor."""
-    tau: float = Field(gt=0)
-    """Temperature (Eq. 4)."""
-    delta_p: float = Field(ge=0, lt=1)
-    """Teacher probability of its class that an anchor must exceed (Eqs. 9, 10)."""
-    r_l: int = Field(ge=0)
-    """Low rank threshold (Eqs. 14, 15)."""
-    r_h: int = Field(ge=1)
-    """High rank threshold (Eq. 15)."""
-    prt: bool
-    """Probability rank threshold; without it r_l is 1 and r_h the number of classes (Table 6)."""
-    negatives: Literal["unreliable", "reliable", "all"]
-    """Unlabelled pixels that become negatives (Table 4): the alpha_t of highest entropy, of lowest, or all."""
-    memory_bank: bool
-    """Q_c; without it negatives are drawn from the pixels of the step (Table 6)."""
-    queue: int = Field(ge=1)
-    """Negatives kept of a class. Memory: queue x representation x 4 bytes x classes."""
-    queue_background: int = Field(ge=1)
-    """The same for the class that `large_queue` names."""
-    large_queue: Literal["background", "class0"]
-    """Which class `queue_background` is for: class 0 where it is a background, or whatever it is."""
-    pairing: Literal["class", "position"]
-    """Whose negatives the anchors of class c meet: its own, or those of the c-th class present."""
-    labeled_negatives: bool
-    """Whether labelled images give negatives (Eq. 14)."""
-    negative_label: Literal["any", "same"]
-    """Which unlabelled pixels may be negatives of c: all that Eq. 15 names, or of those the ones pseudo-labelled c."""
-    at_threshold: bool
-    """Whether a pixel whose entropy is exactly the threshold is a negative."""
-    anchors: Literal["reliable", "lowest"]
-    """Unlabelled pixels that may be anchors: all reliable ones (Eq. 10), or the alpha_t of lowest entropy."""
-    center: Literal["anchors", "pixels"]
-    """Whose mean is the positive: of a class's anchors (Eq. 12), or also of those pixels that delta_p leaves out."""
-    normalizer: Literal["all", "present"]
-    """Classes that the sum of Eq. 4 is divided by; with `present` a single class gives 0."""
-    label_points: Literal["aligned", "floor"]
-    """Which pixel's label and entropy a point of the heads takes: the one where it lies, or a neighbour up and left."""
 
 
 @dataclass(frozen=True)

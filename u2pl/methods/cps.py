@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from u2pl import processes
@@ -18,20 +17,7 @@ from u2pl.methods.base import Classes, Method, Step, StepResult, check_warm_star
 from u2pl.models import dropout
 from u2pl.models.deeplab import DeepLabV3Plus, upsample
 from u2pl.settings import Recipe, Settings
-
-
-class CPSSettings(Settings):
-    """Hyper-parameters of CPS."""
-
-    warm_start_epochs: int = Field(ge=0)
-    """Epochs of supervised training before the students learn from each other; CPS has none."""
-    cutmix: bool
-    """Whether the students see mixed unlabelled images, and learn from each other on these alone; otherwise plain
-    ones, and on the labelled images too."""
-    lambda_mixed: float = Field(ge=0)
-    """Weight of the cross pseudo supervision loss with CutMix."""
-    lambda_plain: float = Field(ge=0)
-    """Its weight without."""
+from u2pl.settings.hyper import CPSSettings
 
 
 @method("cps")

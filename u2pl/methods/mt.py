@@ -6,10 +6,9 @@ strong augmentation and without the contrastive loss.
 
 from collections.abc import Iterator
 from functools import partial
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from u2pl import processes
@@ -17,20 +16,11 @@ from u2pl.batches.loader import Batch
 from u2pl.losses import partition
 from u2pl.losses.cross_entropy import lambda_u
 from u2pl.methods.base import Step, StepResult, method, over_groups
-from u2pl.methods.teaching import PartitionSettings, Pseudo, Scene, StudentTeacher, TeacherSettings
+from u2pl.methods.teaching import Pseudo, Scene, StudentTeacher, alpha_of
 from u2pl.models import dropout
 from u2pl.models.deeplab import upsample
 from u2pl.settings import Settings
-
-
-class MeanTeacherSettings(TeacherSettings, PartitionSettings):
-    """Hyper-parameters of MT."""
-
-    eta: float = Field(ge=0)
-    """Base weight of the unsupervised loss (Eq. 8)."""
-    entropy_pass: Literal["plain", "mixed"]
-    """Which pass gives the entropy: the one that gives the labels, in evaluation mode, or the one over the student's
-    images."""
+from u2pl.settings.hyper import MeanTeacherSettings
 
 
 @method("mt")
@@ -82,7 +72,7 @@ class MeanTeacher(StudentTeacher):
     def scene(self, batch: Batch, step: Step) -> Scene:
         """What the teacher says of the batch, and which of it is reliable."""
         s, ignore = self.settings, self.classes.ignore_index
-        alpha = s.alpha(step)
+        alpha = alpha_of(s, step)
         # Labels of the images as they are; then the same boxes mix the images and all that goes with them.
         pseudo = self.augmented(self.pseudo_labels(batch, step).everywhere(), step)
         teacher = None

@@ -1,19 +1,13 @@
 """SupOnly: the labelled images alone, the baseline of every table."""
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 from u2pl.batches.loader import Batch
 from u2pl.methods.base import Classes, Method, Step, StepResult, method
 from u2pl.models.deeplab import DeepLabV3Plus
-from u2pl.settings import Recipe, Settings
-
-
-class SupOnlySettings(Settings):
-    """Hyper-parameters of SupOnly."""
-
-    epoch: Literal["labeled", "unlabeled"]
-    """What an epoch is a pass over; `unlabeled` gives as many steps as the semi-supervised methods have."""
+from u2pl.settings import Recipe
+from u2pl.settings.hyper import SupOnlySettings
 
 
 @method("suponly")

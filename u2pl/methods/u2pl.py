@@ -3,13 +3,10 @@
 from typing import ClassVar
 
 from u2pl.methods.base import method
-from u2pl.methods.contrast import Contrast, ContrastSettings
-from u2pl.methods.cutmix import CutMix, CutMixSettings
+from u2pl.methods.contrast import Contrast
+from u2pl.methods.cutmix import CutMix
 from u2pl.settings import Settings
-
-
-class U2PLSettings(ContrastSettings, CutMixSettings):
-    """Hyper-parameters of U²PL."""
+from u2pl.settings.hyper import U2PLSettings
 
 
 @method("u2pl")

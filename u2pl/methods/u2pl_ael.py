@@ -1,29 +1,16 @@
 """U²PL on AEL (Table 3): AEL's augmentation, sampling and weights; U²PL's partition by entropy and contrastive loss."""
 
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
-
-from pydantic import Field
+from typing import Any, ClassVar
 
 from u2pl.errors import UsageError
 from u2pl.losses import partition
-from u2pl.methods.ael import AEL, AELSettings
+from u2pl.methods.ael import AEL
 from u2pl.methods.base import Classes, Step, method
-from u2pl.methods.contrast import Contrast, ContrastSettings
-from u2pl.methods.teaching import More, Scene
+from u2pl.methods.contrast import Contrast
+from u2pl.methods.teaching import More, Scene, alpha_of
 from u2pl.settings import Recipe, Settings
-
-
-class U2PLAELSettings(ContrastSettings, AELSettings):
-    """Hyper-parameters of U²PL on AEL."""
-
-    entropy_filter: Literal["highest", "lowest"]
-    """Which alpha_t of the unlabelled pixels get no pseudo-label: those of highest entropy (Eq. 6), or of lowest; then
-    these take no part in the contrastive loss either."""
-    contrast_from: int = Field(ge=0)
-    """First epoch that has a contrastive loss."""
-    contrast_dpa: bool
-    """Whether anchors and negatives follow alpha_t; otherwise alpha0."""
+from u2pl.settings.hyper import U2PLAELSettings
 
 
 @method("u2pl-ael")
@@ -46,7 +33,7 @@ class U2PLAEL(Contrast, AEL):
     def filtered(self, scene: Scene, step: Step) -> Scene:
         """Without pseudo-labels for unreliable pixels (Eq. 6)."""
         s, ignore, pseudo = self.settings, self.classes.ignore_index, scene.pseudo
-        alpha = s.alpha(step)
+        alpha = alpha_of(s, step)
         gamma_B11 = self.threshold(pseudo, 1 - alpha)
         if s.entropy_filter == "highest":
             reliable = partition.pseudo_label(scene.target, pseudo.entropy, gamma_B11, ignore)
@@ -67,5 +54,5 @@ class U2PLAEL(Contrast, AEL):
     def more(self, scene: Scene, step: Step) -> More:
         """The contrastive loss, and what the partition is."""
         found = super().more(scene, step)
-        alpha, gamma = self.settings.alpha(step), scene.gamma_B11.mean()
+        alpha, gamma = alpha_of(self.settings, step), scene.gamma_B11.mean()
         return replace(found, health={"alpha_t": alpha, "gamma_t": gamma, **found.health})
