@@ -8,11 +8,10 @@ where, and how much each pixel counts.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
@@ -23,63 +22,15 @@ from u2pl.errors import UsageError
 from u2pl.losses import equalization
 from u2pl.methods.base import Classes, Step, Targets, onto
 from u2pl.methods.registry import method
-from u2pl.methods.student_teacher import PartitionTargets, StudentTeacher, TeacherSettings, Unlabeled
+from u2pl.methods.student_teacher import PartitionTargets, StudentTeacher, Unlabeled
 from u2pl.models.deeplab import Output
-from u2pl.settings import Range, Recipe, Settings
+from u2pl.settings import Recipe, Settings
+from u2pl.settings.hyper import AELSettings
 from u2pl.steps.forward import Forward
 from u2pl.steps.micro_batch import MicroBatch
 
 _NOWHERE = 255
 """Instead of a class, in bytes, where a prediction is of padding."""
-
-
-class AELSettings(TeacherSettings):
-    """Hyper-parameters of AEL."""
-
-    confidence_momentum: float = Field(ge=0, lt=1)
-    """Of the confidence bank."""
-    confidence_start: Literal["zero", "random"]
-    """What the bank holds before the first step; `random` is uniform from 0 to 1."""
-    confidence_mean: Literal["image", "pixel"]
-    """Over what a class's probability is averaged: images that have it (Eq. 4), or all its pixels."""
-    absent_class: Literal["keep", "zero"]
-    """A class that no image of a batch has keeps its confidence, or is counted as having none."""
-    copy_paste: bool
-    """Adaptive copy-paste: pixels of badly learned classes from other labelled images."""
-    paste_share: float = Field(ge=0, le=1)
-    """Of the labelled images, how many get some."""
-    paste_classes: int = Field(ge=1)
-    """Draws of a class for each."""
-    paste_scale: Range
-    """Least and greatest random scale of what is pasted."""
-    paste_power: float = Field(gt=0)
-    """Exponent of 1 - confidence in that draw (1: Eq. 9)."""
-    paste_except: list[int]
-    """Classes that are never pasted, besides a background."""
-    adaptive_cutmix: bool
-    """Adaptive CutMix: which images are mixed and where follows the classes; without, both are random."""
-    region_area: float = Field(gt=0, lt=1)
-    """Share of an image that a piece of a class must exceed to be cut out."""
-    cover_area: float = Field(gt=0, lt=1)
-    """Share of an image that a class must cover in the teacher's prediction for the image to be chosen by it."""
-    equalization: bool
-    """Adaptive equalization sampling: of well learned classes fewer pixels count."""
-    beta: float = Field(ge=0)
-    """Exponent of its rates."""
-    reweighting: bool
-    """Dynamic re-weighting: a pixel counts as the teacher is sure of it."""
-    gamma: float = Field(ge=0)
-    """Exponent of that."""
-    threshold: float = Field(ge=0, lt=1)
-    """Probability of its class that a pseudo-label needs."""
-    weights_sum: Literal["image", "batch"]
-    """Over what the pixels' weights sum to 1 (Eq. 12: each image)."""
-    labeled_consistency: bool
-    """Whether labelled images have a consistency loss too, beside that of their labels."""
-    alpha_w: float = Field(ge=0)
-    """Weight of the consistency loss."""
-    label_mode: Literal["eval", "train"]
-    """Of the teacher's pass over the unlabelled images, which gives their labels."""
 
 
 @dataclass(frozen=True)

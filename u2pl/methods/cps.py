@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from u2pl import processes
@@ -19,22 +18,9 @@ from u2pl.methods.base import Classes, Method, Step, Targets, onto
 from u2pl.methods.registry import method
 from u2pl.models.deeplab import DeepLabV3Plus, Output, upsample
 from u2pl.settings import Recipe, Settings
+from u2pl.settings.hyper import CPSSettings
 from u2pl.steps.forward import Forward
 from u2pl.steps.whole_batch import Labels
-
-
-class CPSSettings(Settings):
-    """Hyper-parameters of CPS."""
-
-    warm_start_epochs: int = Field(ge=0)
-    """Epochs of supervised training before the students learn from each other; CPS has none."""
-    cutmix: bool
-    """Whether the students see mixed unlabelled images, and learn from each other on these alone; otherwise plain
-    ones, and on the labelled images too."""
-    lambda_mixed: float = Field(ge=0)
-    """Weight of the cross pseudo supervision loss with CutMix."""
-    lambda_plain: float = Field(ge=0)
-    """Its weight without."""
 
 
 class Agreement:

@@ -6,22 +6,15 @@
 from typing import ClassVar
 
 import torch
-from pydantic import Field
 
 from u2pl import processes
 from u2pl.batches.mixing import half_area_boxes, paste
 from u2pl.methods.base import Step, onto
-from u2pl.methods.mt import MeanTeacher, MeanTeacherSettings
+from u2pl.methods.mt import MeanTeacher
 from u2pl.methods.registry import method
 from u2pl.methods.student_teacher import Unlabeled
 from u2pl.settings import Settings
-
-
-class CutMixSettings(MeanTeacherSettings):
-    """Hyper-parameters of CutMix."""
-
-    cutmix_probability: float = Field(ge=0, le=1)
-    """Probability that a batch is mixed."""
+from u2pl.settings.hyper import CutMixSettings
 
 
 @method("cutmix")

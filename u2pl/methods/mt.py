@@ -6,9 +6,8 @@ strong augmentation and without the contrastive loss.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from pydantic import Field
 from torch import Tensor
 
 from u2pl import processes
@@ -18,25 +17,14 @@ from u2pl.losses.cross_entropy import lambda_u
 from u2pl.methods.base import Step
 from u2pl.methods.registry import method
 from u2pl.methods.student_teacher import (
-    PartitionSettings,
     PartitionTargets,
     StudentTeacher,
-    TeacherSettings,
     Unlabeled,
 )
 from u2pl.models.deeplab import Output
 from u2pl.settings import Settings
+from u2pl.settings.hyper import MeanTeacherSettings
 from u2pl.steps.forward import Forward
-
-
-class MeanTeacherSettings(TeacherSettings, PartitionSettings):
-    """Hyper-parameters of MT."""
-
-    eta: float = Field(ge=0)
-    """Base weight of the unsupervised loss (Eq. 8)."""
-    entropy_pass: Literal["plain", "mixed"]
-    """Which pass gives the entropy: the one that gives the labels, in evaluation mode, or the one over the student's
-    images."""
 
 
 @dataclass(frozen=True, kw_only=True)

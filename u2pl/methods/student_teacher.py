@@ -1,10 +1,9 @@
 """What all methods with a student and a teacher share: the teacher follows the student, and looks at images for it."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from u2pl import processes
@@ -14,39 +13,10 @@ from u2pl.losses import partition
 from u2pl.methods.base import Classes, Method, Step, Targets
 from u2pl.models import ema
 from u2pl.models.deeplab import DeepLabV3Plus, Output, upsample
-from u2pl.settings import Recipe, Settings
+from u2pl.settings import Recipe
+from u2pl.settings.hyper import TeacherSettings
 from u2pl.steps.micro_batch import MicroBatch
 from u2pl.steps.whole_batch import Labels
-
-
-class TeacherSettings(Settings):
-    """Hyper-parameters of the teacher."""
-
-    warm_start_epochs: int = Field(ge=0)
-    """Epochs of supervised training before the teacher's labels are used (App. A)."""
-    ema_decay: float = Field(ge=0, lt=1)
-    teacher_mode: Literal["eval", "train"]
-    """Of the teacher's pass over the images that the student sees."""
-    teacher_statistics: Literal["average", "passes"]
-    """Batch-norm statistics of the teacher: averaged like its weights, or estimated in its passes."""
-    warm_teacher: Literal["copy", "average", "own"]
-    """In the warm start the teacher is a copy of the student, its average from the first step of training on, or has
-    weights of its own that nobody updates."""
-    first_epoch: Literal["average", "share"]
-    """In the first epoch after the warm start the teacher is an average, or the student itself."""
-
-
-class PartitionSettings(Settings):
-    """Hyper-parameters of the partition into reliable and unreliable pixels."""
-
-    alpha0: float = Field(ge=0, le=1)
-    """Share of unreliable pixels in the first epoch (Eq. 7); at 0 only those of highest entropy are left out."""
-    dpa: bool
-    """Dynamic partition adjustment: alpha_t falls linearly to 0 (Eq. 7); false keeps alpha0."""
-
-    def alpha(self, step: Step) -> float:
-        """alpha_t (Eq. 7)."""
-        return partition.alpha_t(self.alpha0, step.epoch, step.epochs) if self.dpa else self.alpha0
 
 
 class Unlabeled(NamedTuple):

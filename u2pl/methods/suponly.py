@@ -1,17 +1,8 @@
 """SupOnly: the labelled images alone, the baseline of every table."""
 
-from typing import Literal
-
 from u2pl.methods.base import Method
 from u2pl.methods.registry import method
-from u2pl.settings import Settings
-
-
-class SupOnlySettings(Settings):
-    """Hyper-parameters of SupOnly."""
-
-    epoch: Literal["labeled", "unlabeled"]
-    """What an epoch is a pass over; `unlabeled` gives as many steps as the semi-supervised methods have."""
+from u2pl.settings.hyper import SupOnlySettings
 
 
 @method("suponly")

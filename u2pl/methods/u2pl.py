@@ -2,10 +2,9 @@
 
 import logging
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from u2pl import processes
@@ -14,12 +13,13 @@ from u2pl.errors import UsageError
 from u2pl.losses import contrastive, partition
 from u2pl.losses.memory_bank import MemoryBank
 from u2pl.methods.base import Classes, Step
-from u2pl.methods.cutmix import CutMix, CutMixSettings
+from u2pl.methods.cutmix import CutMix
 from u2pl.methods.mt import MeanTeacherTargets
 from u2pl.methods.registry import method
-from u2pl.methods.student_teacher import PartitionSettings, PartitionTargets
+from u2pl.methods.student_teacher import PartitionTargets
 from u2pl.models.deeplab import Output
 from u2pl.settings import Recipe, Settings
+from u2pl.settings.hyper import ContrastSettings, U2PLSettings
 from u2pl.steps.micro_batch import MicroBatch
 from u2pl.steps.pixels import Pixels, aligned, floored, rows
 from u2pl.steps.whole_batch import WholeBatch
@@ -27,59 +27,6 @@ from u2pl.steps.whole_batch import WholeBatch
 _log = logging.getLogger(__name__)
 
 P = TypeVar("P", bound=PartitionTargets)
-
-
-class ContrastSettings(PartitionSettings):
-    """Hyper-parameters of the loss (Table A1), components of Table 6, and choices of the released code."""
-
-    lambda_c: float = Field(ge=0)
-    """Weight of the contrastive loss (Eq. 1); at 0 there is none, and nothing of what follows matters."""
-    contrast: Literal["L_c", "L_b"]
-    """InfoNCE (Eq. 4) or the binary loss (Eq. A1)."""
-    M: int = Field(ge=1)
-    """Anchors of a class."""
-    N: int = Field(ge=1)
-    """Negatives of an anchor."""
-    tau: float = Field(gt=0)
-    """Temperature (Eq. 4)."""
-    delta_p: float = Field(ge=0, lt=1)
-    """Teacher probability of its class that an anchor must exceed (Eqs. 9, 10)."""
-    r_l: int = Field(ge=0)
-    """Low rank threshold (Eqs. 14, 15)."""
-    r_h: int = Field(ge=1)
-    """High rank threshold (Eq. 15)."""
-    prt: bool
-    """Probability rank threshold; without it r_l is 1 and r_h the number of classes (Table 6)."""
-    negatives: Literal["unreliable", "reliable", "all"]
-    """Unlabelled pixels that become negatives (Table 4): the alpha_t of highest entropy, of lowest, or all."""
-    memory_bank: bool
-    """Q_c; without it negatives are drawn from the pixels of the step (Table 6)."""
-    queue: int = Field(ge=1)
-    """Negatives kept of a class. Memory: queue x representation x 4 bytes x classes."""
-    queue_background: int = Field(ge=1)
-    """The same for the class that `large_queue` names."""
-    large_queue: Literal["background", "class0"]
-    """Which class `queue_background` is for: class 0 where it is a background, or whatever it is."""
-    pairing: Literal["class", "position"]
-    """Whose negatives the anchors of class c meet: its own, or those of the c-th class present."""
-    labeled_negatives: bool
-    """Whether labelled images give negatives (Eq. 14)."""
-    negative_label: Literal["any", "same"]
-    """Which unlabelled pixels may be negatives of c: all that Eq. 15 names, or of those the ones pseudo-labelled c."""
-    at_threshold: bool
-    """Whether a pixel whose entropy is exactly the threshold is a negative."""
-    anchors: Literal["reliable", "lowest"]
-    """Unlabelled pixels that may be anchors: all reliable ones (Eq. 10), or the alpha_t of lowest entropy."""
-    center: Literal["anchors", "pixels"]
-    """Whose mean is the positive: of a class's anchors (Eq. 12), or also of those pixels that delta_p leaves out."""
-    normalizer: Literal["all", "present"]
-    """Classes that the sum of Eq. 4 is divided by; with `present` a single class gives 0."""
-    label_points: Literal["aligned", "floor"]
-    """Which pixel's label and entropy a point of the heads takes: the one where it lies, or a neighbour up and left."""
-
-
-class U2PLSettings(ContrastSettings, CutMixSettings):
-    """Hyper-parameters of U²PL."""
 
 
 @method("u2pl")

@@ -1,33 +1,21 @@
 """U²PL on AEL (Table 3): AEL's augmentation, sampling and weights; U²PL's partition by entropy and contrastive loss."""
 
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from pydantic import Field
 from torch import Tensor
 
 from u2pl import processes
 from u2pl.batches.loader import Batch
 from u2pl.errors import UsageError
 from u2pl.losses import partition
-from u2pl.methods.ael import AEL, AELSettings, AELTargets
+from u2pl.methods.ael import AEL, AELTargets
 from u2pl.methods.base import Classes, Step
 from u2pl.methods.registry import method
-from u2pl.methods.u2pl import Contrast, ContrastSettings
+from u2pl.methods.u2pl import Contrast
 from u2pl.models.deeplab import Output
 from u2pl.settings import Recipe, Settings
-
-
-class U2PLAELSettings(ContrastSettings, AELSettings):
-    """Hyper-parameters of U²PL on AEL."""
-
-    entropy_filter: Literal["highest", "lowest"]
-    """Which alpha_t of the unlabelled pixels get no pseudo-label: those of highest entropy (Eq. 6), or of lowest; then
-    these take no part in the contrastive loss either."""
-    contrast_from: int = Field(ge=0)
-    """First epoch that has a contrastive loss."""
-    contrast_dpa: bool
-    """Whether anchors and negatives follow alpha_t; otherwise alpha0."""
+from u2pl.settings.hyper import U2PLAELSettings
 
 
 @method("u2pl-ael")
