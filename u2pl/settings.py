@@ -4,6 +4,7 @@ A value has one home, params.yaml; types, ranges and meaning stand in the classe
 method, beside the method.
 """
 
+import json
 import platform
 import re
 from collections.abc import Iterable, Mapping
@@ -16,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from u2pl.errors import UsageError, UserError, unknown
 from u2pl.files import Loader, content, parse_yaml, sha256_json
-from u2pl.project import Project, safe_name
+from u2pl.project import Project, check_name, readable_name, safe_name, slug
 
 RECIPE_VERSION = 4
 """Part of every fingerprint. Raise it when a change of the code changes the numbers a run gives."""
@@ -192,6 +193,8 @@ class RunSpec:
     seed: int = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Dotted setting -> value, e.g. {"u2pl.alpha0": 0.3, "recipe.lr": 0.01}; see `Params.full_key`."""
+    name: str | None = None
+    """The user's own name of the run; None: one made of all this. No number depends on it."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +209,13 @@ class ResolvedRun:
     """The method's own settings, not yet checked by the method's class."""
     changed: Mapping[str, Any]
     """The overrides that say something else than params.yaml."""
+    defaults: Mapping[str, Any]
+    """What params.yaml says in their places."""
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The name, and the one that earlier versions gave it: results and plans of theirs have it."""
+        return self.name, former_name(self.spec, self.changed)
 
 
 class Params:
@@ -345,7 +355,14 @@ class Params:
             recipe = recipe.model_copy(update={"precision": chosen})
         if recipe.weights not in WORDS_FOR_WEIGHTS:
             recipe = recipe.model_copy(update={"weights": str(self.root / recipe.weights)})
-        return ResolvedRun(spec, run_name(spec, changed), flavor, recipe, parts[spec.method], changed)
+        name, defaults = self._name(spec, changed), {k: base[k] for k in changed if k in base}
+        return ResolvedRun(spec, name, flavor, recipe, parts[spec.method], changed, defaults)
+
+    def _name(self, spec: RunSpec, changed: Mapping[str, Any]) -> str:
+        """The run's name; that of an earlier version where the run's folder has it."""
+        name, former, runs = run_name(spec, changed), former_name(spec, changed), Project(self.root).runs
+        is_former = name != former and not (runs / name).exists() and (runs / former).exists()
+        return former if is_former and spec.name is None else name
 
     def _presets(self, flavor: str, base: Mapping[str, Any], method: str) -> dict[str, Any]:
         """The settings that a flavour changes, `NAME` or `METHOD.NAME`, where this method or its recipe has them."""
@@ -431,9 +448,36 @@ def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def run_name(spec: RunSpec, changed: Mapping[str, Any]) -> str:
-    """A readable folder name: `shapes-1_8-u2pl-alpha0=0.3-s0`."""
+    """A readable folder name, `shapes-1_8-u2pl-alpha0=0.3-s0`, or the user's own.
+
+    Of many settings those that fit are there, and a hash of all of them, whatever their order:
+    `shapes-1_8-u2pl-lr=0.01-crop=64-3f2a91bc-s0`. Runs that differ in their seeds alone share it.
+
+    Raises:
+        UsageError: the user's own cannot be a folder's name.
+    """
+    if spec.name is not None:
+        check_name("--name", spec.name)
+        return spec.name
+    *parts, end = _words(spec, changed)
+    settings = [(key, str(value)) for key, value in sorted(changed.items())]
+    return readable_name(parts, end, json.dumps([spec.dataset, spec.split, spec.method, settings]))
+
+
+def former_name(spec: RunSpec, changed: Mapping[str, Any]) -> str:
+    """What earlier versions called the run: all settings, up to 200 bytes."""
+    return safe_name("-".join(_words(spec, changed)))
+
+
+def says_all(name: str, spec: RunSpec) -> bool:
+    """Whether a run's name shows all that was set, none of it replaced by a hash or by the user's own words."""
+    return name == slug("-".join(_words(spec, spec.overrides)))
+
+
+def _words(spec: RunSpec, changed: Mapping[str, Any]) -> list[str]:
+    """What a run's name says, the seed last."""
     settings = [f"{key.rpartition('.')[2]}={value}" for key, value in sorted(changed.items())]
-    return safe_name("-".join([spec.dataset, spec.split, spec.method, *settings, f"s{spec.seed}"]))
+    return [spec.dataset, spec.split, spec.method, *settings, f"s{spec.seed}"]
 
 
 def parse_value(text: str) -> Any:
