@@ -67,10 +67,15 @@ def rendered(status: "PlanStatus", lines: int | None = None) -> "RenderableType"
 
 
 def _untold(runs: "list[RunStatus]") -> list[str]:
-    """What was set in the runs whose names do not say it, a line for all seeds of a run."""
+    """What is set in the runs whose names do not say it, a line for all seeds of a run."""
+    from u2pl.pipeline import word
+
     settings = {re.sub(r"-s\d+$", "", run.name): run.set for run in runs if not run.is_told_by_name}
-    said = [f"  {name}: {' '.join(f'{k}={v}' for k, v in sorted(s.items()))}" for name, s in settings.items()]
-    return ["Names do not show all that was set, which is:", *said] if said else []
+    said = [
+        f"  {name}: {' '.join(f'{k}={word(v)}' for k, v in sorted(s.items()))}"
+        for name, s in settings.items()
+    ]
+    return ["Not all that is set stands in these names:", *said] if said else []
 
 
 def rendered_one(run: "OneRun") -> "RenderableType":
@@ -78,14 +83,16 @@ def rendered_one(run: "OneRun") -> "RenderableType":
     from rich.table import Table
     from rich.text import Text
 
+    from u2pl.pipeline import word
+
     status, settings = run.status, run.status.set
     rows: dict[str, str | Text] = {
         "run": status.name,
         "state": Text(status.state, style=_COLORS[status.state]),
         "": status.note or status.holder,
         "mIoU": "" if status.miou is None else f"{status.miou:.2f} % {status.over}".rstrip(),
-        "epoch": f"{status.epoch}/{status.epochs}" if status.epoch else "",
-        "step": _steps(status),
+        "epoch": f"{status.epoch}/{status.epochs}" if status.epoch and status.state != "done" else "",
+        "step": _steps(status) if status.state != "done" else "",
         "left": "" if status.seconds_left is None else duration(status.seconds_left),
         "data set": run.dataset,
         "split": run.split,
@@ -100,8 +107,8 @@ def rendered_one(run: "OneRun") -> "RenderableType":
         if str(cell):
             shown.add_row(heading, cell)
     for heading, (key, value) in zip(("set", *[""] * len(settings)), sorted(settings.items()), strict=False):
-        default = f" (params.yaml: {run.defaults[key]})" if key in run.defaults else ""
-        shown.add_row(heading, f"{key}={value}{default}")
+        default = f" (params.yaml: {word(run.defaults[key])})" if key in run.defaults else ""
+        shown.add_row(heading, f"{key}={word(value)}{default}")
     return shown
 
 

@@ -17,7 +17,7 @@ def status(
 ) -> None:
     """Show which runs of the active plan are done, running, failed, stale or waiting, and what its tables have.
 
-    Of one run it shows what was set besides params.yaml, all of which the name of a run has no room for.
+    Of one run it shows all that is set otherwise than in params.yaml, for which its name may have no room.
 
     Example: u2pl status shapes-1_8-u2pl-s0
     """

@@ -52,6 +52,12 @@ def readable_name(parts: Sequence[str], end: str, meaning: str) -> str:
     return name + tail
 
 
+def kept_name(folder: Path, name: str, former: str) -> str:
+    """`name`, or the `former` one of an earlier version where that alone lies in `folder`."""
+    is_former = name != former and not (folder / name).exists() and (folder / former).exists()
+    return former if is_former else name
+
+
 def _safe(text: str) -> str:
     safe = _STRANGE.sub("_", slug(text))
     return safe if _NAME.match(safe) else f"_{safe}"

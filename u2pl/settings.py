@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from u2pl.errors import UsageError, UserError, unknown
 from u2pl.files import Loader, content, parse_yaml, sha256_json
-from u2pl.project import Project, check_name, readable_name, safe_name, slug
+from u2pl.project import Project, check_name, kept_name, readable_name, safe_name, slug
 
 RECIPE_VERSION = 4
 """Part of every fingerprint. Raise it when a change of the code changes the numbers a run gives."""
@@ -360,9 +360,8 @@ class Params:
 
     def _name(self, spec: RunSpec, changed: Mapping[str, Any]) -> str:
         """The run's name; that of an earlier version where the run's folder has it."""
-        name, former, runs = run_name(spec, changed), former_name(spec, changed), Project(self.root).runs
-        is_former = name != former and not (runs / name).exists() and (runs / former).exists()
-        return former if is_former and spec.name is None else name
+        name = run_name(spec, changed)
+        return spec.name or kept_name(Project(self.root).runs, name, former_name(spec, changed))
 
     def _presets(self, flavor: str, base: Mapping[str, Any], method: str) -> dict[str, Any]:
         """The settings that a flavour changes, `NAME` or `METHOD.NAME`, where this method or its recipe has them."""
