@@ -13,7 +13,9 @@ from u2pl.settings.runs import (
     RunSpec,
     differences,
     fingerprint,
+    former_name,
     run_name,
+    says_all,
 )
 
 __all__ = [
@@ -28,10 +30,12 @@ __all__ = [
     "Settings",
     "differences",
     "fingerprint",
+    "former_name",
     "has_native_bfloat16",
     "load",
     "merged",
     "parse_overrides",
     "parse_value",
     "run_name",
+    "says_all",
 ]

@@ -8,11 +8,11 @@ import yaml
 
 from u2pl.errors import UsageError, UserError, unknown
 from u2pl.files import content, parse_yaml
-from u2pl.project import Project
+from u2pl.project import Project, kept_name
 from u2pl.settings.base import load
 from u2pl.settings.overrides import once
 from u2pl.settings.recipe import WORDS_FOR_WEIGHTS, Recipe, has_native_bfloat16
-from u2pl.settings.runs import ResolvedRun, RunSpec, run_name
+from u2pl.settings.runs import ResolvedRun, RunSpec, former_name, run_name
 
 LARGEST_SEED = 2**63 - 1
 
@@ -154,7 +154,13 @@ class Params:
             recipe = recipe.model_copy(update={"precision": chosen})
         if recipe.weights not in WORDS_FOR_WEIGHTS:
             recipe = recipe.model_copy(update={"weights": str(self.root / recipe.weights)})
-        return ResolvedRun(spec, run_name(spec, changed), flavor, recipe, parts[spec.method], changed)
+        name, defaults = self._name(spec, changed), {k: base[k] for k in changed if k in base}
+        return ResolvedRun(spec, name, flavor, recipe, parts[spec.method], changed, defaults)
+
+    def _name(self, spec: RunSpec, changed: Mapping[str, Any]) -> str:
+        """The run's name; that of an earlier version where the run's folder has it."""
+        name = run_name(spec, changed)
+        return spec.name or kept_name(Project(self.root).runs, name, former_name(spec, changed))
 
     def _presets(self, flavor: str, base: Mapping[str, Any], method: str) -> dict[str, Any]:
         """The settings that a flavour changes, `NAME` or `METHOD.NAME`, where this method or its recipe has them."""
