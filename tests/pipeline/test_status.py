@@ -144,7 +144,7 @@ def test_what_a_trainer_that_breaks_off_leaves_is_enough(project: Project, monke
     def broken(self: Any, *arguments: Any) -> None:
         raise UserError("No more today. Come back tomorrow.")
 
-    monkeypatch.setattr("u2pl.training.trainer._Run._step", broken)
+    monkeypatch.setattr("u2pl.training.loop.Run._step", broken)
     with pytest.raises(UserError):
         trainer.train(project, spec_of(ActivePlan.read(project).runs[RUN]))
     found = first(project)
