@@ -16,7 +16,7 @@ from u2pl.errors import UsageError, unknown
 from u2pl.losses.cross_entropy import cross_entropy
 from u2pl.models import dropout
 from u2pl.models.deeplab import DeepLabV3Plus, Output, upsample
-from u2pl.settings import Recipe, Settings, load
+from u2pl.settings import Recipe, Settings, hyper, load
 
 
 @dataclass(frozen=True)
@@ -305,6 +305,7 @@ def method(name: str) -> Callable[[T], T]:
             raise ValueError(
                 f"two methods are called {name!r}: {_registry[name].__module__} and {cls.__module__}"
             )
+        hyper.register(name, cls.settings_class)
         _registry[name] = cls
         return cls
 

@@ -68,6 +68,8 @@ class TrainStage(Settings):
     """Folder of the split."""
     recipe: str
     """The data set's section of params.yaml's `recipes`."""
+    sections: list[Name]
+    """The method's sections of params.yaml: its own, and those of its groups."""
 
 
 class EvaluateStage(Settings):
@@ -222,7 +224,8 @@ class _Stages:
         self.plan = plan
         for key in plan.set:
             if not any(self.params.find_key(key, method) for method in self.params.methods):
-                raise unknown(f"setting of plan {name!r}", key, self.params.values["recipe"])
+                known = {short for method in self.params.methods for short in self.params.names(method)}
+                raise unknown(f"setting of plan {name!r}", key, known)
         pictures = "figures" if plan.figures and figures else "tables"
         self.active = ActivePlan(
             plan=name, set=plan.set, reports=plan.reports, pictures=f"{plan.reports}/{pictures}"
@@ -298,6 +301,7 @@ class _Stages:
             args=shlex.join(run_words(spec)),
             folder=self.add_split(spec.dataset, spec.split),
             recipe=self.params.section(spec.dataset),
+            sections=self.params.sections(spec.method),
         )
         key = safe_name(f"{shows}-{name}")
         shown = self.active.evaluations[key].cells if key in self.active.evaluations else []
