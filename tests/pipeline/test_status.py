@@ -258,10 +258,10 @@ def test_it_sees_what_the_trainer_sees(tiny_project: Project, method: str):
         )
         if other is None:
             continue
-        old, new = Params.read(tiny_project).values[method][key], other(value)
+        old, new = Params.read(tiny_project).values[method], other(value)
         edit_params(tiny_project, lambda values, k=key, v=new: values[method].update({k: v}))
         assert seen(before) == differences(before, described())
-        edit_params(tiny_project, lambda values, k=key, v=old: values[method].update({k: v}))
+        edit_params(tiny_project, lambda values, o=old: values.update({method: o}))
         changed += 1
     assert changed or method == "suponly"
     edit_params(tiny_project, lambda values: values["recipe"].update(momentum=0.8))
