@@ -617,7 +617,7 @@ def test_a_params_yaml_that_is_ambiguous_or_not_utf_8_is_refused(tmp_path: Path,
 
 def test_every_key_of_params_yaml_is_read_by_the_settings_of_its_owner():
     from u2pl import methods
-    from u2pl.methods.base import _registry
+    from u2pl.methods.registry import _registry
 
     values = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
     owners = {name: set(cls.settings_class.model_fields) for name, cls in _registry.items()}

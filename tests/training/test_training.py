@@ -668,7 +668,7 @@ def test_every_setting_seed_and_list_changes_the_fingerprint(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ):
     # Where a processor does not multiply bfloat16, precision=auto is float32, as in the recipe of `tiny`.
-    monkeypatch.setattr("u2pl.settings.has_native_bfloat16", lambda: True)
+    monkeypatch.setattr("u2pl.settings.params.has_native_bfloat16", lambda: True)
     prepare(project, str(project.root / "pictures" / "tiny.yaml"), "1/2")
     params = Params.read(project)
     seen: dict[str, str] = {}

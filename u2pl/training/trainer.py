@@ -239,7 +239,7 @@ class _Run:
         self._log: dict[str, list[Tensor]] = defaultdict(list)
         self.scored: Evaluation | None = None
         """Of the network that the run is reported by; None where that was scored before this process."""
-        self._tallies: dict[str, Tensor] = {}
+        self._class_counts: dict[str, Tensor] = {}
         self._saving = 0.0  # seconds that the last checkpoint took
 
     def _build(self, resolved: ResolvedRun) -> None:
@@ -366,11 +366,12 @@ class _Run:
         result = self.learner.step(batch.to(self.device), place)
         self.progress.step += 1
         loss = torch.stack(list(result.losses.values())).sum()
-        record = {"loss": loss, **{f"loss/{k}": v for k, v in result.losses.items()}, **result.health}
+        record = {"loss": loss, **{f"loss/{k}": v for k, v in result.losses.items()}, **result.diagnostics}
         for name, value in record.items():
             self._log[name].append(torch.as_tensor(value).detach())
-        for name, tally in result.tallies.items():
-            self._tallies[name] = self._tallies[name] + tally if name in self._tallies else tally
+        for name, counts in result.class_counts.items():
+            known = self._class_counts.get(name)
+            self._class_counts[name] = counts if known is None else known + counts
 
     def _place(self, index: int) -> Step:
         # All randomness of a step comes from (seed, step): nothing of it has to be saved or can be lost.
@@ -428,17 +429,17 @@ class _Run:
         metrics["images_per_second"] = self._images_seen() / max(progress.seconds, 1e-9)
         metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
         self._log.clear()
-        self._tallies.clear()
+        self._class_counts.clear()
         progress.history.append({"epoch": epoch, "step": progress.step, **metrics})
         self.folder.event("epoch", progress.step, epoch, metrics)
         self.folder.write_history(progress.history)
         observe("epoch", progress.step, self.steps, metrics)
 
     def _shares(self) -> dict[str, float]:
-        """What the epoch's tallies say of each class and of all together; NaN where nothing was counted."""
+        """What the epoch's class counts say of each class and of all together; NaN where nothing was counted."""
         shares: dict[str, float] = {}
-        for name, tally_2C in self._tallies.items():
-            part_C, whole_C = tally_2C.double()
+        for name, count_2C in self._class_counts.items():
+            part_C, whole_C = count_2C.double()
             by_class = zip(self.split.classes, (part_C / whole_C).tolist(), strict=True)
             shares |= {f"train/{name}/{word}": value for word, value in by_class}
             shares[f"train/all_classes/{name}"] = float(part_C.sum() / whole_C.sum())
@@ -485,8 +486,9 @@ class _Run:
             self.progress = _Progress(**state["progress"])
             for name, values in state["log"].items():
                 self._log[name] = list(values)
-            # A checkpoint from before there were tallies has none.
-            self._tallies = {name: tally.to(self.device) for name, tally in state.get("tallies", {}).items()}
+            # Checkpoints of earlier versions call them tallies, or have none.
+            counts = state.get("class_counts", state.get("tallies", {}))
+            self._class_counts = {name: each.to(self.device) for name, each in counts.items()}
             if (
                 state["progress"].keys() != vars(_Progress()).keys()
                 or not 0 <= self.progress.step <= self.steps
@@ -520,7 +522,7 @@ class _Run:
                 "learner": self.learner.state_dict(),
                 "progress": vars(self.progress),
                 "log": {name: self._stack(values) for name, values in self._log.items()},
-                "tallies": self._tallies,
+                "class_counts": self._class_counts,
             },
         )
         self._saving = time.monotonic() - start
