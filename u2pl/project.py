@@ -64,7 +64,7 @@ def _safe(text: str) -> str:
 
 
 def _digest(text: str) -> str:
-    return sha256(text.encode()).hexdigest()[:8]
+    return sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]  # words need not be UTF-8
 
 
 def _cut(name: str, size: int) -> str:

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -281,15 +280,6 @@ def test_an_unfinished_run_goes_on_by_its_name_and_says_with_which_command(
     assert "--seed 0 --name own --set recipe.epochs=1" in said
     assert run(said.partition("Go on with: u2pl ")[2].split()) == 0
     assert (named.runs / "own" / "metrics.json").is_file()
-
-
-@pytest.mark.slow
-def test_several_processes_train_the_run_of_that_name(project: Project, u2pl: Callable):
-    words = (*SUPONLY, "--batch", "4", *sets({"epochs": 1, "batch_norm": "fixed"}))
-    done = u2pl("train", *words, "--name", "both", "--nproc", "2", cwd=project.root)
-    assert done.returncode == 0, done.stderr
-    assert "Next: u2pl evaluate both" in done.stdout
-    assert runs(project) == ["both"] and read_json(project.runs / "both" / "metrics.json")["name"] == "both"
 
 
 # ---- what status says ------------------------------------------------------------------------------------
