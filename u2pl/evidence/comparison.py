@@ -12,7 +12,7 @@ from u2pl.batches.loader import scored_mask
 from u2pl.data.description import Progress
 from u2pl.errors import UsageError
 from u2pl.evidence.figure_runs import LoadedRun, evenly_spaced
-from u2pl.inference.evaluator import likelihoods, predictions, protocol
+from u2pl.inference.evaluator import class_scores, predictions, protocol
 from u2pl.runs.results import scored_image
 
 ROWS = 4
@@ -123,7 +123,7 @@ def right_shares(
 ) -> dict[str, float]:
     """Of each image the percentage of its pixels with a label that are predicted right; 0 where none has one."""
     shares: dict[str, float] = {}
-    for some, masks, logits in likelihoods(run.network, run.split, run.recipe, names):
+    for some, masks, logits in class_scores(run.network, run.split, run.recipe, names):
         masks = masks.to(logits.device)
         known = (masks != run.split.ignore_index).flatten(1).sum(dim=1)
         hits = (logits.argmax(dim=1) == masks).flatten(1).sum(dim=1)

@@ -19,7 +19,7 @@ from u2pl.data.prepared import Split
 from u2pl.errors import UsageError, UserError
 from u2pl.evidence.figure_runs import LoadedRun, evenly_spaced
 from u2pl.inference import scores
-from u2pl.inference.evaluator import likelihoods
+from u2pl.inference.evaluator import class_scores
 from u2pl.losses import partition
 
 BINS = 2**18
@@ -140,7 +140,7 @@ def entropy_histogram(
     counts = torch.zeros((classes + 1) * BINS, dtype=torch.int64, device=device)
     confusion_CC = torch.zeros(classes, classes, dtype=torch.int64, device=device)
     shown: dict[str, tuple[int, float]] = {}
-    for some, masks, logits in likelihoods(run.network, split, run.recipe, names):
+    for some, masks, logits in class_scores(run.network, split, run.recipe, names):
         label_BHW, entropy_BHW, _ = partition.predict(logits)
         truth_BHW = masks.to(device)
         confusion_CC += scores.confusions(label_BHW, truth_BHW, classes, split.ignore_index).sum(0)
@@ -233,7 +233,7 @@ def image_reliability(
     if image is None:
         image = min(found.shown, key=lambda name: (-found.shown[name][0], -found.shown[name][1], name))
     gamma = found.edges_K[found.threshold(alpha)]
-    ((_, masks, logits),) = likelihoods(run.network, split, run.recipe, [image])
+    ((_, masks, logits),) = class_scores(run.network, split, run.recipe, [image])
     label_BHW, entropy_BHW, _ = partition.predict(logits)
     label_HW, entropy_HW = label_BHW[0].cpu(), entropy_BHW[0].cpu()
     prob_CHW = logits[0].softmax(dim=0).cpu().numpy()
