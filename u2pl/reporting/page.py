@@ -11,13 +11,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from u2pl.files import write_text
-from u2pl.pipeline import ActivePlan, read_figure, word
+from u2pl.pipeline import ActivePlan, read_figure, value_text
 from u2pl.project import Project, slug
 from u2pl.reporting import figures as drawing
 from u2pl.reporting.durations import duration
 from u2pl.reporting.links import Links, links
 from u2pl.reporting.results import Result, TableResults, collect_all, distinct
-from u2pl.reporting.table import CITED, Shown, View, signed
+from u2pl.reporting.table import CITED, CellText, TableText, signed
 
 VALIDATION = "val/miou"
 Figure = tuple[str, str, Path]
@@ -120,10 +120,11 @@ def headline(filled: TableResults) -> list[str]:
 
 def points(filled: TableResults) -> dict[str, list[drawing.Point]]:
     """Every cell with a number, ours or the paper's, under the label of its split; empty before a run has finished."""
-    split_is_a_row = filled.table.lines[0].split is not None
-    label = View(filled).label
+    split_is_a_row = filled.table.all_rows[0].split is not None
+    label = TableText(filled).label
     titles = {
-        part.label: label(part) for part in (filled.table.lines if split_is_a_row else filled.table.parts)
+        header.label: label(header)
+        for header in (filled.table.all_rows if split_is_a_row else filled.table.all_columns)
     }
     found: dict[str, list[drawing.Point]] = {}
     for cell in filled.cells if filled.results else []:
@@ -145,10 +146,10 @@ def _spread(filled: TableResults) -> Markup | None:
     if not groups_of_points:
         return None
     name = slug(f"{filled.name}-spread")
-    settings = {key for part in filled.table.parts for key in part.set}
-    values = [value for part in filled.table.parts for value in part.set.values()]
+    settings = {key for header in filled.table.all_columns for key in header.set}
+    values = [value for header in filled.table.all_columns for value in header.set.values()]
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    if numeric and len(settings) == 1 and len(values) == len(filled.table.parts):
+    if numeric and len(settings) == 1 and len(values) == len(filled.table.all_columns):
         everywhere = {title: _in_every_column(filled, cells) for title, cells in groups_of_points.items()}
         return Markup(drawing.values_svg(everywhere, settings.pop().rpartition(".")[2], name))
     return Markup(drawing.spread_svg(groups_of_points, name))
@@ -157,7 +158,7 @@ def _spread(filled: TableResults) -> Markup | None:
 def _in_every_column(filled: TableResults, cells: Sequence[drawing.Point]) -> list[drawing.Point]:
     """The points of one row in the order of the columns; where the row has none, one without a number."""
     known = {point.label: point for point in cells}
-    labels = [part.label for part in filled.table.parts]
+    labels = [header.label for header in filled.table.all_columns]
     return [known.get(label, drawing.Point(label, None, None, None)) for label in labels]
 
 
@@ -174,7 +175,7 @@ def _settings(result: Result) -> dict[str, str]:
     """Full name of a setting -> its value, in words."""
     sections = {"recipe": result.metrics["recipe"], result.method: result.metrics["hyper"]}
     return {
-        f"{section}.{key}": word(value)
+        f"{section}.{key}": value_text(value)
         for section, values in sections.items()
         for key, value in values.items()
     }
@@ -215,19 +216,22 @@ def _svgs(filled: TableResults, metric: str, axis: str) -> list[Markup]:
 
 def _section(filled: TableResults) -> dict[str, Any]:
     """What the page shows of one table."""
-    view = View(filled)
-    grid: list[tuple[str, list[Shown]]] = [
-        (view.label(row), [view.shown(row.label, column.label) for column in filled.table.parts])
-        for row in filled.table.lines
+    table_text = TableText(filled)
+    grid: list[tuple[str, list[CellText]]] = [
+        (
+            table_text.label(row),
+            [table_text.cell_text(row.label, column.label) for column in filled.table.all_columns],
+        )
+        for row in filled.table.all_rows
     ]
     return {
         "name": filled.name,
         "title": filled.table.title,
-        "caption": view.caption,
+        "caption": table_text.caption,
         "corner": filled.table.corner,
-        "columns": [view.label(column) for column in filled.table.parts],
+        "columns": [table_text.label(column) for column in filled.table.all_columns],
         "grid": grid,
-        "notes": view.notes,
+        "notes": table_text.notes,
         "ablation": filled.table.ablate is not None,
         "spread": _spread(filled),
         "legend": [(label, *drawing.dashes(index)) for index, label in enumerate(filled.labels)],
