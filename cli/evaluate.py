@@ -49,12 +49,12 @@ def evaluate(
         metrics = stored_evaluation.own_evaluation(project, path, measure, into)
         folder = into / metrics["name"]
     else:
-        from u2pl.inference.windows import Looks
+        from u2pl.inference.tta import TTA
         from u2pl.runs.results import evaluate_run, evaluation_folder
 
-        looks = Looks.parse(scales, flip)
-        metrics = evaluate_run(project, run, into, evaluation=evaluation, looks=looks, worst=worst)
-        folder = evaluation_folder(path, evaluation, looks)
+        tta = TTA.parse(scales, flip)
+        metrics = evaluate_run(project, run, into, evaluation=evaluation, tta=tta, worst=worst)
+        folder = evaluation_folder(path, evaluation, tta)
     if json:
         say_json(metrics)
         return

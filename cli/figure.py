@@ -13,68 +13,70 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from u2pl.data.description import Progress
-    from u2pl.evidence.subject import Named
+    from u2pl.evidence.figure_runs import NamedRun
     from u2pl.project import Project
 
 
-class _Asked(NamedTuple):
+class _Request(NamedTuple):
     """What a figure is made from."""
 
     project: "Project"
-    runs: "list[Named]"
+    runs: "list[NamedRun]"
     options: dict[str, Any]
     """Those that were given, by name."""
     progress: "Progress"
 
 
-def _fig1(asked: _Asked) -> "Figure":
-    from u2pl.evidence import subject, unlabeled
+def _fig1(request: _Request) -> "Figure":
+    from u2pl.evidence import figure_runs, unlabeled
     from u2pl.reporting import paper_figures
 
-    run = subject.opened(asked.project, asked.runs[0])
-    return paper_figures.class_plate(
-        unlabeled.class_reliability(run, progress=asked.progress, **asked.options)
+    run = figure_runs.load(request.project, request.runs[0])
+    return paper_figures.class_reliability_figure(
+        unlabeled.class_reliability(run, progress=request.progress, **request.options)
     )
 
 
-def _fig2(asked: _Asked) -> "Figure":
-    from u2pl.evidence import subject, unlabeled
+def _fig2(request: _Request) -> "Figure":
+    from u2pl.evidence import figure_runs, unlabeled
     from u2pl.reporting import paper_figures
 
-    run = subject.opened(asked.project, asked.runs[0])
-    return paper_figures.image_plate(
-        unlabeled.image_reliability(run, progress=asked.progress, **asked.options)
+    run = figure_runs.load(request.project, request.runs[0])
+    return paper_figures.image_reliability_figure(
+        unlabeled.image_reliability(run, progress=request.progress, **request.options)
     )
 
 
-def _fig4(asked: _Asked) -> "Figure":
-    from u2pl.evidence import comparison, subject
+def _fig4(request: _Request) -> "Figure":
+    from u2pl.evidence import comparison, figure_runs
     from u2pl.reporting import paper_figures
 
-    runs = [subject.opened(asked.project, run) for run in asked.runs]
-    return paper_figures.comparison_plate(comparison.compare(runs, progress=asked.progress, **asked.options))
+    runs = [figure_runs.load(request.project, run) for run in request.runs]
+    return paper_figures.comparison_figure(
+        comparison.compare(runs, progress=request.progress, **request.options)
+    )
 
 
-def _figA2(asked: _Asked) -> "Figure":
-    from u2pl.evidence import features, subject
+def _figA2(request: _Request) -> "Figure":
+    from u2pl.evidence import features, figure_runs
     from u2pl.reporting import paper_figures
 
-    runs = [subject.opened(asked.project, run) for run in asked.runs]
-    return paper_figures.embedding_plate(features.embed(runs, progress=asked.progress, **asked.options))
+    runs = [figure_runs.load(request.project, run) for run in request.runs]
+    return paper_figures.embedding_figure(features.embed(runs, progress=request.progress, **request.options))
 
 
-def _reliability(asked: _Asked) -> "Figure":
+def _reliability(request: _Request) -> "Figure":
     from u2pl.evidence import history
     from u2pl.reporting import paper_figures
 
-    return paper_figures.reliability_plate(history.reliability(asked.project, asked.runs))
+    return paper_figures.reliability_curves_figure(history.reliability(request.project, request.runs))
 
 
 @dataclass(frozen=True)
 class _Kind:
     """A figure that can be asked for."""
 
-    draw: Callable[[_Asked], "Figure"]
+    draw: Callable[[_Request], "Figure"]
     least: int
     most: int | None
     """Runs; None: any number."""
@@ -133,12 +135,12 @@ def figure(
     kind = _checked(name, runs, formats or [], options)
     project = Project.find()
 
-    from u2pl.evidence import subject
+    from u2pl.evidence import figure_runs
     from u2pl.reporting import paper_figures
 
-    found = subject.find(project, runs, labels or [])
+    found = figure_runs.find(project, runs, labels or [])
     with counting() as progress:
-        drawn = kind.draw(_Asked(project, found, options, progress))
+        drawn = kind.draw(_Request(project, found, options, progress))
     folder = into if into is not None else project.root / "reports" / "figures"
     paths = paper_figures.write(drawn, folder, name, formats or ["png", "svg"])
     say(f"Wrote {', '.join(map(str, paths))}. What it shows and how it was made: docs/figures.md")

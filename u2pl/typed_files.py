@@ -84,10 +84,16 @@ def fits(kind: type[T], value: Any) -> TypeGuard[T]:
     return True
 
 
-def problems(error: ValidationError, most: int = 3) -> str:
-    """What pydantic found wrong, in a few words."""
+def problems(error: ValidationError, most: int | None = 3) -> str:
+    """What pydantic found wrong, each with the place where it stands.
+
+    Args:
+        error: of a model or a type.
+        most: so many are told one by one; None: all.
+    """
     found = [
         ": ".join(filter(None, [".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, ")]))
         for each in error.errors(include_url=False)
     ]
-    return "; ".join(found[:most]) + (f"; and {len(found) - most} more" if len(found) > most else "")
+    left = 0 if most is None else max(0, len(found) - most)
+    return "; ".join(found[:most]) + (f"; and {left} more" if left else "")

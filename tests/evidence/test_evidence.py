@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from u2pl.errors import UsageError, UserError
-from u2pl.evidence import comparison, features, history, subject, unlabeled
+from u2pl.evidence import comparison, features, figure_runs, history, unlabeled
 from u2pl.evidence.comparison import Box, regions
-from u2pl.evidence.subject import Subject
+from u2pl.evidence.figure_runs import LoadedRun
 from u2pl.files import read_json, write_json
 from u2pl.inference.evaluator import predictions
 from u2pl.methods.mt import MeanTeacherTargets
@@ -65,16 +65,16 @@ def trained(tiny_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Tr
 
 
 @pytest.fixture
-def subjects(trained: Trained) -> list[Subject]:
+def subjects(trained: Trained) -> list[LoadedRun]:
     """The two runs, the supervised one first."""
     return opened(trained.project, SUPONLY, RUN)
 
 
-def opened(project: Project, *names: str) -> list[Subject]:
-    return [subject.opened(project, named) for named in subject.find(project, names)]
+def opened(project: Project, *names: str) -> list[LoadedRun]:
+    return [figure_runs.load(project, named) for named in figure_runs.find(project, names)]
 
 
-def without_masks(run: Subject) -> Subject:
+def without_masks(run: LoadedRun) -> LoadedRun:
     masks = {name: path for name, path in run.split.masks.items() if name not in run.split.unlabeled}
     return replace(run, split=replace(run.split, masks=masks))
 
@@ -125,7 +125,7 @@ def test_all_classes_together_are_the_sums_of_their_counts(trained: Trained):
             known = (targets.unlabeled.truth != 255) & targets.unlabeled.valid
             counts[epoch][0] += int((known & (targets.pseudo_label.map != 255)).sum())
             counts[epoch][1] += int(known.sum())
-    (named,) = subject.find(trained.project, [RUN])
+    (named,) = figure_runs.find(trained.project, [RUN])
     curves = history.reliability(trained.project, [named]).runs[0]
     assert curves.summed
     overall = dict(curves.overall["reliable/share"])
@@ -141,7 +141,7 @@ def test_all_classes_together_are_the_sums_of_their_counts(trained: Trained):
 def test_a_run_that_recorded_no_sum_of_its_classes_is_read_with_the_mean_over_steps(
     trained: Trained, tmp_path: Path
 ):
-    (named,) = subject.find(trained.project, [RUN])
+    (named,) = figure_runs.find(trained.project, [RUN])
     row = {"epoch": 1, "step": 6, "train/reliable/share": 0.8, "train/reliable/share/disc": 0.7}
     RunFolder(tmp_path).write_history([row])
     (run,) = history.reliability(trained.project, [replace(named, folder=tmp_path)]).runs
@@ -176,11 +176,11 @@ def test_nothing_is_counted_by_masks_that_no_setting_opens(trained: Trained, tmp
     with pytest.raises(
         UserError, match=r"without opening the masks .* u2pl train .* --set unlabeled_truth=true$"
     ):
-        history.reliability(project, subject.find(project, [run.name]))
+        history.reliability(project, figure_runs.find(project, [run.name]))
 
 
 def test_the_curves_of_a_run_are_what_its_history_says(trained: Trained):
-    found = history.reliability(trained.project, subject.find(trained.project, [RUN]))
+    found = history.reliability(trained.project, figure_runs.find(trained.project, [RUN]))
     assert found.classes == list(CLASSES)
     (run,) = found.runs
     for measure in history.MEASURES:
@@ -197,15 +197,15 @@ def test_the_curves_of_a_run_are_what_its_history_says(trained: Trained):
     ],
 )
 def test_why_a_run_recorded_nothing_is_said(trained: Trained, change: dict[str, Any], says: str):
-    (named,) = subject.find(trained.project, [SUPONLY])
+    (named,) = figure_runs.find(trained.project, [SUPONLY])
     with pytest.raises(UserError, match=says):
-        history.reliability(trained.project, [replace(named, run={**named.run, **change})])
+        history.reliability(trained.project, [replace(named, record={**named.record, **change})])
 
 
 def test_a_run_of_before_there_were_such_numbers_and_one_without_masks_are_told_apart(
     trained: Trained, tmp_path: Path
 ):
-    (named,) = subject.find(trained.project, [RUN])
+    (named,) = figure_runs.find(trained.project, [RUN])
     old = replace(named, folder=tmp_path)
     writer = RunFolder(tmp_path)
     writer.write_history(
@@ -226,7 +226,7 @@ def test_a_run_of_before_there_were_such_numbers_and_one_without_masks_are_told_
 # ---- Figs. 1 and 2 --------------------------------------------------------------------------------------
 
 
-def recount(run: Subject, names: list[str]) -> tuple[NDArray, NDArray, NDArray]:
+def recount(run: LoadedRun, names: list[str]) -> tuple[NDArray, NDArray, NDArray]:
     """Truth, prediction and entropy of all pixels, in float64 from the network's logits at mask resolution."""
     truths, labels, entropies = [], [], []
     for name in names:
@@ -244,7 +244,7 @@ def recount(run: Subject, names: list[str]) -> tuple[NDArray, NDArray, NDArray]:
 
 @pytest.mark.parametrize("alpha", [None, 0.5, 0.0])
 def test_reliable_pixels_of_each_class_are_those_below_the_quantile_of_all(
-    subjects: list[Subject], alpha: float | None
+    subjects: list[LoadedRun], alpha: float | None
 ):
     run = subjects[1]
     found = unlabeled.class_reliability(run, alpha=alpha)
@@ -267,14 +267,14 @@ def test_reliable_pixels_of_each_class_are_those_below_the_quantile_of_all(
         )
 
 
-def test_void_pixels_count_for_the_threshold_but_for_no_class(subjects: list[Subject]):
+def test_void_pixels_count_for_the_threshold_but_for_no_class(subjects: list[LoadedRun]):
     run = subjects[1]
-    found = unlabeled.survey(run, run.split.unlabeled, by_truth=True)
+    found = unlabeled.entropy_histogram(run, run.split.unlabeled, by_truth=True)
     masks = np.stack([run.split.mask(name) for name in run.split.unlabeled])
     assert found.counts_GK.sum(1).tolist() == [*((masks == c).sum() for c in range(4)), (masks == 255).sum()]
 
 
-def test_without_masks_pixels_are_counted_by_predicted_class_and_there_is_no_iou(subjects: list[Subject]):
+def test_without_masks_pixels_are_counted_by_predicted_class_and_there_is_no_iou(subjects: list[LoadedRun]):
     run = without_masks(subjects[1])
     found = unlabeled.class_reliability(run, images=5)
     chosen = [run.split.unlabeled[k] for k in (0, 2, 4, 7, 9)]
@@ -293,7 +293,7 @@ def test_entropy_edges_cover_all_entropies_and_are_narrow_where_entropies_are_lo
     assert (widths > 0).all()
 
 
-def test_the_image_shown_has_most_classes_and_its_pixels_are_the_typical_ones(subjects: list[Subject]):
+def test_the_image_shown_has_most_classes_and_its_pixels_are_the_typical_ones(subjects: list[LoadedRun]):
     run = subjects[1]
     found = unlabeled.image_reliability(run, images=None)
     again = unlabeled.image_reliability(run, images=None)
@@ -314,7 +314,7 @@ def test_the_image_shown_has_most_classes_and_its_pixels_are_the_typical_ones(su
     assert again.reliable.row == found.reliable.row and again.unreliable.column == found.unreliable.column
 
 
-def test_an_image_can_be_named_and_one_that_is_not_unlabelled_is_refused(subjects: list[Subject]):
+def test_an_image_can_be_named_and_one_that_is_not_unlabelled_is_refused(subjects: list[LoadedRun]):
     run = subjects[1]
     name = run.split.unlabeled[3]
     assert unlabeled.image_reliability(run, image=name, images=2).image == name
@@ -330,7 +330,7 @@ def test_of_no_pixel_there_is_no_median_and_of_two_the_lower_one():
     assert unlabeled.median_pixel(value, np.array([[True, True], [False, False]])) == (0, 1)
 
 
-def test_a_share_must_be_known_and_be_one(subjects: list[Subject]):
+def test_a_share_must_be_known_and_be_one(subjects: list[LoadedRun]):
     with pytest.raises(UsageError, match=r"has no alpha0: its method \(suponly\).*--alpha 0\.2"):
         unlabeled.class_reliability(subjects[0])
     assert unlabeled.class_reliability(subjects[0], alpha=0.2, images=1).images == 1
@@ -389,7 +389,7 @@ def test_a_line_along_a_border_is_no_region():
     assert regions(mask) == [Box(20, 20, 10, 5)]
 
 
-def test_a_comparison_shows_the_highest_gains_and_the_lowest_at_the_end(subjects: list[Subject]):
+def test_a_comparison_shows_the_highest_gains_and_the_lowest_at_the_end(subjects: list[LoadedRun]):
     found = comparison.compare(subjects, rows=3)
     split = subjects[0].split
     first, last = (predictions(s.network, s.split, s.recipe, split.val) for s in subjects)
@@ -419,7 +419,7 @@ def test_images_that_are_neighbours_in_the_list_are_not_shown_together():
     assert comparison.most_different({"a": 1.0, "b": 2.0}, 4) == ["b", "a"]
 
 
-def test_runs_that_are_scored_differently_or_on_other_images_are_not_compared(subjects: list[Subject]):
+def test_runs_that_are_scored_differently_or_on_other_images_are_not_compared(subjects: list[LoadedRun]):
     one, two = subjects
     other = replace(two, recipe=two.recipe.model_copy(update={"evaluation": "sliding"}))
     with pytest.raises(UsageError, match="Name runs that are scored alike"):
@@ -433,7 +433,7 @@ def test_runs_that_are_scored_differently_or_on_other_images_are_not_compared(su
 # ---- Fig. A2 --------------------------------------------------------------------------------------------
 
 
-def test_equally_many_pixels_of_each_class_are_drawn_and_none_twice(subjects: list[Subject]):
+def test_equally_many_pixels_of_each_class_are_drawn_and_none_twice(subjects: list[LoadedRun]):
     split = subjects[0].split
     pixels = features.balanced_pixels(split, split.val, 40)
     assert len(set(pixels)) == len(pixels) == 4 * 40
@@ -447,7 +447,7 @@ def test_equally_many_pixels_of_each_class_are_drawn_and_none_twice(subjects: li
     assert len(left) == 3, "a class with too few pixels is left out"
 
 
-def test_every_pixel_of_a_class_is_drawn_alike(subjects: list[Subject]):
+def test_every_pixel_of_a_class_is_drawn_alike(subjects: list[LoadedRun]):
     split = subjects[0].split
     discs = {name: int((split.mask(name) == 2).sum()) for name in split.val}
     every = features.balanced_pixels(split, split.val, sum(discs.values()))
@@ -464,7 +464,7 @@ def test_features_are_read_at_the_pixels_as_logits_are_upsampled():
     assert torch.allclose(found, torch.stack([whole[:, y, x] for y, x in places]), atol=1e-5)
 
 
-def test_the_features_are_those_that_the_heads_read(subjects: list[Subject]):
+def test_the_features_are_those_that_the_heads_read(subjects: list[LoadedRun]):
     """The classifier, given them, says what the network says."""
     run = subjects[1]
     name = run.split.val[0]
@@ -490,7 +490,7 @@ def test_agreement_is_the_share_of_nearest_neighbours_of_the_same_class():
     assert features.agreement(point, of_class) == pytest.approx(hits / (60 * features.NEIGHBORS))
 
 
-def test_an_embedding_has_the_same_pixels_for_both_runs_and_is_the_same_every_time(subjects: list[Subject]):
+def test_an_embedding_has_the_same_pixels_for_both_runs_and_is_the_same_every_time(subjects: list[LoadedRun]):
     found, again = (features.embed(subjects, per_class=15) for _ in range(2))
     assert np.bincount(found.class_P).tolist() == [15] * 4 and found.left_out == []
     assert [run.label for run in found.runs] == ["suponly", "u2pl"]
@@ -508,11 +508,11 @@ def test_a_label_says_the_method_and_what_differs_from_its_defaults():
         return {"method": method, "seed": seed, "split": split, "overrides": overrides}
 
     changed = {"u2pl.negatives": "all", "recipe.epochs": 2}
-    assert subject.default_labels([run("suponly"), run("u2pl", **changed)]) == [
+    assert figure_runs.default_labels([run("suponly"), run("u2pl", **changed)]) == [
         "suponly",
         "u2pl, negatives=all, epochs=2",
     ]
-    assert subject.default_labels([run("mt"), run("mt", 1)]) == ["mt, 1/8, seed 0", "mt, 1/8, seed 1"]
+    assert figure_runs.default_labels([run("mt"), run("mt", 1)]) == ["mt, 1/8, seed 0", "mt, 1/8, seed 1"]
 
 
 def test_runs_of_different_data_sets_are_refused(trained: Trained, tmp_path: Path):
@@ -520,10 +520,10 @@ def test_runs_of_different_data_sets_are_refused(trained: Trained, tmp_path: Pat
     other.mkdir()
     write_json(other / "run.json", read_json(trained.project.runs / RUN / "run.json") | {"dataset": "voc"})
     with pytest.raises(UsageError, match="different data sets: tiny, voc"):
-        subject.find(trained.project, [RUN, str(other)])
+        figure_runs.find(trained.project, [RUN, str(other)])
 
 
 def test_images_are_spread_over_the_list():
     names = list("abcdefghij")
-    assert subject.spread(names, None) == names == subject.spread(names, 99)
-    assert subject.spread(names, 3) == ["a", "d", "g"]
+    assert figure_runs.evenly_spaced(names, None) == names == figure_runs.evenly_spaced(names, 99)
+    assert figure_runs.evenly_spaced(names, 3) == ["a", "d", "g"]

@@ -9,7 +9,7 @@ from u2pl.data.pictures import read_image
 from u2pl.data.prepared import Split, open_split
 from u2pl.errors import UserError
 from u2pl.inference import evaluator
-from u2pl.inference.windows import Looks
+from u2pl.inference.tta import TTA
 from u2pl.models.deeplab import DeepLabV3Plus, Output
 from u2pl.project import Project
 from u2pl.runs.results import write_samples
@@ -298,22 +298,22 @@ def test_with_flip_an_image_is_looked_at_from_both_sides(
     split: Split, recipe: Recipe, evaluation: str, side: int
 ):
     recipe, network = changed(recipe, evaluation=evaluation), Columns()
-    result = evaluator.evaluate(network, split, recipe, looks=Looks(flip=True), keep_samples=True)
+    result = evaluator.evaluate(network, split, recipe, tta=TTA(flip=True), keep_samples=True)
     assert network.seen == 2 * len(split.val)
     expected = torch.full((side, side), 2)
     expected[:, : side // 4] = expected[:, -side // 4 :] = 1
     assert all(torch.equal(prediction, expected) for prediction in result.samples.values())
     once = evaluator.evaluate(Columns(), split, recipe, keep_samples=True)
     assert all((prediction[:, -side // 4 :] == 2).all() for prediction in once.samples.values())
-    shown = evaluator.predictions(Columns(), split, recipe, split.val, Looks(flip=True))
+    shown = evaluator.predictions(Columns(), split, recipe, split.val, TTA(flip=True))
     assert len(shown) == 4 and all(torch.equal(prediction, expected) for prediction in shown.values())
 
 
 def test_windows_lie_on_the_scaled_picture(split: Split, recipe: Recipe):
     """Of 64 pixels 32 are one window of 32, 64 are three, and 128 are six (every 22), squared."""
     network = Constant()
-    looks, sliding = Looks((0.5, 1.0, 2.0)), changed(recipe, evaluation="sliding")
-    result = evaluator.evaluate(network, split, sliding, looks=looks)
+    tta, sliding = TTA((0.5, 1.0, 2.0)), changed(recipe, evaluation="sliding")
+    result = evaluator.evaluate(network, split, sliding, tta=tta)
     assert network.seen == (1 + 9 + 36) * len(split.val)
     assert torch.equal(result.confusion, evaluator.evaluate(Constant(), split, recipe).confusion)
 
@@ -330,7 +330,7 @@ def test_larger_pictures_are_looked_at_fewer_at_once(
             return super().forward(image)
 
     evaluator.evaluate(Watching(), split, recipe)
-    evaluator.evaluate(Watching(), split, recipe, looks=Looks((0.5, 2.0)))
+    evaluator.evaluate(Watching(), split, recipe, tta=TTA((0.5, 2.0)))
     assert sizes == [(4, 64)] + [(1, 32), (1, 128)] * 4
 
 
@@ -343,6 +343,4 @@ def test_larger_pictures_are_looked_at_fewer_at_once(
     ],
 )
 def test_scales_and_flip_are_said_beside_the_number(recipe: Recipe, evaluation: str, words: str):
-    assert (
-        evaluator.protocol(changed(recipe, evaluation=evaluation), Looks.parse("1,0.5", flip=True)) == words
-    )
+    assert evaluator.protocol(changed(recipe, evaluation=evaluation), TTA.parse("1,0.5", flip=True)) == words

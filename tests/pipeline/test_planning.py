@@ -170,7 +170,7 @@ def test_values_of_a_plan_stand_in_place_of_the_tables_and_known_ones_keep_label
 ) -> None:
     table = read_table(project, "table7")
     bound = bind(table, "voc", Binding(values=[0.2, 0.25]))
-    assert [column.label for column in bound.parts] == ["20 %", "0.25"]
+    assert [column.label for column in bound.all_columns] == ["20 %", "0.25"]
     assert [cell.paper for cell in bound.cells()] == [79.01, None, 79.30, None]
     rows = bind(
         read_table(project, "table5"),
@@ -232,7 +232,7 @@ def test_rows_made_from_values_can_be_chosen_by_label_beside_rows_that_are_writt
         ("none (MT)", "mt", 73.02),
         ("L_c", "u2pl", 77.08),
     ]
-    (line,) = bind(read_table(project, "table6"), "voc", Binding(rows=["none (MT)"])).lines
+    (line,) = bind(read_table(project, "table6"), "voc", Binding(rows=["none (MT)"])).all_rows
     assert line.label == "none (MT)"
 
 

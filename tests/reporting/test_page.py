@@ -17,7 +17,7 @@ from PIL import Image
 from u2pl.files import sha256, write_json
 from u2pl.pipeline import resolve
 from u2pl.project import Project
-from u2pl.reporting import figures, page
+from u2pl.reporting import charts, examples, page
 from u2pl.reporting.links import links
 from u2pl.reporting.results import TableResults, collect, collect_all
 
@@ -108,7 +108,7 @@ def test_a_page_without_any_finished_run_says_so(project: Project) -> None:
     outline(text)
     assert "No run has finished yet." in text
     assert "19 results are planned" in text
-    assert all(figures.picture(project.root / path).shape[1] > 100 for path in paths[1:])
+    assert all(examples.picture(project.root / path).shape[1] > 100 for path in paths[1:])
 
 
 def test_a_label_cannot_smuggle_markup_into_the_page(project: Project) -> None:
@@ -150,7 +150,7 @@ def test_curves_have_points_only_where_an_epoch_was_validated(project: Project) 
             writer.writeheader()
             writer.writerows(rows)
     (panel,) = page.panels(collect(project, plan, "table1"), page.VALIDATION, "mIoU (%)")
-    assert {tuple(line.epochs) for line in panel.lines} == {(4, 8, 12)}
+    assert {tuple(curve.epochs) for curve in panel.curves} == {(4, 8, 12)}
     assert page.html(plan, collect_all(project, plan)).count("<svg xmlns") == 3 + 1
 
 
@@ -188,7 +188,7 @@ def test_the_picture_of_seeds_has_ours_with_its_deviation_and_the_papers_number_
     assert [point.label for point in points][2:4] == ["CutMix", "PseudoSeg ‡"]
     assert points[0].sd == pytest.approx(8.31 / 2**0.5)
     assert (points[3].mean, points[3].paper) == (None, 65.5)
-    text = figures.spread_svg(page.points(filled), "seeds")
+    text = charts.spread_svg(page.points(filled), "seeds")
     ElementTree.fromstring(text)
     assert {"ours", "paper", "PseudoSeg ‡"} <= set(re.findall(r">([^<>]+)</text>", text))
 
@@ -204,7 +204,7 @@ def test_values_of_one_setting_run_along_an_axis_in_the_order_of_the_table(proje
 
 
 def test_a_label_of_a_picture_keeps_its_digits() -> None:
-    text = figures.spread_svg({"a": [figures.Point("lr 0.12345", 50.0, None, None)]}, "digits")
+    text = charts.spread_svg({"a": [charts.Point("lr 0.12345", 50.0, None, None)]}, "digits")
     assert ">lr 0.12345</text>" in text
 
 
@@ -213,13 +213,13 @@ def test_a_small_picture_keeps_the_colours_of_a_mask_and_takes_little_room(tmp_p
     mask = draw.integers(0, 255, (21, 3), dtype=np.uint8)[draw.integers(0, 21, (300, 500))]
     Image.fromarray(mask).save(tmp_path / "mask.png")
     Image.fromarray(draw.integers(0, 255, (300, 500, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
-    small = figures.thumbnail(tmp_path / "mask.png")
+    small = examples.thumbnail(tmp_path / "mask.png")
     with Image.open(io.BytesIO(base64.b64decode(small.partition(",")[2]))) as image:
         assert image.size == (256, 154)
         assert {tuple(color) for color in np.asarray(image.convert("RGB")).reshape(-1, 3)} <= {
             tuple(color) for color in mask.reshape(-1, 3)
         }
-    assert figures.thumbnail(tmp_path / "photo.png").startswith("data:image/jpeg")
+    assert examples.thumbnail(tmp_path / "photo.png").startswith("data:image/jpeg")
 
 
 def test_a_run_lists_where_its_settings_differ_from_most(project: Project) -> None:
@@ -271,51 +271,56 @@ def test_figures_of_the_plan_are_embedded_and_a_missing_one_is_named(project: Pr
     picture = next(project.root.rglob("*.input.png"))
     shown = [("Figure 1", "Drawn.", picture), ("Figure 2", "Planned.", project.root / "none.png")]
     text = page.html(plan, collect_all(project, plan), shown)
-    assert f'<img src="{figures.data_uri(picture)}" alt="Figure 1">' in text
+    assert f'<img src="{examples.data_uri(picture)}" alt="Figure 1">' in text
     assert "<strong>Figure 2.</strong> Planned. Not made yet." in text
 
 
 def test_an_svg_takes_its_text_colour_from_the_page_and_is_well_formed() -> None:
-    panel = figures.Panel("a & b < c", "mIoU (%)", (figures.line("one", 0, [[(1, 10.0), (2, 20.0)]]),))
-    text = figures.svg(panel, "first")
+    panel = charts.Panel("a & b < c", "mIoU (%)", (charts.curve("one", 0, [[(1, 10.0), (2, 20.0)]]),))
+    text = charts.svg(panel, "first")
     root = ElementTree.fromstring(text)
     assert "height" not in root.attrib
     assert "currentColor" in text
-    assert figures.INK not in text
+    assert charts.INK not in text
     assert all(name.startswith("first-") for name in re.findall(r'id="([^"]+)"', text))
 
 
 def test_a_line_is_the_mean_over_the_epochs_that_every_seed_has() -> None:
-    line = figures.line("u2pl", 3, [[(1, 10.0), (2, 20.0), (3, 60.0)], [(1, 20.0), (2, 40.0)]])
-    assert (line.epochs, line.mean, line.low, line.high) == ((1, 2), (15.0, 30.0), (10.0, 20.0), (20.0, 40.0))
+    curve = charts.curve("u2pl", 3, [[(1, 10.0), (2, 20.0), (3, 60.0)], [(1, 20.0), (2, 40.0)]])
+    assert (curve.epochs, curve.mean, curve.low, curve.high) == (
+        (1, 2),
+        (15.0, 30.0),
+        (10.0, 20.0),
+        (20.0, 40.0),
+    )
 
 
 def test_equal_panels_are_drawn_once_under_whatever_words_and_differ_in_their_ids() -> None:
-    figures._panel.cache_clear()
+    charts._panel.cache_clear()
     one, two = (
-        figures.Panel("same", "mIoU (%)", (figures.line(label, 0, [[(1, 10.0), (2, 20.0)]]),))
+        charts.Panel("same", "mIoU (%)", (charts.curve(label, 0, [[(1, 10.0), (2, 20.0)]]),))
         for label in "ab"
     )
-    first, second = figures.svg(one, "first"), figures.svg(two, "second")
-    assert figures._panel.cache_info().misses == 1
+    first, second = charts.svg(one, "first"), charts.svg(two, "second")
+    assert charts._panel.cache_info().misses == 1
     assert "first-" in first and first.replace("first-", "second-") == second
-    shown = {"1/8": [figures.Point("MT", 50.0, 1.0, 51.0), figures.Point("CutMix", 52.0, None, None)]}
-    assert figures.spread_svg(shown, "x").replace("x-", "y-") == figures.spread_svg(shown, "y")
+    shown = {"1/8": [charts.Point("MT", 50.0, 1.0, 51.0), charts.Point("CutMix", 52.0, None, None)]}
+    assert charts.spread_svg(shown, "x").replace("x-", "y-") == charts.spread_svg(shown, "y")
 
 
 def test_the_contact_sheet_has_a_row_a_split_and_a_column_a_method(project: Project) -> None:
     plan = resolve(project, "demo", ["table1"])
     write_results(project, plan)
-    found = page.strips(collect(project, plan, "table1"))
-    assert [strip.label for strip in found] == [
+    found = page.sheet_rows(collect(project, plan, "table1"))
+    assert [row.label for row in found] == [
         "1/16 (30 labelled)",
         "1/8 (60 labelled)",
         "1/4 (120 labelled)",
     ]
     assert list(found[0].pictures) == ["Input", "Truth", "SupOnly", "MT", "CutMix", "U²PL (w/ CutMix)"]
-    assert {strip.pictures["Input"].name for strip in found} == {f"000{i}.input.png" for i in (1, 2, 3)}
+    assert {row.pictures["Input"].name for row in found} == {f"000{i}.input.png" for i in (1, 2, 3)}
     page.write(project, plan)
-    height, width, _ = figures.picture(project.root / "reports/overview/examples.png").shape
+    height, width, _ = examples.picture(project.root / "reports/overview/examples.png").shape
     assert width > 1.5 * height
 
 

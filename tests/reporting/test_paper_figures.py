@@ -20,7 +20,7 @@ MAP = RNG.integers(0, 4, (12, 20))
 
 
 def by_class(iou: Any = (90.0, 20.0, 60.0, np.nan)) -> Any:
-    """Plain values under the names that the plates read."""
+    """Plain values under the names that the figures are drawn from."""
     return SimpleNamespace(
         label="u2pl", dataset="tiny", split="1/4", classes=CLASSES,
         reliable_C=np.array([9000, 10, 300, 0]), unreliable_C=np.array([500, 90, 100, 0]),
@@ -86,13 +86,13 @@ def curves(summed: bool = True) -> Any:
 
 
 DRAWN: dict[str, Callable[[], Figure]] = {
-    "fig1": lambda: paper_figures.class_plate(by_class()),
-    "fig1 without masks": lambda: paper_figures.class_plate(by_class(None)),
-    "fig2": lambda: paper_figures.image_plate(one_image()),
-    "fig2 without unreliable pixels": lambda: paper_figures.image_plate(one_image(False)),
-    "fig4": lambda: paper_figures.comparison_plate(compared()),
-    "figA2": lambda: paper_figures.embedding_plate(embedded()),
-    "reliability": lambda: paper_figures.reliability_plate(curves()),
+    "fig1": lambda: paper_figures.class_reliability_figure(by_class()),
+    "fig1 without masks": lambda: paper_figures.class_reliability_figure(by_class(None)),
+    "fig2": lambda: paper_figures.image_reliability_figure(one_image()),
+    "fig2 without unreliable pixels": lambda: paper_figures.image_reliability_figure(one_image(False)),
+    "fig4": lambda: paper_figures.comparison_figure(compared()),
+    "figA2": lambda: paper_figures.embedding_figure(embedded()),
+    "reliability": lambda: paper_figures.reliability_curves_figure(curves()),
 }
 
 
@@ -146,7 +146,7 @@ def test_where_there_are_no_masks_the_figure_says_so_and_shows_no_iou():
 
 def test_unreliable_pixels_are_left_white_in_the_pseudo_labels():
     found = one_image()
-    figure = paper_figures.image_plate(found)
+    figure = paper_figures.image_reliability_figure(found)
     shown = figure.axes[2].images[0].get_array()
     assert (shown[~found.reliable_HW] == 255).all()
     assert (shown[found.reliable_HW] == np.array(COLORS)[MAP[found.reliable_HW]]).all()
@@ -191,7 +191,7 @@ def test_a_method_without_a_bank_has_an_empty_panel_that_says_so_and_rows_share_
 
 def test_a_bold_line_that_is_no_sum_of_the_classes_is_said_to_be_a_mean():
     assert "bold" not in words(DRAWN["reliability"]())
-    said = words(paper_figures.reliability_plate(curves(summed=False)))
+    said = words(paper_figures.reliability_curves_figure(curves(summed=False)))
     assert "The bold line of mt is a mean over steps, and of pixels of unknown class too" in said
 
 

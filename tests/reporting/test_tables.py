@@ -12,7 +12,7 @@ from u2pl.files import sha256
 from u2pl.pipeline import ActivePlan, resolve
 from u2pl.project import Project
 from u2pl.reporting.results import collect
-from u2pl.reporting.table import View, latex, long_csv, markdown, write
+from u2pl.reporting.table import TableText, latex, long_csv, markdown, write
 
 
 def plan_file(project: Project, name: str, text: str) -> ActivePlan:
@@ -20,8 +20,8 @@ def plan_file(project: Project, name: str, text: str) -> ActivePlan:
     return resolve(project, name)
 
 
-def view(project: Project, plan: ActivePlan, table: str) -> View:
-    return View(collect(project, plan, table))
+def view(project: Project, plan: ActivePlan, table: str) -> TableText:
+    return TableText(collect(project, plan, table))
 
 
 def without_marks(text: str) -> str:
@@ -58,7 +58,7 @@ def test_a_table_bound_to_another_data_set_drops_cited_rows_and_the_papers_numbe
 
 
 @pytest.fixture
-def voc(project: Project) -> View:
+def voc(project: Project) -> TableText:
     """Table 1 on the paper's data set: of ours, U²PL has three seeds of 1/16 and one of 1/8."""
     plan = plan_file(project, "own", "{dataset: voc, seeds: [0, 1, 2], tables: {table1: {}}}")
     plan.write(project)
@@ -75,7 +75,9 @@ def voc(project: Project) -> View:
     return view(project, plan, "table1")
 
 
-def test_on_the_papers_data_set_a_cell_shows_ours_the_papers_number_and_the_difference(voc: View) -> None:
+def test_on_the_papers_data_set_a_cell_shows_ours_the_papers_number_and_the_difference(
+    voc: TableText,
+) -> None:
     text = markdown(voc)
     assert "67.00 ± 1.00 (paper **67.98**, −0.98)" in text
     assert "| — (paper **73.66**) |" in text
@@ -83,13 +85,13 @@ def test_on_the_papers_data_set_a_cell_shows_ours_the_papers_number_and_the_diff
     assert r"67.00 $\pm$ 1.00 {\footnotesize (paper \textbf{67.98}, $-$0.98)}" in latex(voc)
 
 
-def test_a_cell_of_one_seed_is_marked_as_such(voc: View) -> None:
+def test_a_cell_of_one_seed_is_marked_as_such(voc: TableText) -> None:
     assert "70.00<sup>†</sup> (paper **69.15**, +0.85)" in markdown(voc)
     assert "<sup>†</sup> one seed: its spread is not known" in markdown(voc)
     assert r"70.00\textsuperscript{$\dagger$}" in latex(voc)
 
 
-def test_what_is_only_cited_has_no_number_of_ours_and_is_marked(voc: View) -> None:
+def test_what_is_only_cited_has_no_number_of_ours_and_is_marked(voc: TableText) -> None:
     assert "| PseudoSeg ‡ | — (paper 57.60) | — (paper 65.50) |" in markdown(voc)
     assert "<sup>‡</sup> cited: the paper's number, for which nothing is run here" in markdown(voc)
     assert r"PseudoSeg $\ddagger$ & --- {\footnotesize (paper 57.60)}" in latex(voc)
@@ -98,7 +100,7 @@ def test_what_is_only_cited_has_no_number_of_ours_and_is_marked(voc: View) -> No
     assert cited[0]["paper"] == "57.6000"
 
 
-def test_missing_cells_are_counted_and_the_first_are_named(voc: View) -> None:
+def test_missing_cells_are_counted_and_the_first_are_named(voc: TableText) -> None:
     line = (
         "Missing: 18 of 20 cells (SupOnly, 1/16; SupOnly, 1/8; SupOnly, 1/4; SupOnly, 1/2; SupOnly, Full; "
         "MT, 1/16; MT, 1/8; MT, 1/4; and 10 more)."
@@ -107,7 +109,9 @@ def test_missing_cells_are_counted_and_the_first_are_named(voc: View) -> None:
     assert line in latex(voc)
 
 
-def test_a_cell_with_some_of_its_seeds_is_named_and_many_are_counted(project: Project, voc: View) -> None:
+def test_a_cell_with_some_of_its_seeds_is_named_and_many_are_counted(
+    project: Project, voc: TableText
+) -> None:
     line = "Missing seeds: 1 of 20 cells (U²PL (w/ CutMix), 1/8: 1 of 3 seeds)."
     assert line in markdown(voc)
     assert line.replace("²", r"\textsuperscript{2}") in latex(voc)
@@ -124,7 +128,7 @@ def test_a_cell_with_some_of_its_seeds_is_named_and_many_are_counted(project: Pr
 
 
 def test_a_departure_from_the_papers_recipe_is_a_footnote_beside_a_number_of_the_paper(
-    project: Project, voc: View
+    project: Project, voc: TableText
 ) -> None:
     path = project.root / "results/table1/runs/voc-classic-1_8-u2pl-s0/metrics.json"
     metrics = json.loads(path.read_text())
@@ -148,7 +152,7 @@ def change(project: Project, run: str, **entries: object) -> None:
 
 
 def test_another_split_than_the_papers_is_a_footnote_and_the_label_says_our_number_of_images(
-    project: Project, voc: View
+    project: Project, voc: TableText
 ) -> None:
     change(project, "voc-classic-1_8-u2pl-s0", labeled=184, split_source="seeded 2")
     table = view(project, ActivePlan.read(project), "table1")
@@ -162,7 +166,7 @@ def test_another_split_than_the_papers_is_a_footnote_and_the_label_says_our_numb
 
 
 def test_a_table_of_drawn_splits_alone_departs_from_the_paper_in_every_cell(
-    project: Project, voc: View
+    project: Project, voc: TableText
 ) -> None:
     for path in project.root.rglob("metrics.json"):
         change(project, path.parent.name, split_source="seeded 2")
@@ -180,7 +184,7 @@ def test_where_all_labels_are_kept_no_list_is_another_than_the_authors(project: 
     assert "authors' lists" not in markdown(view(project, plan, "table1"))
 
 
-def test_departures_are_not_asked_for_where_the_paper_has_no_number(project: Project, voc: View) -> None:
+def test_departures_are_not_asked_for_where_the_paper_has_no_number(project: Project, voc: TableText) -> None:
     plan = plan_file(
         project, "own", "{dataset: voc, seeds: [0], tables: {table1: {splits: {classic-1/8: 1/8}}}}"
     )

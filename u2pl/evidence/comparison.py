@@ -11,8 +11,8 @@ from scipy import ndimage
 from u2pl.batches.loader import scored_mask
 from u2pl.data.description import Progress
 from u2pl.errors import UsageError
-from u2pl.evidence.subject import Subject, spread
-from u2pl.inference.evaluator import likelihoods, predictions, protocol
+from u2pl.evidence.figure_runs import LoadedRun, evenly_spaced
+from u2pl.inference.evaluator import class_scores, predictions, protocol
 from u2pl.runs.results import scored_image
 
 ROWS = 4
@@ -61,7 +61,7 @@ class Comparison:
 
 
 def compare(
-    subjects: Sequence[Subject],
+    runs: Sequence[LoadedRun],
     *,
     images: int | None = None,
     rows: int = ROWS,
@@ -74,7 +74,7 @@ def compare(
     where the frames of a film are: see `most_different`.
 
     Args:
-        subjects: at least two runs of one data set.
+        runs: at least two runs of one data set.
         images: choose among so many images, evenly spread over the list; None: among all.
         rows: how many to show.
         progress: told how many images are done.
@@ -82,8 +82,8 @@ def compare(
     Raises:
         UsageError: the runs have other validation images, or are scored by different protocols.
     """
-    first, last = subjects[0], subjects[-1]
-    for other in subjects[1:]:
+    first, last = runs[0], runs[-1]
+    for other in runs[1:]:
         if other.split.val != first.split.val:
             raise UsageError(
                 f"{first.folder.name} and {other.folder.name} have different validation images. Name runs of one split."
@@ -93,21 +93,21 @@ def compare(
                 f"{first.folder.name} is scored by {protocol(first.recipe)}, and {other.folder.name} by "
                 f"{protocol(other.recipe)}. Name runs that are scored alike."
             )
-    names = spread(first.split.val, images)
+    names = evenly_spaced(first.split.val, images)
     total = 2 * len(names)
     right = {}
-    for number, subject in enumerate((first, last)):
+    for number, run in enumerate((first, last)):
 
         def tell(done: int, before: int = number * len(names)) -> None:
             progress("comparing on validation images", before + done, total)
 
-        right[number] = right_shares(subject, names, tell)
+        right[number] = right_shares(run, names, tell)
     change = {name: right[1][name] - right[0][name] for name in names}
     shown = most_different(change, rows)
-    seen = [predictions(subject.network, subject.split, subject.recipe, shown) for subject in subjects]
+    seen = [predictions(run.network, run.split, run.recipe, shown) for run in runs]
     return Comparison(
         dataset=first.split.dataset,
-        labels=[subject.label for subject in subjects],
+        labels=[run.label for run in runs],
         classes=first.split.classes,
         colors=first.split.colors,
         rows=[
@@ -119,13 +119,13 @@ def compare(
 
 
 def right_shares(
-    subject: Subject, names: Sequence[str], progress: Callable[[int], None] = lambda done: None
+    run: LoadedRun, names: Sequence[str], progress: Callable[[int], None] = lambda done: None
 ) -> dict[str, float]:
     """Of each image the percentage of its pixels with a label that are predicted right; 0 where none has one."""
     shares: dict[str, float] = {}
-    for some, masks, logits in likelihoods(subject.network, subject.split, subject.recipe, names):
+    for some, masks, logits in class_scores(run.network, run.split, run.recipe, names):
         masks = masks.to(logits.device)
-        known = (masks != subject.split.ignore_index).flatten(1).sum(dim=1)
+        known = (masks != run.split.ignore_index).flatten(1).sum(dim=1)
         hits = (logits.argmax(dim=1) == masks).flatten(1).sum(dim=1)
         shares |= zip(some, (100 * hits / known.clamp(min=1)).double().tolist(), strict=True)
         progress(len(shares))
@@ -176,14 +176,14 @@ def regions(differs_HW: NDArray[np.bool_], most: int = _REGIONS, least: float = 
     ]
 
 
-def _row(subject: Subject, name: str, change: float, predicted: list[NDArray[np.int64]]) -> Row:
-    truth_HW = scored_mask(subject.split, subject.recipe, name).numpy()
-    known = truth_HW != subject.split.ignore_index
+def _row(run: LoadedRun, name: str, change: float, predicted: list[NDArray[np.int64]]) -> Row:
+    truth_HW = scored_mask(run.split, run.recipe, name).numpy()
+    known = truth_HW != run.split.ignore_index
     first, last = (known & (predicted[k] == truth_HW) for k in (0, -1))
     return Row(
         image=name,
         change=change,
-        picture_HW3=scored_image(subject.split, subject.recipe, name),
+        picture_HW3=scored_image(run.split, run.recipe, name),
         truth_HW=truth_HW,
         predictions=predicted,
         gains=regions(last & ~first),

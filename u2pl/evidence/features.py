@@ -1,4 +1,4 @@
-"""What both heads read, at the same pixels for every run, brought to two dimensions (Fig. A2).
+"""Features of the same pixels in several runs, brought to two dimensions by t-SNE (Fig. A2).
 
 A supervised run has no representation head, so the features are those that every network's segmentation head reads:
 the low-level features beside the upsampled ones of the atrous pyramid.
@@ -18,7 +18,7 @@ from u2pl.batches.transforms import normalise, resize_image
 from u2pl.data.description import Progress
 from u2pl.data.prepared import Split
 from u2pl.errors import UsageError, UserError
-from u2pl.evidence.subject import Subject, spread
+from u2pl.evidence.figure_runs import LoadedRun, evenly_spaced
 
 IMAGES = 100
 """Validation images that pixels are drawn from, if nothing else is said."""
@@ -64,7 +64,7 @@ class Pixel:
 
 
 def embed(
-    subjects: Sequence[Subject],
+    runs: Sequence[LoadedRun],
     *,
     images: int | None = IMAGES,
     per_class: int = PER_CLASS,
@@ -76,7 +76,7 @@ def embed(
     the networks whole. The same input always gives the same positions.
 
     Args:
-        subjects: runs of one data set.
+        runs: of one data set.
         images: so many validation images, evenly spread over the list; None: all.
         per_class: pixels of a class; one that has fewer is left out.
         progress: told what is done.
@@ -85,10 +85,10 @@ def embed(
         UsageError: the runs have other validation images.
         UserError: there are fewer than two classes with so many pixels.
     """
-    split = subjects[0].split
-    if any(subject.split.val != split.val for subject in subjects):
+    split = runs[0].split
+    if any(run.split.val != split.val for run in runs):
         raise UsageError("The runs have different validation images. Name runs of one split.")
-    names = spread(split.val, images)
+    names = evenly_spaced(split.val, images)
     pixels = balanced_pixels(split, names, per_class)
     class_P = np.array([pixel.of_class for pixel in pixels])
     present = set(class_P.tolist())
@@ -97,18 +97,18 @@ def embed(
             f"Of the classes of {split.dataset!r} {len(present)} have {per_class} pixels in {len(names)} validation "
             "images, and two are needed. Look at more of them with --images."
         )
-    runs = []
-    for subject in subjects:
-        features_PD = pixel_features(subject, pixels, progress)
-        progress(f"embedding {subject.label}", 0, 1)
-        runs.append(Embedding(subject.label, tsne(features_PD), agreement(features_PD, class_P)))
-        progress(f"embedding {subject.label}", 1, 1)
+    embeddings = []
+    for run in runs:
+        features_PD = pixel_features(run, pixels, progress)
+        progress(f"embedding {run.label}", 0, 1)
+        embeddings.append(Embedding(run.label, tsne(features_PD), agreement(features_PD, class_P)))
+        progress(f"embedding {run.label}", 1, 1)
     return Embeddings(
         dataset=split.dataset,
         classes=split.classes,
         colors=split.colors,
         class_P=class_P,
-        runs=runs,
+        runs=embeddings,
         per_class=per_class,
         left_out=[name for c, name in enumerate(split.classes) if c not in present],
         images=len(names),
@@ -143,33 +143,32 @@ def balanced_pixels(split: Split, names: Sequence[str], per_class: int) -> list[
 
 @torch.no_grad()
 def pixel_features(
-    subject: Subject, pixels: Sequence[Pixel], progress: Progress = lambda *_: None
+    run: LoadedRun, pixels: Sequence[Pixel], progress: Progress = lambda *_: None
 ) -> NDArray[np.float32]:
     """What the segmentation head reads at some pixels, (P, D), interpolated as logits are.
 
     Args:
-        subject: the run.
         pixels: of masks; those of an image one after the other.
         progress: told how many images are done.
     """
-    network, split = subject.network, subject.split
+    network, split = run.network, run.split
     device = next(network.parameters()).device
     read: list[Tensor] = []
 
-    def note(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+    def keep_input(module: nn.Module, arguments: tuple[Any, ...]) -> None:
         read.append(arguments[0])
 
     names = list(dict.fromkeys(pixel.image for pixel in pixels))
     found = []
-    hook = network.classifier.register_forward_pre_hook(note)
+    hook = network.classifier.register_forward_pre_hook(keep_input)
     try:
         for done, name in enumerate(names, 1):
             picture = split.image(name)
-            small = torch.from_numpy(resize_image(picture, subject.recipe.resize))[None]
+            small = torch.from_numpy(resize_image(picture, run.recipe.resize))[None]
             network(normalise(small.to(device)), represent=False)
             here = [(pixel.row, pixel.column) for pixel in pixels if pixel.image == name]
             found.append(at_pixels(read.pop(), here, picture.shape[:2]).cpu())
-            progress(f"features of {subject.label}", done, len(names))
+            progress(f"features of {run.label}", done, len(names))
     finally:
         hook.remove()
     return torch.cat(found).numpy()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from u2pl.data.prepared import description_of
 from u2pl.errors import UserError
-from u2pl.evidence.subject import Named
+from u2pl.evidence.figure_runs import NamedRun
 from u2pl.project import Project
 from u2pl.runs.records import read_history
 from u2pl.runs.results import train_command
@@ -43,46 +43,44 @@ class Reliability:
     runs: list[RunCurves]
 
 
-def reliability(project: Project, runs: Sequence[Named]) -> Reliability:
+def reliability(project: Project, runs: Sequence[NamedRun]) -> Reliability:
     """What the runs recorded while they trained; they need not be finished.
 
     Raises:
         UserError: one recorded nothing of its classes; the message says how to have it recorded.
     """
-    description = description_of(project, runs[0].run["dataset"])
-    curves = [_curves(named, description.classes) for named in runs]
+    description = description_of(project, runs[0].record["dataset"])
+    curves = [_curves(run, description.classes) for run in runs]
     return Reliability(description.name, description.classes, description.colors, curves)
 
 
-def _curves(named: Named, classes: Sequence[str]) -> RunCurves:
-    history = read_history(named.folder)
+def _curves(run: NamedRun, classes: Sequence[str]) -> RunCurves:
+    history = read_history(run.folder)
     summed = any(f"{ALL_CLASSES}/{measure}" in history for measure in MEASURES)
     overall = ALL_CLASSES if summed else "train"
     found = RunCurves(
-        named.label,
+        run.label,
         {measure: history.get(f"{overall}/{measure}", []) for measure in MEASURES},
         {m: {c: history[k] for c in classes if (k := f"train/{m}/{c}") in history} for m in MEASURES},
         summed,
     )
     if any(found.by_class.values()):
         return found
-    raise UserError(
-        f"{named.folder.name} says nothing of the reliability of classes: {_reason(named, history)}"
-    )
+    raise UserError(f"{run.folder.name} says nothing of the reliability of classes: {_reason(run, history)}")
 
 
-def _reason(named: Named, history: dict[str, Points]) -> str:
-    run, again = named.run, train_command(dict(named.run))
-    if "imported" in run:
+def _reason(run: NamedRun, history: dict[str, Points]) -> str:
+    record, again = run.record, train_command(dict(run.record))
+    if "imported" in record:
         return "it was imported, and not trained here. Name a run that u2pl trained."
     if not history:
         return f"no epoch of it has ended yet. Go on with: {again}"
     if not any(name.startswith("train/reliable/") for name in history):
         return (
-            f"its method ({run['method']}) has no pseudo-labels, or its warm start is not over. Name a run that has "
+            f"its method ({record['method']}) has no pseudo-labels, or its warm start is not over. Name a run that has "
             "some."
         )
-    if not run["recipe"]["unlabeled_truth"]:
+    if not record["recipe"]["unlabeled_truth"]:
         return (
             "it was trained without opening the masks of unlabelled images. Train one that measures by them and trains "
             f"on none: {again} --set unlabeled_truth=true"
@@ -91,6 +89,4 @@ def _reason(named: Named, history: dict[str, Points]) -> str:
         return (
             "no unlabelled image of its split has a mask. Name a run of a data set that has masks for them."
         )
-    return (
-        f"it was trained before u2pl recorded that. Delete {named.folder}, then train it again with: {again}"
-    )
+    return f"it was trained before u2pl recorded that. Delete {run.folder}, then train it again with: {again}"

@@ -17,9 +17,9 @@ from torch import Tensor
 from u2pl.data.description import Progress
 from u2pl.data.prepared import Split
 from u2pl.errors import UsageError, UserError
-from u2pl.evidence.subject import Subject, spread
+from u2pl.evidence.figure_runs import LoadedRun, evenly_spaced
 from u2pl.inference import scores
-from u2pl.inference.evaluator import likelihoods
+from u2pl.inference.evaluator import class_scores
 from u2pl.losses import partition
 
 BINS = 2**18
@@ -58,8 +58,8 @@ class ClassReliability:
 
 
 @dataclass(frozen=True)
-class PixelView:
-    """What the network says of one pixel."""
+class PixelPrediction:
+    """What the network predicts for one pixel."""
 
     row: int
     column: int
@@ -89,14 +89,14 @@ class ImageReliability:
     gamma: float
     looked_at: int
     """Images that the threshold is of."""
-    reliable: PixelView | None
-    unreliable: PixelView | None
+    reliable: PixelPrediction | None
+    unreliable: PixelPrediction | None
     """None where the image has no such pixel."""
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What there is to know of many images without keeping them."""
+class EntropyHistogram:
+    """The entropies of many images, counted by class, and what else is known of them without keeping them."""
 
     counts_GK: Tensor
     """Pixels by group and bin of entropy, int64: a group for each class, and the last one for unknown ones."""
@@ -123,24 +123,24 @@ def entropy_edges(classes: int, bins: int = BINS) -> Tensor:
     return edges.float()
 
 
-def survey(
-    subject: Subject, names: Sequence[str], by_truth: bool, progress: Progress = lambda *_: None
-) -> Survey:
-    """Look at images once.
+def entropy_histogram(
+    run: LoadedRun, names: Sequence[str], by_truth: bool, progress: Progress = lambda *_: None
+) -> EntropyHistogram:
+    """Count the entropies of images, each of which goes through the network once.
 
     Args:
-        subject: whose network looks.
+        run: whose network predicts.
         names: training images of its split.
         by_truth: group pixels by true class; otherwise by predicted class.
         progress: told how many images are done.
     """
-    split = subject.split
-    classes, device = len(split.classes), next(subject.network.parameters()).device
+    split = run.split
+    classes, device = len(split.classes), next(run.network.parameters()).device
     edges_K = entropy_edges(classes).to(device)
     counts = torch.zeros((classes + 1) * BINS, dtype=torch.int64, device=device)
     confusion_CC = torch.zeros(classes, classes, dtype=torch.int64, device=device)
     shown: dict[str, tuple[int, float]] = {}
-    for some, masks, logits in likelihoods(subject.network, split, subject.recipe, names):
+    for some, masks, logits in class_scores(run.network, split, run.recipe, names):
         label_BHW, entropy_BHW, _ = partition.predict(logits)
         truth_BHW = masks.to(device)
         confusion_CC += scores.confusions(label_BHW, truth_BHW, classes, split.ignore_index).sum(0)
@@ -153,11 +153,11 @@ def survey(
         means = entropy_BHW.double().mean(dim=(1, 2)).tolist()
         shown |= {name: (int(each.sum()), mean) for name, each, mean in zip(some, found, means, strict=True)}
         progress("looking at unlabelled images", len(shown), len(names))
-    return Survey(counts.view(-1, BINS).cpu(), edges_K.cpu(), confusion_CC.cpu(), shown)
+    return EntropyHistogram(counts.view(-1, BINS).cpu(), edges_K.cpu(), confusion_CC.cpu(), shown)
 
 
 def class_reliability(
-    subject: Subject,
+    run: LoadedRun,
     *,
     alpha: float | None = None,
     images: int | None = None,
@@ -169,7 +169,6 @@ def class_reliability(
     one lies within a bin of the quantile of Eq. 6.
 
     Args:
-        subject: the run.
         alpha: share of unreliable pixels; the run's own alpha0 if nothing else is said.
         images: look at so many images, evenly spread over the list.
         progress: told how many are done.
@@ -177,17 +176,17 @@ def class_reliability(
     Raises:
         UserError: the split has no unlabelled images, or the run no alpha0 and none is named.
     """
-    subject, alpha = subject.whole(), alpha_of(subject, alpha)
-    names, by_truth = _unlabeled(subject.split)
-    found = survey(subject, spread(names, images), by_truth, progress)
+    run, alpha = run.whole(), alpha_of(run, alpha)
+    names, by_truth = _unlabeled(run.split)
+    found = entropy_histogram(run, evenly_spaced(names, images), by_truth, progress)
     edge = found.threshold(alpha)
     counts_GK = found.counts_GK
     reliable_G, all_G = counts_GK[:, :edge].sum(1), counts_GK.sum(1)
     return ClassReliability(
-        label=subject.label,
-        dataset=subject.split.dataset,
-        split=subject.split.split,
-        classes=subject.split.classes,
+        label=run.label,
+        dataset=run.split.dataset,
+        split=run.split.split,
+        classes=run.split.classes,
         reliable_C=reliable_G[:-1].numpy(),
         unreliable_C=(all_G - reliable_G)[:-1].numpy(),
         iou_C=scores.iou(found.confusion_CC).numpy() if by_truth else None,
@@ -199,7 +198,7 @@ def class_reliability(
 
 
 def image_reliability(
-    subject: Subject,
+    run: LoadedRun,
     *,
     image: str | None = None,
     alpha: float | None = None,
@@ -213,7 +212,6 @@ def image_reliability(
     all reliable ones (but of a background, if there are others), and of all unreliable ones, the one of median entropy.
 
     Args:
-        subject: the run.
         image: an unlabelled image of its split.
         alpha: as in `class_reliability`.
         images: so many images, evenly spread, give the threshold, and the choice; None: all.
@@ -222,31 +220,31 @@ def image_reliability(
     Raises:
         UserError: as in `class_reliability`, or there is no such image.
     """
-    subject, alpha, split = subject.whole(), alpha_of(subject, alpha), subject.split
+    run, alpha, split = run.whole(), alpha_of(run, alpha), run.split
     names, _ = _unlabeled(split)
     if image is not None and image not in split.unlabeled:
         near = get_close_matches(image, split.unlabeled, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise UsageError(
             f"Split {split.split!r} of {split.dataset!r} has no unlabelled image {image!r}.{hint} "
-            f"Their names stand in {subject.folder / 'unlabeled.txt'}."
+            f"Their names stand in {run.folder / 'unlabeled.txt'}."
         )
-    found = survey(subject, spread(names, images), False, progress)
+    found = entropy_histogram(run, evenly_spaced(names, images), False, progress)
     if image is None:
         image = min(found.shown, key=lambda name: (-found.shown[name][0], -found.shown[name][1], name))
     gamma = found.edges_K[found.threshold(alpha)]
-    ((_, masks, logits),) = likelihoods(subject.network, split, subject.recipe, [image])
+    ((_, masks, logits),) = class_scores(run.network, split, run.recipe, [image])
     label_BHW, entropy_BHW, _ = partition.predict(logits)
     label_HW, entropy_HW = label_BHW[0].cpu(), entropy_BHW[0].cpu()
     prob_CHW = logits[0].softmax(dim=0).cpu().numpy()
     reliable_HW = entropy_HW < gamma
 
-    def view(mask_HW: Tensor) -> PixelView | None:
+    def median_prediction(mask_HW: Tensor) -> PixelPrediction | None:
         row, column = median_pixel(entropy_HW.numpy(), mask_HW.numpy()) or (-1, -1)
         if row < 0:
             return None
         truth = int(masks[0, row, column])
-        return PixelView(
+        return PixelPrediction(
             row,
             column,
             float(entropy_HW[row, column]),
@@ -256,7 +254,7 @@ def image_reliability(
 
     foreground_HW = reliable_HW & (label_HW != 0) if split.background else reliable_HW
     return ImageReliability(
-        label=subject.label,
+        label=run.label,
         image=image,
         classes=split.classes,
         colors=split.colors,
@@ -267,8 +265,8 @@ def image_reliability(
         alpha=alpha,
         gamma=float(gamma),
         looked_at=len(found.shown),
-        reliable=view(foreground_HW) or view(reliable_HW),
-        unreliable=view(~reliable_HW),
+        reliable=median_prediction(foreground_HW) or median_prediction(reliable_HW),
+        unreliable=median_prediction(~reliable_HW),
     )
 
 
@@ -282,17 +280,17 @@ def median_pixel(value_HW: NDArray[np.float32], mask_HW: NDArray[np.bool_]) -> t
     return row, column
 
 
-def alpha_of(subject: Subject, alpha: float | None) -> float:
+def alpha_of(run: LoadedRun, alpha: float | None) -> float:
     """The share of unreliable pixels that is asked for, or the run's own alpha0.
 
     Raises:
         UsageError: it is no share, or none is named and the run's method has none.
     """
     if alpha is None:
-        alpha = subject.run["hyper"].get("alpha0")
+        alpha = run.record["hyper"].get("alpha0")
     if alpha is None:
         raise UsageError(
-            f"{subject.folder.name} has no alpha0: its method ({subject.run['method']}) parts no pixels. "
+            f"{run.folder.name} has no alpha0: its method ({run.record['method']}) parts no pixels. "
             "Say how many are to count as unreliable, such as the paper's: --alpha 0.2"
         )
     if not 0 <= alpha <= 1:

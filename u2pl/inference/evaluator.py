@@ -14,7 +14,8 @@ from u2pl.batches.loader import validation
 from u2pl.data.prepared import Split
 from u2pl.errors import EndedElsewhere, UserError, enough_memory
 from u2pl.inference import scores
-from u2pl.inference.windows import ONCE, Looks, mean_probabilities, sliding_logits, stride_of
+from u2pl.inference.tta import NO_TTA, TTA, mean_probabilities
+from u2pl.inference.windows import sliding_logits, stride_of
 from u2pl.models.deeplab import DeepLabV3Plus, upsample
 from u2pl.settings import Recipe
 
@@ -29,20 +30,20 @@ _ROUND = 32
 """Images that a process scores before it is asked whether to go on."""
 
 
-def protocol(recipe: Recipe, looks: Looks = ONCE) -> str:
+def protocol(recipe: Recipe, tta: TTA = NO_TTA) -> str:
     """What `evaluate` does, in the words that stand beside every number."""
     if recipe.evaluation == "whole":
-        words = ["whole image", looks.words, "mask resolution"]
+        parts = ["whole image", tta.text, "mask resolution"]
     elif recipe.evaluation == "sliding":
         windows = f"sliding window of {recipe.crop}, stride {stride_of(recipe.crop)}"
-        words = [windows, looks.words, "mask resolution"]
+        parts = [windows, tta.text, "mask resolution"]
     else:
         resized = "" if recipe.resize == 1 else f" of the image resized by {recipe.resize:g}"
         padding = "scored as class 0" if recipe.score_padding else "ignored"
-        words = [f"centre crop of {recipe.crop}{resized}", looks.words, f"padding {padding}"]
+        parts = [f"centre crop of {recipe.crop}{resized}", tta.text, f"padding {padding}"]
     if recipe.absent_iou == "zero":
-        words.append("absent classes as 0")
-    return ", ".join(words)
+        parts.append("absent classes as 0")
+    return ", ".join(parts)
 
 
 @dataclass
@@ -79,7 +80,7 @@ def evaluate(
     split: Split,
     recipe: Recipe,
     *,
-    looks: Looks = ONCE,
+    tta: TTA = NO_TTA,
     names: Sequence[str] | None = None,
     keep_samples: bool = False,
     between: Callable[[], None] = lambda: None,
@@ -93,7 +94,7 @@ def evaluate(
         network: what is scored.
         split: the data set.
         recipe: how images are scored, and at which size.
-        looks: scales and mirror images to average over.
+        tta: scales and mirror images to average over.
         names: these validation images alone; what they count adds up to what all of them do.
         keep_samples: whether predictions are kept.
         between: called after some images, by all processes equally often; what it raises breaks the evaluation off.
@@ -108,7 +109,7 @@ def evaluate(
     for first in range(0, len(everything), size * _ROUND):
         mine = everything[first : first + size * _ROUND][rank::size]
         with enough_memory(_LESS_MEMORY):
-            parts.append(_count(network, split, recipe, looks, mine, keep_samples))
+            parts.append(_count(network, split, recipe, tta, mine, keep_samples))
         between()
     if names is None:
         parts = [part for of_one in processes.gather_objects(parts) for part in of_one]
@@ -119,7 +120,7 @@ def evaluate(
             raise EndedElsewhere
         raise UserError(
             f"No validation pixel of {split.dataset!r} has a label, of those that are scored "
-            f"({protocol(recipe, looks)}). Mend its validation masks, or score more of them: evaluation whole."
+            f"({protocol(recipe, tta)}). Mend its validation masks, or score more of them: evaluation whole."
         )
     found = {name: miou for each in parts for name, miou in each.images.items()}
     richest = _richest(item for each in parts for item in each.richest)
@@ -131,7 +132,7 @@ def evaluate(
     )
 
 
-_Shown = tuple[int, str, Tensor]
+_Sample = tuple[int, str, Tensor]
 """Classes in an image's mask, its name, and its prediction."""
 
 
@@ -140,14 +141,14 @@ class _Counts(NamedTuple):
 
     confusion: Tensor
     images: dict[str, float]
-    richest: list[_Shown]
+    richest: list[_Sample]
 
 
 def _count(
     network: DeepLabV3Plus,
     split: Split,
     recipe: Recipe,
-    looks: Looks,
+    tta: TTA,
     names: list[str],
     keep_samples: bool,
 ) -> _Counts:
@@ -156,8 +157,8 @@ def _count(
     total = torch.zeros(classes, classes, dtype=torch.int64, device=device)
     scored: list[str] = []
     mious = [torch.zeros(0, dtype=torch.float64, device=device)]
-    richest: list[_Shown] = []
-    for some, masks, prediction in _predicted(network, split, recipe, looks, names):
+    richest: list[_Sample] = []
+    for some, masks, prediction in _predicted(network, split, recipe, tta, names):
         counts = scores.confusions(prediction, _moved(masks, device), classes, split.ignore_index)
         total += counts.sum(0)
         mious.append(scores.iou(counts).nanmean(dim=1))
@@ -169,32 +170,32 @@ def _count(
     return _Counts(total.cpu(), images, [(count, name, p.cpu()) for count, name, p in richest])
 
 
-def _richest(shown: Iterable[_Shown]) -> list[_Shown]:
+def _richest(samples: Iterable[_Sample]) -> list[_Sample]:
     """Those whose masks have the most classes."""
-    return sorted(shown, key=lambda item: (-item[0], item[1]))[:_SAMPLES]
+    return sorted(samples, key=lambda item: (-item[0], item[1]))[:_SAMPLES]
 
 
 @torch.no_grad()
 def predictions(
-    network: DeepLabV3Plus, split: Split, recipe: Recipe, names: Sequence[str], looks: Looks = ONCE
+    network: DeepLabV3Plus, split: Split, recipe: Recipe, names: Sequence[str], tta: TTA = NO_TTA
 ) -> dict[str, Tensor]:
     """Image name -> predicted classes (H, W) of what `evaluate` scores of it, for the validation images `names`."""
     return {
         name: prediction
-        for some, _, batch in _predicted(network, split, recipe, looks, names)
+        for some, _, batch in _predicted(network, split, recipe, tta, names)
         for name, prediction in zip(some, batch.cpu(), strict=True)
     }
 
 
 @torch.no_grad()
-def likelihoods(
-    network: DeepLabV3Plus, split: Split, recipe: Recipe, names: Sequence[str], looks: Looks = ONCE
+def class_scores(
+    network: DeepLabV3Plus, split: Split, recipe: Recipe, names: Sequence[str], tta: TTA = NO_TTA
 ) -> Iterator[tuple[list[str], Tensor, Tensor]]:
-    """What the network says of any images of the split, a few at a time, so that a set of any size can be looked at.
+    """The scores of all classes at each pixel of any images of the split, a few images at a time.
 
     Returns:
         Names; masks (B, H, W) int64, ignored everywhere where an image has none; and on the network's device logits
-        (B, C, H, W), or probabilities where `looks` has several to average.
+        (B, C, H, W), or probabilities where `tta` averages several.
     """
     device = next(network.parameters()).device
     chosen = replace(split, val=list(names))
@@ -205,20 +206,20 @@ def likelihoods(
         return network(images, represent=False).logits
 
     with _evaluation_mode(network):
-        for some, images, masks in _batches(chosen, recipe, looks):
+        for some, images, masks in _batches(chosen, recipe, tta):
             images, size = _moved(images, device), masks.shape[1:]
-            if looks == ONCE:
+            if tta == NO_TTA:
                 yield some, masks, upsample(logits_of(images), size)
             else:
-                yield some, masks, mean_probabilities(logits_of, images, looks, size)
+                yield some, masks, mean_probabilities(logits_of, images, tta, size)
 
 
 def _predicted(
-    network: DeepLabV3Plus, split: Split, recipe: Recipe, looks: Looks, names: Sequence[str]
+    network: DeepLabV3Plus, split: Split, recipe: Recipe, tta: TTA, names: Sequence[str]
 ) -> Iterator[tuple[list[str], Tensor, Tensor]]:
     """Of a few images at a time their names, their masks, and on the network's device the predicted classes."""
-    for some, masks, likelihood in likelihoods(network, split, recipe, names, looks):
-        yield some, masks, likelihood.argmax(dim=1)
+    for some, masks, scored in class_scores(network, split, recipe, names, tta):
+        yield some, masks, scored.argmax(dim=1)
 
 
 @contextmanager
@@ -236,9 +237,9 @@ def _moved(batch: Tensor, device: torch.device) -> Tensor:
     return batch if device.type == "cpu" else batch.pin_memory().to(device, non_blocking=True)
 
 
-def _batches(split: Split, recipe: Recipe, looks: Looks) -> Iterator[tuple[list[str], Tensor, Tensor]]:
+def _batches(split: Split, recipe: Recipe, tta: TTA) -> Iterator[tuple[list[str], Tensor, Tensor]]:
     """Runs of validation images of one size, a few at a time."""
-    growth = max(1, *looks.scales) ** 2
+    growth = max(1, *tta.scales) ** 2
     for (size, _), run in groupby(validation(split, recipe), key=lambda item: (item[1].shape, item[2].shape)):
         at_once = max(1, min(_BATCH, int(_PIXELS / growth) // (size[-2] * size[-1])))
         while items := list(islice(run, at_once)):

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from u2pl import processes
 from u2pl.batches.loader import Batch
-from u2pl.losses import partition
-from u2pl.losses.cross_entropy import lambda_u
+from u2pl.losses import cross_entropy
 from u2pl.methods.base import Step
 from u2pl.methods.registry import method
 from u2pl.methods.student_teacher import (
@@ -52,17 +51,16 @@ class MeanTeacher(StudentTeacher):
 
         alpha_t = self.alpha_t(step)  # Eq. 7
         gamma_t = self.threshold(unlabeled, 1 - alpha_t)
-        label = partition.pseudo_label(
-            unlabeled.label, unlabeled.entropy, gamma_t, self.classes.ignore_index
-        )  # Eq. 6
-        return self.partitioned(batch, unlabeled, teacher, alpha_t, gamma_t, label)
+        pseudo_label = self.reliable(unlabeled, gamma_t)  # Eq. 6
+        lambda_u = self.lambda_u(pseudo_label, unlabeled)  # Eq. 8
+        return self.collected(batch, unlabeled, teacher, alpha_t, gamma_t, pseudo_label, lambda_u)
 
     def losses(self, student: Output, targets: MeanTeacherTargets) -> dict[str, Tensor]:
-        """L_s (Eq. 2) and lambda_u L_u (Eqs. 3 and 8)."""
+        """L_s and lambda_u L_u."""
         on_labeled, on_unlabeled = self.upsampled(student, targets.label.size)
         return {
-            "supervised": targets.label.cross_entropy(on_labeled),
-            "unsupervised": targets.pseudo_label.cross_entropy(on_unlabeled, targets.lambda_u),
+            "supervised": targets.label.cross_entropy(on_labeled),  # Eq. 2
+            "unsupervised": targets.pseudo_label.cross_entropy(on_unlabeled, targets.lambda_u),  # Eq. 3
         }
 
     def augmented(self, unlabeled: Unlabeled, step: Step) -> Unlabeled:
@@ -81,7 +79,12 @@ class MeanTeacher(StudentTeacher):
         logits = teacher.logits[len(unlabeled.image) :]
         return unlabeled._replace(entropy=self.predictions(logits, unlabeled.label.shape[1:]).entropy)
 
-    def partitioned(
+    def lambda_u(self, pseudo_label: Tensor, unlabeled: Unlabeled) -> Tensor:
+        """Weight of the unsupervised loss in each group of the batch, (replicas,) (Eq. 8)."""
+        weigh = partial(cross_entropy.lambda_u, eta=self.settings.eta, ignore_index=self.classes.ignore_index)
+        return self.whole_batch.each(weigh, pseudo_label, unlabeled.valid)
+
+    def collected(
         self,
         batch: Batch,
         unlabeled: Unlabeled,
@@ -89,10 +92,9 @@ class MeanTeacher(StudentTeacher):
         alpha_t: float,
         gamma_t: Tensor,
         pseudo_label: Tensor,
+        lambda_u: Tensor,
     ) -> MeanTeacherTargets:
-        """The targets of a partition, with the weight that it gives the unsupervised loss (Eq. 8)."""
-        weigh = partial(lambda_u, eta=self.settings.eta, ignore_index=self.classes.ignore_index)
-        weight_G = self.whole_batch.each(weigh, pseudo_label, unlabeled.valid)
+        """The targets, and what is to be known of the partition that they come from."""
         images = batch.labeled.image, unlabeled.image
         return MeanTeacherTargets(
             forwards=(Forward(self.student, images, {"represent": self.has_representation}),),
@@ -104,11 +106,11 @@ class MeanTeacher(StudentTeacher):
             gamma_t=gamma_t,
             usable=unlabeled.valid,
             teacher=teacher,
-            lambda_u=weight_G.unbind(),
+            lambda_u=lambda_u.unbind(),
             diagnostics={
                 "alpha_t": alpha_t,
                 "gamma_t": processes.gather(gamma_t).mean(),
-                "lambda_u": weight_G.mean(),
+                "lambda_u": lambda_u.mean(),
                 **self.diagnose(pseudo_label, unlabeled),
             },
             class_counts=self.count_reliable(pseudo_label, unlabeled),

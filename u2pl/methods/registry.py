@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from u2pl.errors import unknown
 from u2pl.methods.base import Classes, Method
-from u2pl.settings import Recipe, Settings, load
+from u2pl.settings import Recipe, Settings, hyper, load
 
 _registry: dict[str, type[Method]] = {}
 T = TypeVar("T", bound=type[Method])
@@ -19,6 +19,7 @@ def method(name: str) -> Callable[[T], T]:
             raise ValueError(
                 f"two methods are called {name!r}: {_registry[name].__module__} and {cls.__module__}"
             )
+        hyper.register(name, cls.settings_class)
         _registry[name] = cls
         return cls
 
@@ -57,19 +58,19 @@ def trained(name: str) -> int:
     return _find(name).trained
 
 
-def settings(name: str, classes: Classes, recipe: Recipe, hyper: Mapping[str, Any]) -> Settings:
+def settings(name: str, classes: Classes, recipe: Recipe, values: Mapping[str, Any]) -> Settings:
     """A method's hyper-parameters, checked; no network is built.
 
     Raises:
         UsageError: no such method, a bad hyper-parameter, or one that makes no sense for these classes.
     """
     cls = _find(name)
-    checked = load(cls.settings_class, hyper, name)
+    checked = load(cls.settings_class, values, name)
     cls.check(classes, recipe, checked)
     return checked
 
 
-def create(name: str, classes: Classes, recipe: Recipe, hyper: Mapping[str, Any]) -> Method:
+def create(name: str, classes: Classes, recipe: Recipe, values: Mapping[str, Any]) -> Method:
     """Build a method with its networks; raises as `settings` does."""
-    checked = settings(name, classes, recipe, hyper)
+    checked = settings(name, classes, recipe, values)
     return _find(name)(classes, recipe, checked)

@@ -133,6 +133,11 @@ class StudentTeacher(Method):
         """The entropy below which a share of each group's pixels lies, (b, 1, 1): gamma_t for 1 - alpha_t (Eq. 6)."""
         return self.whole_batch.percentile(unlabeled.entropy, unlabeled.valid, share)
 
+    def reliable(self, unlabeled: Unlabeled, gamma_t: Tensor) -> Tensor:
+        """Pseudo-labels: the teacher's labels where the entropy is below gamma_t (Eq. 6)."""
+        ignore = self.classes.ignore_index
+        return partition.pseudo_label(unlabeled.label, unlabeled.entropy, gamma_t, ignore)
+
     def diagnose(self, pseudo_label: Tensor, unlabeled: Unlabeled) -> dict[str, Tensor | float]:
         """How many pixels have a pseudo-label, and how many of these are right (NaN where no truth is known)."""
         share, accuracy = reliability(pseudo_label, unlabeled, self.classes.ignore_index)

@@ -10,7 +10,7 @@ from torch import Tensor
 from u2pl import processes
 from u2pl.batches.loader import Batch
 from u2pl.errors import UsageError
-from u2pl.losses import contrastive, partition
+from u2pl.losses import contrastive
 from u2pl.losses.memory_bank import MemoryBank
 from u2pl.methods.base import Classes, Step
 from u2pl.methods.cutmix import CutMix
@@ -44,7 +44,6 @@ class U2PL(CutMix):
 
     def targets(self, batch: Batch, step: Step) -> MeanTeacherTargets:
         """Which unlabelled pixels are pseudo-labels, and which pixels are anchors, centres and negatives."""
-        s, ignore = self.settings, self.classes.ignore_index
         # The teacher labels the plain images; CutMix mixes them with all that is known of their pixels (App. A).
         unlabeled = self.augmented(self.pseudo_labels(batch, step), step)
         teacher = None
@@ -55,15 +54,21 @@ class U2PL(CutMix):
         # Sec. 3.2: the alpha_t of highest entropy are unreliable, the others have pseudo-labels.
         alpha_t = self.alpha_t(step)  # Eq. 7
         gamma_t = self.threshold(unlabeled, 1 - alpha_t)
-        label = partition.pseudo_label(unlabeled.label, unlabeled.entropy, gamma_t, ignore)  # Eq. 6
-        found = self.partitioned(batch, unlabeled, teacher, alpha_t, gamma_t, label)  # Eq. 8
+        pseudo_label = self.reliable(unlabeled, gamma_t)  # Eq. 6
+        lambda_u = self.lambda_u(pseudo_label, unlabeled)  # Eq. 8
+        found = self.collected(batch, unlabeled, teacher, alpha_t, gamma_t, pseudo_label, lambda_u)
 
         # Sec. 3.3: Eqs. 9 to 16, below.
-        return self.contrast.added(found, step) if s.lambda_c > 0 else found
+        return self.contrast.added(found, step) if self.settings.lambda_c > 0 else found
 
     def losses(self, student: Output, targets: MeanTeacherTargets) -> dict[str, Tensor]:
-        """L_s (Eq. 2), lambda_u L_u (Eqs. 3 and 8) and lambda_c L_c (Eq. 4)."""
-        return super().losses(student, targets) | self.contrast.losses(student, targets)
+        """L_s, lambda_u L_u and lambda_c L_c."""
+        on_labeled, on_unlabeled = self.upsampled(student, targets.label.size)
+        return {
+            "supervised": targets.label.cross_entropy(on_labeled),  # Eq. 2
+            "unsupervised": targets.pseudo_label.cross_entropy(on_unlabeled, targets.lambda_u),  # Eq. 3
+            **self.contrast.losses(student, targets),  # Eq. 4
+        }
 
     def teacher_sees_both(self, step: Step) -> bool:
         """Too where its representations are compared."""

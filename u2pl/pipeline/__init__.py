@@ -14,10 +14,9 @@ from .plans import (
     cell_spec,
     read_plan,
     resolve,
-    run_words,
     spec_of,
 )
-from .tables import Ablation, Binding, Cell, Part, Row, Table, bind, read_table, table_name, word
+from .tables import Ablation, Binding, Cell, Header, Row, Table, bind, read_table, table_name, value_text
 
 __all__ = [
     "AblateStage",
@@ -31,7 +30,7 @@ __all__ = [
     "FigureBinding",
     "FigureRun",
     "FigureStage",
-    "Part",
+    "Header",
     "Plan",
     "PrepareStage",
     "Row",
@@ -45,8 +44,7 @@ __all__ = [
     "read_table",
     "read_yaml",
     "resolve",
-    "run_words",
     "spec_of",
     "table_name",
-    "word",
+    "value_text",
 ]

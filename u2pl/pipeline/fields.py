@@ -10,7 +10,7 @@ from pydantic import AfterValidator
 from u2pl.project import is_inside, is_name
 
 
-def _name(text: str) -> str:
+def _safe_name(text: str) -> str:
     if not is_name(text):
         raise ValueError(
             f"{text!r} stands in command lines and file names, so it can have letters, digits and _ . = + , - alone, "
@@ -25,13 +25,13 @@ def _inside(text: str) -> str:
     return text
 
 
-def _place(text: str) -> str:
+def _safe_path(text: str) -> str:
     for part in PurePosixPath(_inside(text)).parts:
-        _name(part)
+        _safe_name(part)
     return text
 
 
-def _words(text: str) -> str:
+def _shell_words(text: str) -> str:
     if re.search(r"[\x00-\x1f\x7f]", text) or len(text.splitlines()) > 1:
         raise ValueError(f"{text!r} has a line break or control character, which no stage of DVC can pass on")
     if "\\${" in text:
@@ -45,11 +45,11 @@ def _words(text: str) -> str:
     return text
 
 
-Name = Annotated[str, AfterValidator(_name)]
+SafeName = Annotated[str, AfterValidator(_safe_name)]
 """Of a plan, table, figure or run, or a setting: a word that a shell takes as it is."""
-Inside = Annotated[str, AfterValidator(_inside)]
+ProjectPath = Annotated[str, AfterValidator(_inside)]
 """A path in the project."""
-Place = Annotated[str, AfterValidator(_place)]
-"""A path in the project of which every part is a `Name`: a word that a shell takes as it is."""
-Words = Annotated[str, AfterValidator(_words)]
+SafePath = Annotated[str, AfterValidator(_safe_path)]
+"""A path in the project of which every part is a `SafeName`: a word that a shell takes as it is."""
+ShellWords = Annotated[str, AfterValidator(_shell_words)]
 """Words of a command line, quoted where a shell needs it."""

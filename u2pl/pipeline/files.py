@@ -10,6 +10,7 @@ from u2pl.errors import UserError, unknown
 from u2pl.files import content, parse_yaml
 from u2pl.project import Project, is_name
 from u2pl.settings import Settings
+from u2pl.typed_files import problems
 
 S = TypeVar("S", bound=Settings)
 
@@ -27,17 +28,7 @@ def read_yaml(cls: type[S], path: Path, remedy: str) -> S:
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {error}. {remedy}") from None
     except ValidationError as error:
-        raise UserError(f"{path}: {in_words(error)}. {remedy}") from None
-
-
-def in_words(error: ValidationError) -> str:
-    """What is wrong, each time with the place where it stands."""
-    return "; ".join(
-        ": ".join(
-            filter(None, [".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")])
-        )
-        for problem in error.errors()
-    )
+        raise UserError(f"{path}: {problems(error, most=None)}. {remedy}") from None
 
 
 def read_named(cls: type[S], project: Project, kind: str, name: str) -> S:

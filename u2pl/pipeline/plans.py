@@ -17,11 +17,15 @@ from u2pl.errors import UsageError, UserError, unknown
 from u2pl.files import write_text
 from u2pl.project import Project, safe_name
 from u2pl.settings import RECIPE_VERSION, Params, RunSpec, Settings, parse_overrides
+from u2pl.typed_files import problems
 
-from .fields import Inside, Name, Place, Words
+from .fields import ProjectPath, SafeName, SafePath, ShellWords
 from .figures import FigureBinding, read_figure
-from .files import in_words, read_named, read_yaml
-from .tables import Ablation, Binding, Cell, Table, bind, read_table, table_name, word
+from .files import read_named, read_yaml
+from .tables import Ablation, Binding, Cell, Table, bind, read_table, table_name, value_text
+
+SECTIONS = 8
+"""Places for sections of params.yaml that a stage of dvc.yaml has; DVC fills in no list of any length."""
 
 
 class Plan(Settings):
@@ -31,12 +35,12 @@ class Plan(Settings):
     """Of all tables and figures; None: each has its own."""
     roots: dict[str, str] = Field(default_factory=dict)
     """Data set -> where its images lie, for `u2pl prepare --root`."""
-    reports: Place = "reports"
+    reports: SafePath = "reports"
     seeds: list[int] = Field(min_length=1)
     set: dict[str, Any] = Field(default_factory=dict)
     """Setting -> value for every run whose method or recipe has it; what a table sets beats it."""
-    tables: dict[Name, Binding] = Field(min_length=1)
-    figures: dict[Name, FigureBinding] = Field(default_factory=dict)
+    tables: dict[SafeName, Binding] = Field(min_length=1)
+    figures: dict[SafeName, FigureBinding] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _names_a_data_set_once(self) -> Self:
@@ -52,8 +56,8 @@ class PrepareStage(Settings):
 
     dataset: str
     split: str
-    folder: Inside
-    args: Words
+    folder: ProjectPath
+    args: ShellWords
 
 
 class TrainStage(Settings):
@@ -63,11 +67,13 @@ class TrainStage(Settings):
     split: str
     method: str
     seed: int
-    args: Words
-    folder: Inside
+    args: ShellWords
+    folder: ProjectPath
     """Folder of the split."""
     recipe: str
     """The data set's section of params.yaml's `recipes`."""
+    sections: list[Name] = Field(min_length=SECTIONS, max_length=SECTIONS)
+    """The method's sections of params.yaml: its own and those of its groups; its own again in places that are left."""
 
 
 class EvaluateStage(Settings):
@@ -76,10 +82,10 @@ class EvaluateStage(Settings):
     Not part of the run's entry, since a run that two tables show is trained once and stands in the folders of both.
     """
 
-    run: Name
-    shows: Name
+    run: SafeName
+    shows: SafeName
     """Name of the table or the figure."""
-    group: Place
+    group: SafePath
     """The folder."""
     cells: list[tuple[str, str]] = Field(default_factory=list)
     """Row and column labels of the table's cells that show the run."""
@@ -88,53 +94,53 @@ class EvaluateStage(Settings):
 class AblateStage(Settings):
     """`u2pl ablate`: compares the values of a setting on one split; their runs have been trained before."""
 
-    shows: Name
+    shows: SafeName
     """Name of the table."""
-    param: Name
-    values: Words
-    args: Words
-    group: Place
+    param: SafeName
+    values: ShellWords
+    args: ShellWords
+    group: SafePath
     """Folder with the results of the table's runs."""
-    record: Place
+    record: SafePath
     """File that receives the comparison."""
 
 
 class FigureStage(Settings):
     """`u2pl figure`: one figure of finished runs, named by its key."""
 
-    runs: list[Name]
-    args: Words
-    group: Place
+    runs: list[SafeName]
+    args: ShellWords
+    group: SafePath
     """Folder with the results of the figure's runs."""
 
 
 class BoundTable(Settings):
     """A table of the plan, and the folder with all its results."""
 
-    folder: Place
+    folder: SafePath
     dataset: str
     binding: Binding
-    runs: list[Name] = Field(default_factory=list)
+    runs: list[SafeName] = Field(default_factory=list)
     """The runs that it shows. Older results may lie beside theirs, so DVC has to see a change of this list."""
 
 
 class ActivePlan(Settings):
     """What `dvc repro` regenerates now; the contents of pipelines/plan.yaml."""
 
-    plan: Name
+    plan: SafeName
     recipe_version: int = RECIPE_VERSION
     """Of the code that made the plan: a change of it makes DVC train again."""
     set: dict[str, Any] = Field(default_factory=dict)
     """The plan's own settings."""
-    reports: Place
-    pictures: Place
+    reports: SafePath
+    pictures: SafePath
     """A folder that the report waits for: that of the figures, or that of the runs where the plan has no figure."""
-    prepare: dict[Name, PrepareStage] = Field(default_factory=dict)
-    runs: dict[Name, TrainStage] = Field(default_factory=dict)
-    evaluations: dict[Name, EvaluateStage] = Field(default_factory=dict)
-    ablations: dict[Name, AblateStage] = Field(default_factory=dict)
-    figures: dict[Name, FigureStage] = Field(default_factory=dict)
-    tables: dict[Name, BoundTable] = Field(default_factory=dict)
+    prepare: dict[SafeName, PrepareStage] = Field(default_factory=dict)
+    runs: dict[SafeName, TrainStage] = Field(default_factory=dict)
+    evaluations: dict[SafeName, EvaluateStage] = Field(default_factory=dict)
+    ablations: dict[SafeName, AblateStage] = Field(default_factory=dict)
+    figures: dict[SafeName, FigureStage] = Field(default_factory=dict)
+    tables: dict[SafeName, BoundTable] = Field(default_factory=dict)
 
     @classmethod
     def read(cls, project: Project) -> "ActivePlan":
@@ -208,7 +214,7 @@ def resolve(
             stages.add_figure(figure)
     except ValidationError as error:
         raise UsageError(
-            f"Plan {name!r} cannot be run: {in_words(error)}. Mend the plan, its tables, or params.yaml."
+            f"Plan {name!r} cannot be run: {problems(error, most=None)}. Mend the plan, its tables, or params.yaml."
         ) from None
     return stages.active
 
@@ -222,7 +228,8 @@ class _Stages:
         self.plan = plan
         for key in plan.set:
             if not any(self.params.find_key(key, method) for method in self.params.methods):
-                raise unknown(f"setting of plan {name!r}", key, self.params.values["recipe"])
+                known = {short for method in self.params.methods for short in self.params.names(method)}
+                raise unknown(f"setting of plan {name!r}", key, known)
         pictures = "figures" if plan.figures and figures else "tables"
         self.active = ActivePlan(
             plan=name, set=plan.set, reports=plan.reports, pictures=f"{plan.reports}/{pictures}"
@@ -295,9 +302,10 @@ class _Stages:
             split=spec.split,
             method=spec.method,
             seed=spec.seed,
-            args=shlex.join(run_words(spec)),
+            args=shlex.join(run_arguments(spec)),
             folder=self.add_split(spec.dataset, spec.split),
             recipe=self.params.section(spec.dataset),
+            sections=_filled(self.params.sections(spec.method)),
         )
         key = safe_name(f"{shows}-{name}")
         shown = self.active.evaluations[key].cells if key in self.active.evaluations else []
@@ -321,11 +329,25 @@ class _Stages:
         self.active.ablations[safe_name(f"{name}-{key}")] = AblateStage(
             shows=name,
             param=ablation.param,
-            values=shlex.join(map(ablation.word, ablation.values)),
-            args=shlex.join(run_words(spec)),
+            values=shlex.join(map(ablation.value_text, ablation.values)),
+            args=shlex.join(run_arguments(spec)),
             group=f"results/{name}/runs",
             record=f"results/{name}/{key}.json",
         )
+
+
+def _filled(sections: list[str]) -> list[str]:
+    """A method's sections, as many as a stage has places for.
+
+    Raises:
+        UsageError: there are more of them.
+    """
+    if len(sections) > SECTIONS:
+        raise UsageError(
+            f"Method {sections[0]!r} has its settings in {len(sections)} sections of params.yaml, and a stage of "
+            f"dvc.yaml has places for {SECTIONS}. Add places there and to SECTIONS in u2pl/pipeline/plans.py."
+        )
+    return sections + sections[:1] * (SECTIONS - len(sections))
 
 
 def cell_spec(params: Params, common: Mapping[str, Any], dataset: str, cell: Cell, seed: int) -> RunSpec:
@@ -352,11 +374,12 @@ def _spec(
 
 def spec_of(stage: TrainStage) -> RunSpec:
     """The run that a stage trains."""
-    pairs = [word.removeprefix("--set=") for word in shlex.split(stage.args) if word.startswith("--set=")]
+    arguments = shlex.split(stage.args)
+    pairs = [argument.removeprefix("--set=") for argument in arguments if argument.startswith("--set=")]
     return RunSpec(stage.dataset, stage.split, stage.method, stage.seed, parse_overrides(pairs))
 
 
-def run_words(spec: RunSpec) -> list[str]:
+def run_arguments(spec: RunSpec) -> list[str]:
     """The options that say which run is meant."""
     options = {
         "--dataset": spec.dataset,
@@ -365,4 +388,4 @@ def run_words(spec: RunSpec) -> list[str]:
         "--seed": str(spec.seed),
     }
     words = [text for option in options.items() for text in option]
-    return words + [f"--set={key}={word(value)}" for key, value in spec.overrides.items()]
+    return words + [f"--set={key}={value_text(value)}" for key, value in spec.overrides.items()]

@@ -13,8 +13,8 @@ from u2pl.settings import Settings
 from .files import read_named
 
 
-class Part(Settings):
-    """A column of a table: what it contributes to the runs of its cells."""
+class Header(Settings):
+    """The head of a row or column of a table: its label, and what it gives to the runs of its cells."""
 
     label: str
     split: str | None = None
@@ -25,7 +25,7 @@ class Part(Settings):
     """Labelled images of the split in the paper, shown beside the label."""
 
 
-class Row(Part):
+class Row(Header):
     """A row of a table, with the paper's number for each column (null where it prints none)."""
 
     cited: bool = False
@@ -58,25 +58,27 @@ class Ablation(Settings):
         if self.paper and (self.along == "columns" or len(self.paper) != len(self.values)):
             raise ValueError("ablate has paper numbers for rows alone, a list for each value")
         for value in self.values:
-            if self.names[1:] and (not isinstance(value, list) or len(value) != len(self.names)):
-                raise ValueError(f"{value!r} is no list of {len(self.names)} values, as {self.param} needs")
+            if self.parameters[1:] and (not isinstance(value, list) or len(value) != len(self.parameters)):
+                raise ValueError(
+                    f"{value!r} is no list of {len(self.parameters)} values, as {self.param} needs"
+                )
         return self
 
     @property
-    def names(self) -> list[str]:
+    def parameters(self) -> list[str]:
         """The settings, one by one."""
         return self.param.split(",")
 
     def settings(self, value: Any) -> dict[str, Any]:
         """What a value sets."""
-        return dict(zip(self.names, value if self.names[1:] else [value], strict=True))
+        return dict(zip(self.parameters, value if self.parameters[1:] else [value], strict=True))
 
-    def word(self, value: Any) -> str:
+    def value_text(self, value: Any) -> str:
         """A value as typed after `u2pl ablate --param`."""
-        return ",".join(map(word, self.settings(value).values()))
+        return ",".join(map(value_text, self.settings(value).values()))
 
-    def parts(self) -> list[Row]:
-        """A row or column for each value."""
+    def as_rows(self) -> list[Row]:
+        """A row for each value; as a column, its head."""
         numbers: Sequence[list[float | None]] = self.paper or [[] for _ in self.values]
         return [
             Row(label=label, method=self.method, set=self.settings(value), paper=paper)
@@ -107,51 +109,53 @@ class Table(Settings):
     corner: str = "Method"
     """Heading of the column of row labels."""
     rows: list[Row] = Field(default_factory=list)
-    columns: list[Part] = Field(default_factory=list)
+    columns: list[Header] = Field(default_factory=list)
     ablate: Ablation | None = None
     """More columns, or more rows: one for each value of a setting."""
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
-        if not self.lines or not self.parts:
+        if not self.all_rows or not self.all_columns:
             raise ValueError("a table needs rows and columns, written out or made by ablate")
-        for row in self.lines:
-            if row.paper and len(row.paper) != len(self.parts):
+        for row in self.all_rows:
+            if row.paper and len(row.paper) != len(self.all_columns):
                 raise ValueError(
-                    f"row {row.label!r} has {len(row.paper)} numbers for {len(self.parts)} columns"
+                    f"row {row.label!r} has {len(row.paper)} numbers for {len(self.all_columns)} columns"
                 )
             if row.cited and not row.paper:
                 raise ValueError(f"row {row.label!r} is cited but has no numbers")
-            for column in self.parts if not row.cited else []:
+            for column in self.all_columns if not row.cited else []:
                 for name in ("split", "method"):
                     if (getattr(row, name) is None) == (getattr(column, name) is None):
                         raise ValueError(
                             f"row {row.label!r} and column {column.label!r}: exactly one gives the {name}"
                         )
         for kind, labels in (
-            ("rows", [r.label for r in self.lines]),
-            ("columns", [c.label for c in self.parts]),
+            ("rows", [r.label for r in self.all_rows]),
+            ("columns", [c.label for c in self.all_columns]),
         ):
             if len(set(labels)) < len(labels):
                 raise ValueError(f"two {kind} have the same label")
         return self
 
     @property
-    def lines(self) -> list[Row]:
+    def all_rows(self) -> list[Row]:
         """The rows: those written out, then those made from the values of `ablate`."""
-        made = self.ablate.parts() if self.ablate and self.ablate.along == "rows" else []
+        made = self.ablate.as_rows() if self.ablate and self.ablate.along == "rows" else []
         return [*self.rows, *made]
 
     @property
-    def parts(self) -> list[Part]:
+    def all_columns(self) -> list[Header]:
         """The columns: those written out, then those made from the values of `ablate`."""
-        made = self.ablate.parts() if self.ablate and self.ablate.along == "columns" else []
+        made = self.ablate.as_rows() if self.ablate and self.ablate.along == "columns" else []
         return [*self.columns, *made]
 
     def cells(self) -> Iterator[Cell]:
         """Row by row, what each cell runs and what the paper prints in it."""
-        for row in self.lines:
-            for column, paper in zip(self.parts, row.paper or [None] * len(self.parts), strict=True):
+        for row in self.all_rows:
+            for column, paper in zip(
+                self.all_columns, row.paper or [None] * len(self.all_columns), strict=True
+            ):
                 yield Cell(
                     row=row.label,
                     column=column.label,
@@ -167,8 +171,8 @@ class Table(Settings):
         """The splits that the values of `ablate` are tried on."""
         if self.ablate is None:
             return []
-        others: Sequence[Part] = self.columns if self.ablate.along == "rows" else self.rows
-        return list(dict.fromkeys(part.split for part in others if part.split is not None))
+        others: Sequence[Header] = self.columns if self.ablate.along == "rows" else self.rows
+        return list(dict.fromkeys(header.split for header in others if header.split is not None))
 
 
 class Binding(Settings):
@@ -189,9 +193,9 @@ def read_table(project: Project, name: str) -> Table:
     return read_named(Table, project, "table", name)
 
 
-def table_name(word: str) -> str:
+def table_name(name: str) -> str:
     """The full name of a table a user may call by its number: `1` is `table1`, `A2` is `tableA2`."""
-    return f"table{word}" if word[:1].isdigit() or (word[:1] == "A" and word[1:].isdigit()) else word
+    return f"table{name}" if name[:1].isdigit() or (name[:1] == "A" and name[1:].isdigit()) else name
 
 
 def bind(table: Table, dataset: str, binding: Binding) -> Table:
@@ -206,31 +210,31 @@ def bind(table: Table, dataset: str, binding: Binding) -> Table:
     """
     own = dataset == table.dataset
     table = _with_values(table, binding.values)
-    known = {part.split for part in [*table.lines, *table.parts] if part.split}
+    known = {header.split for header in [*table.all_rows, *table.all_columns] if header.split}
     for split in binding.splits:
         if split not in known:
             raise unknown(f"split of {table.title!r}", split, known)
     for label in binding.rows:
-        if label not in {row.label for row in table.lines}:
-            raise unknown(f"row of {table.title!r}", label, [row.label for row in table.lines])
+        if label not in {row.label for row in table.all_rows}:
+            raise unknown(f"row of {table.title!r}", label, [row.label for row in table.all_rows])
     splits = binding.splits or {split: split for split in known}
 
-    def is_kept(part: Part) -> bool:
-        return part.split is None or part.split in splits
+    def is_kept(header: Header) -> bool:
+        return header.split is None or header.split in splits
 
-    def is_the_papers(part: Part) -> bool:
-        return own and (part.split is None or splits[part.split] == part.split)
+    def is_the_papers(header: Header) -> bool:
+        return own and (header.split is None or splits[header.split] == header.split)
 
-    def moved(part: Part) -> dict[str, Any]:
-        values = part.model_dump()
-        if part.split is not None and not is_the_papers(part):
-            values |= {"label": splits[part.split], "split": splits[part.split], "images": None}
+    def moved(header: Header) -> dict[str, Any]:
+        values = header.model_dump()
+        if header.split is not None and not is_the_papers(header):
+            values |= {"label": splits[header.split], "split": splits[header.split], "images": None}
         return values
 
-    def numbers(row: Part, paper: Sequence[float | None]) -> list[float | None]:
+    def numbers(row: Header, paper: Sequence[float | None]) -> list[float | None]:
         found = [
             number if is_the_papers(row) and is_the_papers(column) else None
-            for number, column in zip(paper, table.parts, strict=bool(paper))
+            for number, column in zip(paper, table.all_columns, strict=bool(paper))
             if is_kept(column)
         ]
         return found if any(number is not None for number in found) else []
@@ -243,13 +247,13 @@ def bind(table: Table, dataset: str, binding: Binding) -> Table:
         for row in table.rows
         if is_kept(row) and is_wanted(row.label) and (numbers(row, row.paper) or not row.cited)
     ]
-    columns = [Part(**moved(column)) for column in table.columns if is_kept(column)]
+    columns = [Header(**moved(column)) for column in table.columns if is_kept(column)]
     ablate = table.ablate
     if ablate and ablate.along == "rows":
         paper = ablate.paper or [[] for _ in ablate.values]
         kept = [
             (value, row.label, numbers(row, printed))
-            for value, row, printed in zip(ablate.values, ablate.parts(), paper, strict=True)
+            for value, row, printed in zip(ablate.values, ablate.as_rows(), paper, strict=True)
             if is_wanted(row.label)
         ]
         printed = [line for _, _, line in kept]
@@ -279,7 +283,7 @@ def _with_values(table: Table, values: Sequence[Any]) -> Table:
         raise UsageError(f"{table.title!r} tries no values of a setting. Leave `values` out.")
     places = [old.values.index(value) if value in old.values else None for value in values]
     labels = [
-        old.word(value) if place is None else old.labels[place]
+        old.value_text(value) if place is None else old.labels[place]
         for value, place in zip(values, places, strict=True)
     ]
 
@@ -298,6 +302,6 @@ def _with_values(table: Table, values: Sequence[Any]) -> Table:
     return table.model_copy(update={"ablate": ablate, "rows": rows})
 
 
-def word(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A setting's value as typed on the command line."""
     return value if isinstance(value, str) else json.dumps(value)

@@ -11,16 +11,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from u2pl.files import write_text
-from u2pl.pipeline import ActivePlan, read_figure, word
+from u2pl.pipeline import ActivePlan, read_figure, value_text
 from u2pl.project import Project, slug
-from u2pl.reporting import figures as drawing
+from u2pl.reporting import charts, examples
 from u2pl.reporting.durations import duration
 from u2pl.reporting.links import Links, links
 from u2pl.reporting.results import Result, TableResults, collect_all, distinct
-from u2pl.reporting.table import CITED, Shown, View, signed
+from u2pl.reporting.table import CITED, CellText, TableText, signed
 
 VALIDATION = "val/miou"
-Figure = tuple[str, str, Path]
+FigureFile = tuple[str, str, Path]
 """A finished picture of the plan: title, caption, PNG."""
 RELIABILITY = {"train/reliable/share": "reliable share", "train/reliable/accuracy": "reliable accuracy"}
 """Metric -> axis: how many unlabelled pixels get a pseudo-label, and how many of these labels are true."""
@@ -45,21 +45,21 @@ def groups(filled: TableResults) -> list[Group]:
     ]
 
 
-def panels(filled: TableResults, metric: str, axis: str) -> list[drawing.Panel]:
-    """The curves of a metric: a panel a split, a line a label; nothing where no run has the metric."""
+def panels(filled: TableResults, metric: str, axis: str) -> list[charts.Panel]:
+    """The curves of a metric: a panel a split, a curve a label; nothing where no run has the metric."""
     found = []
     for group in groups(filled):
-        lines = tuple(
-            drawing.line(label, filled.labels.index(label), [run.history[metric] for run in runs])
+        curves = tuple(
+            charts.curve(label, filled.labels.index(label), [run.history[metric] for run in runs])
             for label, runs in group.runs.items()
             if all(metric in run.history for run in runs)
         )
-        if lines:
-            found.append(drawing.Panel(group.title, axis, lines))
-    return drawing.with_common_span(found)
+        if curves:
+            found.append(charts.Panel(group.title, axis, curves))
+    return charts.with_common_span(found)
 
 
-def strips(filled: TableResults) -> list[drawing.Strip]:
+def sheet_rows(filled: TableResults) -> list[examples.SheetRow]:
     """One validation image a split, another each time: input, truth, and what every run made of it."""
     found = []
     for index, group in enumerate(groups(filled)):
@@ -73,7 +73,7 @@ def strips(filled: TableResults) -> list[drawing.Strip]:
                 "Truth": any_run.sample(image, "truth"),
                 **{label: path for label, path in predictions.items() if path.is_file()},
             }
-            found.append(drawing.Strip(group.title, pictures))
+            found.append(examples.SheetRow(group.title, pictures))
     return found
 
 
@@ -118,20 +118,21 @@ def headline(filled: TableResults) -> list[str]:
     return sentences
 
 
-def points(filled: TableResults) -> dict[str, list[drawing.Point]]:
+def points(filled: TableResults) -> dict[str, list[charts.Point]]:
     """Every cell with a number, ours or the paper's, under the label of its split; empty before a run has finished."""
-    split_is_a_row = filled.table.lines[0].split is not None
-    label = View(filled).label
+    split_is_a_row = filled.table.all_rows[0].split is not None
+    label = TableText(filled).label
     titles = {
-        part.label: label(part) for part in (filled.table.lines if split_is_a_row else filled.table.parts)
+        header.label: label(header)
+        for header in (filled.table.all_rows if split_is_a_row else filled.table.all_columns)
     }
-    found: dict[str, list[drawing.Point]] = {}
+    found: dict[str, list[charts.Point]] = {}
     for cell in filled.cells if filled.results else []:
         group, name = (
             (cell.cell.row, cell.cell.column) if split_is_a_row else (cell.cell.column, cell.cell.row)
         )
         name += f" {CITED}" if cell.cell.cited else ""
-        found.setdefault(titles[group], []).append(drawing.Point(name, cell.mean, cell.sd, cell.cell.paper))
+        found.setdefault(titles[group], []).append(charts.Point(name, cell.mean, cell.sd, cell.cell.paper))
     return {
         title: shown
         for title, cells in found.items()
@@ -145,20 +146,20 @@ def _spread(filled: TableResults) -> Markup | None:
     if not groups_of_points:
         return None
     name = slug(f"{filled.name}-spread")
-    settings = {key for part in filled.table.parts for key in part.set}
-    values = [value for part in filled.table.parts for value in part.set.values()]
+    settings = {key for header in filled.table.all_columns for key in header.set}
+    values = [value for header in filled.table.all_columns for value in header.set.values()]
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    if numeric and len(settings) == 1 and len(values) == len(filled.table.parts):
+    if numeric and len(settings) == 1 and len(values) == len(filled.table.all_columns):
         everywhere = {title: _in_every_column(filled, cells) for title, cells in groups_of_points.items()}
-        return Markup(drawing.values_svg(everywhere, settings.pop().rpartition(".")[2], name))
-    return Markup(drawing.spread_svg(groups_of_points, name))
+        return Markup(charts.values_svg(everywhere, settings.pop().rpartition(".")[2], name))
+    return Markup(charts.spread_svg(groups_of_points, name))
 
 
-def _in_every_column(filled: TableResults, cells: Sequence[drawing.Point]) -> list[drawing.Point]:
+def _in_every_column(filled: TableResults, cells: Sequence[charts.Point]) -> list[charts.Point]:
     """The points of one row in the order of the columns; where the row has none, one without a number."""
     known = {point.label: point for point in cells}
-    labels = [part.label for part in filled.table.parts]
-    return [known.get(label, drawing.Point(label, None, None, None)) for label in labels]
+    labels = [header.label for header in filled.table.all_columns]
+    return [known.get(label, charts.Point(label, None, None, None)) for label in labels]
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def _settings(result: Result) -> dict[str, str]:
     """Full name of a setting -> its value, in words."""
     sections = {"recipe": result.metrics["recipe"], result.method: result.metrics["hyper"]}
     return {
-        f"{section}.{key}": word(value)
+        f"{section}.{key}": value_text(value)
         for section, values in sections.items()
         for key, value in values.items()
     }
@@ -208,29 +209,32 @@ def expected(plan: ActivePlan) -> int:
 def _svgs(filled: TableResults, metric: str, axis: str) -> list[Markup]:
     """The panels of a metric as SVG elements; matplotlib has escaped the words in them."""
     return [
-        Markup(drawing.svg(panel, slug(f"{filled.name}-{metric}-{index}")))
+        Markup(charts.svg(panel, slug(f"{filled.name}-{metric}-{index}")))
         for index, panel in enumerate(panels(filled, metric, axis))
     ]
 
 
 def _section(filled: TableResults) -> dict[str, Any]:
     """What the page shows of one table."""
-    view = View(filled)
-    grid: list[tuple[str, list[Shown]]] = [
-        (view.label(row), [view.shown(row.label, column.label) for column in filled.table.parts])
-        for row in filled.table.lines
+    table_text = TableText(filled)
+    grid: list[tuple[str, list[CellText]]] = [
+        (
+            table_text.label(row),
+            [table_text.cell_text(row.label, column.label) for column in filled.table.all_columns],
+        )
+        for row in filled.table.all_rows
     ]
     return {
         "name": filled.name,
         "title": filled.table.title,
-        "caption": view.caption,
+        "caption": table_text.caption,
         "corner": filled.table.corner,
-        "columns": [view.label(column) for column in filled.table.parts],
+        "columns": [table_text.label(column) for column in filled.table.all_columns],
         "grid": grid,
-        "notes": view.notes,
+        "notes": table_text.notes,
         "ablation": filled.table.ablate is not None,
         "spread": _spread(filled),
-        "legend": [(label, *drawing.dashes(index)) for index, label in enumerate(filled.labels)],
+        "legend": [(label, *charts.dashes(index)) for index, label in enumerate(filled.labels)],
         "curves": _svgs(filled, VALIDATION, "mIoU (%)"),
         "reliability": [svg for metric, axis in RELIABILITY.items() for svg in _svgs(filled, metric, axis)],
         "classes": classes(filled),
@@ -238,23 +242,23 @@ def _section(filled: TableResults) -> dict[str, Any]:
 
 
 def _examples(tables: Sequence[TableResults]) -> Iterator[list[tuple[str, list[tuple[str, str]]]]]:
-    """Table by table the strips of pictures, small; what an earlier table has shown is not repeated."""
+    """Table by table the rows of example pictures, small; what an earlier table has shown is not repeated."""
     seen: set[tuple[str, ...]] = set()
     for filled in tables:
         found = []
-        for strip in strips(filled):
-            pictures = [(heading, drawing.thumbnail(path)) for heading, path in strip.pictures.items()]
+        for row in sheet_rows(filled):
+            pictures = [(heading, examples.thumbnail(path)) for heading, path in row.pictures.items()]
             key = tuple(address for _, address in pictures)
             if key not in seen:
                 seen.add(key)
-                found.append((strip.label, pictures))
+                found.append((row.label, pictures))
         yield found
 
 
 def html(
     plan: ActivePlan,
     tables: Sequence[TableResults],
-    figures: Sequence[Figure] = (),
+    figures: Sequence[FigureFile] = (),
     tracked: Links | None = None,
 ) -> str:
     """The page; it needs nothing but itself, and renders with no finished run at all.
@@ -281,7 +285,7 @@ def html(
         sections=[_section(filled) for filled in tables],
         examples=dict(zip((filled.name for filled in tables), _examples(tables), strict=True)),
         figures=[
-            (title, caption, drawing.data_uri(path) if path.is_file() else None)
+            (title, caption, examples.data_uri(path) if path.is_file() else None)
             for title, caption, path in figures
         ],
         # Tables that share all their runs, as on one data set, say the same.
@@ -299,7 +303,7 @@ def html(
     )
 
 
-def figures_of(project: Project, plan: ActivePlan) -> list[Figure]:
+def figures_of(project: Project, plan: ActivePlan) -> list[FigureFile]:
     """The plan's figures, made or not."""
     folder = project.root / plan.reports / "figures"
     described = {name: read_figure(project, name) for name in plan.figures}
@@ -318,6 +322,6 @@ def write(project: Project, plan: ActivePlan) -> list[str]:
     tracked = links(project, distinct(result for filled in tables for result in filled.results))
     write_text(project.root / page, html(plan, tables, figures_of(project, plan), tracked))
     first = next((filled for filled in tables if not filled.table.ablate), tables[0])
-    drawing.curves_png(panels(first, VALIDATION, "mIoU (%)"), project.root / curves)
-    drawing.sheet_png(strips(first), project.root / sheet)
+    charts.curves_png(panels(first, VALIDATION, "mIoU (%)"), project.root / curves)
+    examples.sheet_png(sheet_rows(first), project.root / sheet)
     return [page, curves, sheet]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # plain data; nothing here needs to know how it was found
     from u2pl.evidence.comparison import Box, Comparison
     from u2pl.evidence.features import Embeddings
     from u2pl.evidence.history import Points, Reliability, RunCurves
-    from u2pl.evidence.unlabeled import ClassReliability, ImageReliability, PixelView
+    from u2pl.evidence.unlabeled import ClassReliability, ImageReliability, PixelPrediction
 
 rcParams["text.parse_math"] = False  # a label may hold a dollar sign
 
@@ -67,7 +67,7 @@ def painted(class_HW: NDArray[Any], colors: Sequence[Color]) -> NDArray[np.uint8
 # ---- Fig. 1 ---------------------------------------------------------------------------------------------
 
 
-def class_plate(found: "ClassReliability") -> Figure:
+def class_reliability_figure(found: "ClassReliability") -> Figure:
     """Of each class its IoU, its reliable and unreliable pixels, and the share of the unreliable ones."""
     # Sorted by IoU: whether classes that are recognised badly have few reliable pixels is what the figure asks.
     total_C = found.reliable_C + found.unreliable_C
@@ -134,7 +134,7 @@ def class_plate(found: "ClassReliability") -> Figure:
 # ---- Fig. 2 ---------------------------------------------------------------------------------------------
 
 
-def image_plate(found: "ImageReliability") -> Figure:
+def image_reliability_figure(found: "ImageReliability") -> Figure:
     """An image, its entropies, its reliable pseudo-labels, and the class probabilities of two of its pixels."""
     height, width = found.entropy_HW.shape
     classes = len(found.classes)
@@ -158,14 +158,14 @@ def image_plate(found: "ImageReliability") -> Figure:
         painted(np.where(found.reliable_HW, found.label_HW, 255), found.colors), interpolation="nearest"
     )
     maps[2].set_title("pseudo-labels; white: unreliable", fontsize=9)
-    views = [("reliable", found.reliable, "o", YELLOW), ("unreliable", found.unreliable, "X", "white")]
+    pixels = [("reliable", found.reliable, "o", YELLOW), ("unreliable", found.unreliable, "X", "white")]
     for axes in maps:
         axes.set(xticks=[], yticks=[])
-        for _, view, marker, color in views:
-            if view is not None:
+        for _, pixel, marker, color in pixels:
+            if pixel is not None:
                 axes.plot(
-                    view.column,
-                    view.row,
+                    pixel.column,
+                    pixel.row,
                     marker,
                     markersize=9,
                     markerfacecolor=color,
@@ -173,8 +173,8 @@ def image_plate(found: "ImageReliability") -> Figure:
                     markeredgewidth=1.2,
                     clip_on=False,
                 )
-    for axes, (word, view, marker, color) in zip(lower.subplots(1, 2, sharey=True), views, strict=True):
-        _probabilities(axes, found, word, view)
+    for axes, (kind, pixel, marker, color) in zip(lower.subplots(1, 2, sharey=True), pixels, strict=True):
+        _probabilities(axes, found, kind, pixel)
         axes.plot(
             0.015,
             1.075,
@@ -194,25 +194,25 @@ def image_plate(found: "ImageReliability") -> Figure:
     return figure
 
 
-def _probabilities(axes: Axes, found: "ImageReliability", word: str, view: "PixelView | None") -> None:
+def _probabilities(axes: Axes, found: "ImageReliability", kind: str, pixel: "PixelPrediction | None") -> None:
     place = np.arange(len(found.classes))
     axes.set_xticks(place, found.classes, rotation=60 if len(place) > 6 else 30, ha="right", fontsize=7)
     axes.set_ylim(0, 1)
     axes.set_ylabel("probability", fontsize=8)
     _plain(axes)
-    if view is None:
-        axes.text(0.04, 1.04, f"no {word} pixel", transform=axes.transAxes, fontsize=8)
+    if pixel is None:
+        axes.text(0.04, 1.04, f"no {kind} pixel", transform=axes.transAxes, fontsize=8)
         return
     axes.bar(
         place,
-        view.prob_C,
+        pixel.prob_C,
         0.7,
         color=[_share_of_1(color) for color in found.colors],
         edgecolor=INK,
         linewidth=0.6,
     )
-    truth = "truth unknown" if view.truth is None else f"truly {found.classes[view.truth]}"
-    axes.text(0.04, 1.04, f"{word}: {view.entropy:.3g} nats, {truth}", transform=axes.transAxes, fontsize=8)
+    truth = "truth unknown" if pixel.truth is None else f"truly {found.classes[pixel.truth]}"
+    axes.text(0.04, 1.04, f"{kind}: {pixel.entropy:.3g} nats, {truth}", transform=axes.transAxes, fontsize=8)
 
 
 # ---- Figs. 4 and A1 -------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ GAIN: dict[str, Any] = {"edgecolor": YELLOW, "linestyle": "solid"}
 LOSS: dict[str, Any] = {"edgecolor": VERMILLION, "linestyle": (0, (3, 1.5))}
 
 
-def comparison_plate(found: "Comparison") -> Figure:
+def comparison_figure(found: "Comparison") -> Figure:
     """A row an image: input, truth, and the runs, with rectangles where the last one differs from the first."""
     headings = ["input", "truth", *found.labels]
     shapes = [row.truth_HW.shape for row in found.rows]
@@ -279,7 +279,7 @@ def _boxes(axes: Axes, boxes: "Sequence[Box]", style: dict[str, Any]) -> None:
 # ---- Fig. A2 --------------------------------------------------------------------------------------------
 
 
-def embedding_plate(found: "Embeddings") -> Figure:
+def embedding_figure(found: "Embeddings") -> Figure:
     """A panel a run: the same pixels by their features, in two dimensions."""
     figure = _figure(4.2 * len(found.runs), 5.4)
     grid = figure.subplots(1, len(found.runs), squeeze=False)[0]
@@ -337,7 +337,7 @@ _WORDS = {
 }
 
 
-def reliability_plate(found: "Reliability") -> Figure:
+def reliability_curves_figure(found: "Reliability") -> Figure:
     """A column a run, a row a measure: of each class over training, and of all classes in bold."""
     figure = _figure(max(3.6 * len(found.runs), 5.5) + 0.4, 7.6)
     grid = figure.subplots(len(_WORDS), len(found.runs), squeeze=False, sharex="col", sharey="row")

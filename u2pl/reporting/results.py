@@ -191,7 +191,7 @@ class TableResults:
 
         The label is the row's where columns are splits, else the column's. Only what has finished.
         """
-        split_is_a_row = self.table.lines[0].split is not None
+        split_is_a_row = self.table.all_rows[0].split is not None
         found: dict[str, dict[str, list[Result]]] = {}
         for cell in self.cells:
             if cell.results:
@@ -217,7 +217,7 @@ class TableResults:
     @property
     def labels(self) -> list[str]:
         """Every label of `series`, in the table's order, finished or not."""
-        split_is_a_row = self.table.lines[0].split is not None
+        split_is_a_row = self.table.all_rows[0].split is not None
         labels = (c.cell.column if split_is_a_row else c.cell.row for c in self.own)
         return list(dict.fromkeys(labels))
 

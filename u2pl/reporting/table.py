@@ -13,7 +13,7 @@ from functools import cached_property
 from u2pl import escaping
 from u2pl.escaping import tex
 from u2pl.files import csv_text, write_text
-from u2pl.pipeline import Part
+from u2pl.pipeline import Header
 from u2pl.pipeline.departures import departures
 from u2pl.project import Project
 from u2pl.reporting.results import ALL_CLASSES, CellResults, Result, TableResults
@@ -42,7 +42,7 @@ CONDITIONS: dict[str, Callable[[Result], str]] = {
 
 
 @dataclass(frozen=True)
-class Shown:
+class CellText:
     """The words of one cell, in pieces that each format puts together; empty where there is nothing to say."""
 
     value: str
@@ -56,7 +56,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class View:
+class TableText:
     """A filled table in words: labels, cells, caption and footnotes."""
 
     filled: TableResults
@@ -108,10 +108,12 @@ class View:
         if cell.cell.paper is None:
             return []
         places = (cell.cell.row, cell.cell.column)
-        parts = [
-            part for part in (*self.filled.table.lines, *self.filled.table.parts) if part.label in places
+        headers = [
+            header
+            for header in (*self.filled.table.all_rows, *self.filled.table.all_columns)
+            if header.label in places
         ]
-        images = next((part.images for part in parts if part.split == cell.cell.split), None)
+        images = next((header.images for header in headers if header.split == cell.cell.split), None)
         swept = [key.rpartition(".")[2] for key in cell.cell.set]
         texts = (text for result in cell.results for text in _departures(result, images, swept))
         return list(dict.fromkeys(texts))
@@ -120,7 +122,7 @@ class View:
     def notes(self) -> list[tuple[str, str]]:
         """The lines below the table, each with its mark; without one, what holds for the table as a whole."""
         lines = [(mark, text) for text, mark in self.footnotes.items()]
-        shown = (self.shown(cell.cell.row, cell.cell.column) for cell in self.filled.cells)
+        shown = (self.cell_text(cell.cell.row, cell.cell.column) for cell in self.filled.cells)
         if any(cell.best or cell.paper_best for cell in shown):
             lines.append(("", "Bold is the best of its split, among ours and among the paper's."))
         if self.common:
@@ -163,23 +165,25 @@ class View:
         apart = " The paper prints no numbers for these runs." if ours_only else ""
         return f"{table.caption} {text[0].upper()}{text[1:]}.{apart}"
 
-    def label(self, part: Part) -> str:
+    def label(self, header: Header) -> str:
         """A row's or column's label, with the number of labelled images where it names a split.
 
         That is the number in our runs, or the paper's before one has finished; none where our runs disagree.
         """
-        counts = {r.metrics["labeled"] for r in self.filled.results if r.split == part.split}
-        counts = counts or {part.images}
+        counts = {r.metrics["labeled"] for r in self.filled.results if r.split == header.split}
+        counts = counts or {header.images}
         images = counts.pop() if len(counts) == 1 else None
-        cited = f" {CITED}" if getattr(part, "cited", False) else ""
-        return (part.label if part.split is None or images is None else f"{part.label} ({images})") + cited
+        cited = f" {CITED}" if getattr(header, "cited", False) else ""
+        return (
+            header.label if header.split is None or images is None else f"{header.label} ({images})"
+        ) + cited
 
-    def shown(self, row: str, column: str) -> Shown:
+    def cell_text(self, row: str, column: str) -> CellText:
         """The cell at two labels in words."""
         found = self.filled.at(row, column)
         sd = f" ± {found.sd:.2f}" if found.sd is not None else ""
         marks = dict.fromkeys(self.footnotes[text] for text in self._notes(found) if found.results)
-        return Shown(
+        return CellText(
             value=MISSING if found.mean is None else f"{found.mean:.2f}{sd}",
             best=self._is_best(found, lambda cell: cell.mean),
             marks=",".join(marks),
@@ -195,13 +199,16 @@ class View:
         rivals = [value for value in same if value is not None]
         return len(rivals) > 1 and number(found) == max(rivals)
 
-    def lines(self, join: Callable[[Shown], str]) -> list[list[str]]:
+    def grid(self, join: Callable[[CellText], str]) -> list[list[str]]:
         """The table as a grid of texts, the head first; `join` makes a cell's text."""
         table = self.filled.table
-        head = [table.corner, *map(self.label, table.parts)]
+        head = [table.corner, *map(self.label, table.all_columns)]
         body = [
-            [self.label(row), *(join(self.shown(row.label, column.label)) for column in table.parts)]
-            for row in table.lines
+            [
+                self.label(row),
+                *(join(self.cell_text(row.label, column.label)) for column in table.all_columns),
+            ]
+            for row in table.all_rows
         ]
         return [head, *body]
 
@@ -255,52 +262,54 @@ def seeds_text(count: int) -> str:
     return f"{count} seed" + "s" * (count != 1)
 
 
-def markdown(view: View) -> str:
+def markdown(table_text: TableText) -> str:
     """The table in GitHub's Markdown."""
     escape = escaping.markdown
 
-    def join(shown: Shown) -> str:
-        value = f"**{shown.value}**" if shown.best else shown.value
-        mark = f"<sup>{shown.marks}</sup>" if shown.marks else ""
-        paper = f"**{shown.paper}**" if shown.paper_best else shown.paper
-        return value + mark + (f" (paper {_both(paper, shown.difference)})" if paper else "")
+    def join(cell: CellText) -> str:
+        value = f"**{cell.value}**" if cell.best else cell.value
+        mark = f"<sup>{cell.marks}</sup>" if cell.marks else ""
+        paper = f"**{cell.paper}**" if cell.paper_best else cell.paper
+        return value + mark + (f" (paper {_both(paper, cell.difference)})" if paper else "")
 
-    head, *body = view.lines(join)
+    head, *body = table_text.grid(join)
     grid = [[escape(text) for text in head], *([escape(line[0]), *line[1:]] for line in body)]
     rule = ["---", *["---:"] * (len(grid[0]) - 1)]
     rows = [f"| {' | '.join(line)} |" for line in [grid[0], rule, *grid[1:]]]
     notes = [
-        f"<sup>{mark}</sup> {escape(text)}  " if mark else f"{escape(text)}  " for mark, text in view.notes
+        f"<sup>{mark}</sup> {escape(text)}  " if mark else f"{escape(text)}  "
+        for mark, text in table_text.notes
     ]
-    title, caption = escape(view.filled.table.title), escape(view.caption)
+    title, caption = escape(table_text.filled.table.title), escape(table_text.caption)
     blocks = [f"**{title}**", caption, "\n".join(rows), "\n".join(notes)]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
-def latex(view: View) -> str:
+def latex(table_text: TableText) -> str:
     """The table for LaTeX with the booktabs package."""
 
-    def join(shown: Shown) -> str:
-        value = tex(shown.value)
-        value = rf"\textbf{{{value}}}" if shown.best else value
-        mark = rf"\textsuperscript{{{tex(shown.marks)}}}" if shown.marks else ""
-        paper = rf"\textbf{{{shown.paper}}}" if shown.paper_best else shown.paper
-        paper = _both(paper, tex(shown.difference))
+    def join(cell: CellText) -> str:
+        value = tex(cell.value)
+        value = rf"\textbf{{{value}}}" if cell.best else value
+        mark = rf"\textsuperscript{{{tex(cell.marks)}}}" if cell.marks else ""
+        paper = rf"\textbf{{{cell.paper}}}" if cell.paper_best else cell.paper
+        paper = _both(paper, tex(cell.difference))
         return value + mark + (rf" {{\footnotesize (paper {paper})}}" if paper else "")
 
-    table = view.filled.table
-    head = " & ".join(map(tex, view.lines(join)[0]))
-    body = [" & ".join([tex(line[0]), *line[1:]]) for line in view.lines(join)[1:]]
+    table = table_text.filled.table
+    head = " & ".join(map(tex, table_text.grid(join)[0]))
+    body = [" & ".join([tex(line[0]), *line[1:]]) for line in table_text.grid(join)[1:]]
     notes = [
-        rf"\textsuperscript{{{tex(mark)}}}~{tex(text)}" if mark else tex(text) for mark, text in view.notes
+        rf"\textsuperscript{{{tex(mark)}}}~{tex(text)}" if mark else tex(text)
+        for mark, text in table_text.notes
     ]
     lines = [
         r"% Needs \usepackage{booktabs}",
         r"\begin{table}",
         r"  \centering",
-        rf"  \caption{{{tex(table.title)}. {tex(view.caption)}}}",
-        rf"  \label{{tab:{view.filled.name}}}",
-        rf"  \begin{{tabular}}{{l{'r' * len(table.parts)}}}",
+        rf"  \caption{{{tex(table.title)}. {tex(table_text.caption)}}}",
+        rf"  \label{{tab:{table_text.filled.name}}}",
+        rf"  \begin{{tabular}}{{l{'r' * len(table.all_columns)}}}",
         r"    \toprule",
         rf"    {head} \\",
         r"    \midrule",
@@ -331,20 +340,20 @@ COLUMNS = [
 ]
 
 
-def long_csv(view: View) -> str:
+def long_csv(table_text: TableText) -> str:
     """One line a cell and seed, everything that is known of it; a cell without a run has one line too.
 
     `reported`, `last` and `best` are the run's own mIoU; `mean` and `sd` those of the cell over its seeds,
     from `reported`. `source` is ours or cited.
     """
     rows: list[list[object]] = [list(COLUMNS)]
-    for found in view.filled.cells:
+    for found in table_text.filled.cells:
         cell = found.cell
         shared = {
-            "table": view.filled.name,
+            "table": table_text.filled.name,
             "row": cell.row,
             "column": cell.column,
-            "dataset": view.filled.table.dataset,
+            "dataset": table_text.filled.table.dataset,
             "split": cell.split,
             "method": cell.method,
             "seeds": len(found.results),
@@ -366,7 +375,7 @@ def long_csv(view: View) -> str:
                 "recipe": result.recipe,
                 "batch": result.batch,
                 "classes": result.classes,
-                "departures": "; ".join(view.departures(replace(found, results=[result]))),
+                "departures": "; ".join(table_text.departures(replace(found, results=[result]))),
                 "fingerprint": result.metrics["fingerprint"],
                 "revision": result.metrics["revision"],
                 "run": result.name,
@@ -385,8 +394,8 @@ def number(value: float | None) -> str:
 
 def write(project: Project, reports: str, filled: TableResults) -> list[str]:
     """Write the table as REPORTS/tables/NAME.md, .csv and .tex; their paths, relative to the project."""
-    view = View(filled)
-    texts = {"md": markdown(view), "csv": long_csv(view), "tex": latex(view)}
+    table_text = TableText(filled)
+    texts = {"md": markdown(table_text), "csv": long_csv(table_text), "tex": latex(table_text)}
     paths = [f"{reports}/tables/{filled.name}.{suffix}" for suffix in texts]
     for path, text in zip(paths, texts.values(), strict=True):
         write_text(project.root / path, text)

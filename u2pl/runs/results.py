@@ -18,7 +18,7 @@ from u2pl.data.prepared import Split, open_split
 from u2pl.errors import UsageError, UserError, is_out_of_memory, unknown
 from u2pl.files import write_csv, write_json
 from u2pl.inference.evaluator import Evaluation, evaluate, predictions, protocol
-from u2pl.inference.windows import ONCE, Looks
+from u2pl.inference.tta import NO_TTA, TTA
 from u2pl.models import weights
 from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.project import Project, slug
@@ -94,7 +94,7 @@ def evaluate_run(
     into: Path | None = None,
     *,
     evaluation: str | None = None,
-    looks: Looks = ONCE,
+    tta: TTA = NO_TTA,
     worst: int = 0,
 ) -> Metrics:
     """Score the network a finished run is reported by, and write what came out to `evaluation_folder`.
@@ -107,7 +107,7 @@ def evaluate_run(
         name: of the run, or its folder.
         into: folder that receives NAME/ with the same and history.csv; by the run's own protocol alone.
         evaluation: whole, sliding or center instead of the run's own.
-        looks: scales and mirror images to average over.
+        tta: scales and mirror images to average over.
         worst: how many of the images with the lowest own mIoU are to be shown.
 
     Returns:
@@ -122,7 +122,7 @@ def evaluate_run(
     run = read_run(path)
     split = open_split(project, run["dataset"], run["split"])
     network, recipe = load_network(path, len(split.classes))
-    folder = evaluation_folder(path, evaluation, looks)
+    folder = evaluation_folder(path, evaluation, tta)
     own = folder == stored_evaluation.own_folder(path)
     if into is not None and not own:
         raise UsageError(
@@ -133,13 +133,13 @@ def evaluate_run(
         stored_evaluation.place(project, path, into)
     if evaluation is not None:
         recipe = recipe.model_copy(update={"evaluation": evaluation})
-    result = evaluate(network, split, recipe, looks=looks, keep_samples=True)
+    result = evaluate(network, split, recipe, tta=tta, keep_samples=True)
     metrics = read_metrics(path)
     miou = metrics["miou"]
     miou["reported"] = result.miou
     if not own:
         metrics["miou"] = {"reported": result.miou}
-        metrics["protocol"]["evaluation"] = protocol(recipe, looks)
+        metrics["protocol"]["evaluation"] = protocol(recipe, tta)
     elif metrics["protocol"]["checkpoint"] == "last" or miou["best_epoch"] == metrics["epochs"] - 1:
         miou["last"] = result.miou
     metrics["iou"], metrics["revision"] = result.iou(split.classes), revision(project)
@@ -147,9 +147,7 @@ def evaluate_run(
         _keep(folder, split, recipe, metrics, result)
         if worst:
             names = result.worst(worst)
-            _write_pictures(
-                folder / "worst", split, recipe, predictions(network, split, recipe, names, looks)
-            )
+            _write_pictures(folder / "worst", split, recipe, predictions(network, split, recipe, names, tta))
             rows = [(name, result.images[name]) for name in names]
             write_csv(folder / "worst" / "worst.csv", [("image", "miou"), *rows])
         if own:
@@ -189,7 +187,7 @@ def _keep(folder: Path, split: Split, recipe: Recipe, metrics: Metrics, result: 
     write_samples(folder / "samples", split, recipe, result)
 
 
-def evaluation_folder(path: Path, evaluation: str | None = None, looks: Looks = ONCE) -> Path:
+def evaluation_folder(path: Path, evaluation: str | None = None, tta: TTA = NO_TTA) -> Path:
     """Where the run in `path` keeps what `evaluate_run` finds by a protocol: the run's own, if nothing else is said.
 
     Raises:
@@ -199,8 +197,8 @@ def evaluation_folder(path: Path, evaluation: str | None = None, looks: Looks = 
     if evaluation is not None and evaluation not in known:
         raise unknown("evaluation", evaluation, known)
     own = read_run(path)["recipe"]["evaluation"]
-    words = [evaluation or own] if looks == ONCE else [evaluation or own, looks.words]
-    return path / "evaluations" / slug(" ".join(words))
+    parts = [evaluation or own] if tta == NO_TTA else [evaluation or own, tta.text]
+    return path / "evaluations" / slug(" ".join(parts))
 
 
 def _write_scores(folder: Path, metrics: Metrics, confusion_CC: Tensor) -> None:

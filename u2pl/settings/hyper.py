@@ -3,18 +3,27 @@
 Knows no torch: whatever asks for the settings of a method does so without its two seconds.
 """
 
+import importlib
 from typing import Literal
 
 from pydantic import Field
 
-from u2pl.settings.base import Range, Settings
+from u2pl.settings.base import Range, Settings, homes
+
+# ---- groups ----------------------------------------------------------------------------------------------
 
 
-class TeacherSettings(Settings):
-    """Hyper-parameters of the teacher."""
+class WarmStartSettings(Settings, section="teacher"):
+    """When the labels of a network begin to teach."""
 
     warm_start_epochs: int = Field(ge=0)
-    """Epochs of supervised training before the teacher's labels are used (App. A)."""
+    """Epochs of supervised training before the teacher's labels are used (App. A); in CPS before the students learn
+    from each other."""
+
+
+class TeacherSettings(WarmStartSettings, section="teacher"):
+    """Hyper-parameters of the teacher."""
+
     ema_decay: float = Field(ge=0, lt=1)
     teacher_mode: Literal["eval", "train"]
     """Of the teacher's pass over the images that the student sees."""
@@ -27,7 +36,7 @@ class TeacherSettings(Settings):
     """In the first epoch after the warm start the teacher is an average, or the student itself."""
 
 
-class PartitionSettings(Settings):
+class PartitionSettings(Settings, section="partition"):
     """Hyper-parameters of the partition into reliable and unreliable pixels."""
 
     alpha0: float = Field(ge=0, le=1)
@@ -36,7 +45,24 @@ class PartitionSettings(Settings):
     """Dynamic partition adjustment: alpha_t falls linearly to 0 (Eq. 7); false keeps alpha0."""
 
 
-class ContrastSettings(PartitionSettings):
+class UnsupervisedSettings(Settings, section="unsupervised"):
+    """Hyper-parameters of the loss on pseudo-labels that are filtered by entropy."""
+
+    eta: float = Field(ge=0)
+    """Base weight of the unsupervised loss (Eq. 8)."""
+    entropy_pass: Literal["plain", "mixed"]
+    """Which pass gives the entropy: the one that gives the labels, in evaluation mode, or the one over the student's
+    images."""
+
+
+class MixingSettings(Settings, section="mixing"):
+    """Hyper-parameters of CutMix's augmentation."""
+
+    cutmix_probability: float = Field(ge=0, le=1)
+    """Probability that a batch is mixed."""
+
+
+class ContrastSettings(PartitionSettings, section="contrast"):
     """Hyper-parameters of the loss (Table A1), components of Table 6, and choices of the released code."""
 
     lambda_c: float = Field(ge=0)
@@ -85,50 +111,8 @@ class ContrastSettings(PartitionSettings):
     """Which pixel's label and entropy a point of the heads takes: the one where it lies, or a neighbour up and left."""
 
 
-class SupOnlySettings(Settings):
-    """Hyper-parameters of SupOnly."""
-
-    epoch: Literal["labeled", "unlabeled"]
-    """What an epoch is a pass over; `unlabeled` gives as many steps as the semi-supervised methods have."""
-
-
-class MeanTeacherSettings(TeacherSettings, PartitionSettings):
-    """Hyper-parameters of MT."""
-
-    eta: float = Field(ge=0)
-    """Base weight of the unsupervised loss (Eq. 8)."""
-    entropy_pass: Literal["plain", "mixed"]
-    """Which pass gives the entropy: the one that gives the labels, in evaluation mode, or the one over the student's
-    images."""
-
-
-class CutMixSettings(MeanTeacherSettings):
-    """Hyper-parameters of CutMix."""
-
-    cutmix_probability: float = Field(ge=0, le=1)
-    """Probability that a batch is mixed."""
-
-
-class U2PLSettings(ContrastSettings, CutMixSettings):
-    """Hyper-parameters of U²PL."""
-
-
-class CPSSettings(Settings):
-    """Hyper-parameters of CPS."""
-
-    warm_start_epochs: int = Field(ge=0)
-    """Epochs of supervised training before the students learn from each other; CPS has none."""
-    cutmix: bool
-    """Whether the students see mixed unlabelled images, and learn from each other on these alone; otherwise plain
-    ones, and on the labelled images too."""
-    lambda_mixed: float = Field(ge=0)
-    """Weight of the cross pseudo supervision loss with CutMix."""
-    lambda_plain: float = Field(ge=0)
-    """Its weight without."""
-
-
-class AELSettings(TeacherSettings):
-    """Hyper-parameters of AEL."""
+class EqualizationSettings(Settings, section="equalization"):
+    """Hyper-parameters of adaptive equalization learning: its augmentation, sampling and weights."""
 
     confidence_momentum: float = Field(ge=0, lt=1)
     """Of the confidence bank."""
@@ -176,6 +160,44 @@ class AELSettings(TeacherSettings):
     """Of the teacher's pass over the unlabelled images, which gives their labels."""
 
 
+# ---- methods ---------------------------------------------------------------------------------------------
+
+
+class SupOnlySettings(Settings):
+    """Hyper-parameters of SupOnly."""
+
+    epoch: Literal["labeled", "unlabeled"]
+    """What an epoch is a pass over; `unlabeled` gives as many steps as the semi-supervised methods have."""
+
+
+class MeanTeacherSettings(TeacherSettings, PartitionSettings, UnsupervisedSettings):
+    """Hyper-parameters of MT."""
+
+
+class CutMixSettings(MeanTeacherSettings, MixingSettings):
+    """Hyper-parameters of CutMix."""
+
+
+class U2PLSettings(ContrastSettings, CutMixSettings):
+    """Hyper-parameters of U²PL."""
+
+
+class CPSSettings(WarmStartSettings):
+    """Hyper-parameters of CPS."""
+
+    cutmix: bool
+    """Whether the students see mixed unlabelled images, and learn from each other on these alone; otherwise plain
+    ones, and on the labelled images too."""
+    lambda_mixed: float = Field(ge=0)
+    """Weight of the cross pseudo supervision loss with CutMix."""
+    lambda_plain: float = Field(ge=0)
+    """Its weight without."""
+
+
+class AELSettings(TeacherSettings, EqualizationSettings):
+    """Hyper-parameters of AEL."""
+
+
 class U2PLAELSettings(ContrastSettings, AELSettings):
     """Hyper-parameters of U²PL on AEL."""
 
@@ -197,3 +219,50 @@ _registry: dict[str, type[Settings]] = {
     "ael": AELSettings,
     "u2pl-ael": U2PLAELSettings,
 }
+"""Method -> its settings. One that is not told of here adds itself when it is imported: `register`."""
+
+
+def register(method: str, cls: type[Settings]) -> None:
+    """Make the settings of a method known.
+
+    Raises:
+        ValueError: it has others already, or one name is that of a method and of a group.
+    """
+    if _registry.setdefault(method, cls) is not cls:
+        raise ValueError(f"the settings of {method!r} are {_registry[method].__name__}, not {cls.__name__}")
+    both = _registry.keys() & {home for settings in _registry.values() for home in homes(settings).values()}
+    if both:
+        raise ValueError(f"{min(both)!r} is the name of a method and of a group of settings")
+
+
+def import_methods() -> None:
+    """Import every method there is, so that all are registered.
+
+    By name and at run time, since methods stand on settings and bring torch; whoever asks for what is told of in this
+    file need not wait for it.
+    """
+    importlib.import_module("u2pl.methods")
+
+
+def find(method: str) -> type[Settings] | None:
+    """The settings of a method; None where there is no such method."""
+    if method not in _registry:
+        import_methods()
+    return _registry.get(method)
+
+
+def names() -> set[str]:
+    """The methods known so far; see `import_methods`."""
+    return {*_registry}
+
+
+def groups() -> set[str]:
+    """The sections that methods known so far share."""
+    return {home for cls in _registry.values() for home in homes(cls).values() if home}
+
+
+def settings_of(section: str) -> set[str]:
+    """What may stand in a section: all settings of a method, or those of a group; none where it is not known so far."""
+    if section in _registry:
+        return {*_registry[section].model_fields}
+    return {key for cls in _registry.values() for key, home in homes(cls).items() if home == section}

@@ -9,7 +9,8 @@ import yaml
 from u2pl.errors import UsageError, UserError, unknown
 from u2pl.files import content, parse_yaml
 from u2pl.project import Project, kept_name
-from u2pl.settings.base import load
+from u2pl.settings import hyper
+from u2pl.settings.base import Settings, homes, load
 from u2pl.settings.overrides import once
 from u2pl.settings.recipe import WORDS_FOR_WEIGHTS, Recipe, has_native_bfloat16
 from u2pl.settings.runs import ResolvedRun, RunSpec, former_name, run_name
@@ -50,7 +51,9 @@ class Params:
     @property
     def methods(self) -> list[str]:
         """Names of the methods that have a section."""
-        return sorted(set(self.values) - _NEEDED.keys())
+        if self.values.keys() - _NEEDED.keys() - hyper.groups() - hyper.names():
+            hyper.import_methods()
+        return sorted(self.values.keys() & hyper.names())
 
     def default(self, key: Literal["dataset", "split", "method", "seed"]) -> Any:
         """What the command line takes where the user does not say."""
@@ -66,8 +69,7 @@ class Params:
     ) -> RunSpec:
         """A run specification, with params.yaml's defaults and full setting names filled in."""
         method = method or self.default("method")
-        if method not in self.methods:
-            raise unknown("method", method, self.methods)
+        self._settings(method)
         seed = self.default("seed") if seed is None else seed
         if not 0 <= seed <= LARGEST_SEED:
             raise UsageError(f"A seed is a whole number from 0 to 2^63 - 1, not {seed}. Example: --seed 0")
@@ -83,13 +85,10 @@ class Params:
     def find_key(self, key: str, method: str) -> str | None:
         """The dotted name of a setting: `alpha0` -> `u2pl.alpha0`, `lr` -> `recipe.lr`; None where there is none.
 
-        A short name is looked for in the method's section first, then in the recipe.
+        A short name is looked for in the method first, then in the recipe. That of a group of the method is the
+        method's too: `partition.alpha0` -> `u2pl.alpha0`.
         """
-        section, _, short = key.rpartition(".")
-        for name, values in self._sections(method).items():
-            if section in ("", name) and short in values:
-                return f"{name}.{short}"
-        return None
+        return self.names(method).get(key)
 
     def full_key(self, key: str, method: str) -> str:
         """As `find_key`.
@@ -100,18 +99,42 @@ class Params:
         full = self.find_key(key, method)
         if full is not None:
             return full
-        sections = self._sections(method)
         section, _, short = key.rpartition(".")
-        if section and section not in sections:
+        sections = [*_groups(method), method]
+        if section and section not in (*sections, "recipe"):
             raise UsageError(
-                f"--set {key}: a run of method {method!r} reads the sections {method!r} and 'recipe' only. "
-                f"Use --set {method}.NAME=VALUE or --set recipe.NAME=VALUE."
+                f"--set {key}: a run of method {method!r} reads the sections {', '.join(map(repr, sections))} and "
+                f"'recipe' only. Use --set {method}.NAME=VALUE or --set recipe.NAME=VALUE."
             )
-        known = [name for values in sections.values() for name in values]
-        raise unknown(f"setting for method {method!r}", short, known)
+        raise unknown(
+            f"setting for method {method!r}", short, [name for name in self.names(method) if "." not in name]
+        )
 
-    def _sections(self, method: str) -> dict[str, Mapping[str, Any]]:
-        return {method: self.values.get(method) or {}, "recipe": self.values["recipe"]}
+    def names(self, method: str) -> Mapping[str, str]:
+        """Every name of a setting that a run of the method has -> its dotted name."""
+        names: dict[str, str] = {}
+        for key in self.values["recipe"]:
+            names |= dict.fromkeys((key, f"recipe.{key}"), f"recipe.{key}")
+        for key, home in _homes(method).items():
+            names |= dict.fromkeys((key, f"{home or method}.{key}", f"{method}.{key}"), f"{method}.{key}")
+        return names
+
+    def sections(self, method: str) -> list[str]:
+        """The sections that hold a method's settings: its own, and those of its groups that params.yaml has."""
+        return [method, *(group for group in _groups(method) if group in self.values)]
+
+    def _settings(self, method: str) -> type[Settings]:
+        """The class of a method's settings.
+
+        Raises:
+            UsageError: there is no such method, or params.yaml has no section of it.
+        """
+        cls = hyper.find(method)
+        if cls is None:
+            raise unknown("method", method, self.methods)
+        if method not in self.values:
+            raise UsageError(f"Method {method!r} has no section in params.yaml. Add the line: {method}: {{}}")
+        return cls
 
     def section(self, dataset: str) -> str:
         """The recipe section of a data set: its own, or `custom` where params.yaml has none for it."""
@@ -130,21 +153,11 @@ class Params:
         Raises:
             UsageError: the method has no section, the flavour is unknown, or a setting is unknown or out of range.
         """
-        if spec.method not in self.methods:
-            raise unknown("method", spec.method, self.methods)
-        own = dict(self.values["recipes"][self.section(spec.dataset)] or {})
-        overrides = own.pop("overrides", None) or {}
-        base: dict[str, Any] = {f"recipe.{k}": v for k, v in {**self.values["recipe"], **own}.items()}
-        base |= {f"{spec.method}.{k}": v for k, v in (self.values[spec.method] or {}).items()}
-        base |= {k: v for k, v in overrides.items() if k.partition(".")[0] in (spec.method, "recipe")}
+        base = self._written(spec.method, spec.dataset)
         flavor = str(spec.overrides.get("recipe.flavor", base["recipe.flavor"]))
         base |= self._presets(flavor, base, spec.method)
         changed = {k: v for k, v in spec.overrides.items() if k not in base or base[k] != v}
-        merged = base | changed
-        parts = {
-            name: {k.partition(".")[2]: v for k, v in merged.items() if k.startswith(name + ".")}
-            for name in ("recipe", spec.method)
-        }
+        parts = {name: _in_section(name, base | changed) for name in ("recipe", spec.method)}
         # Its presets decide, not its name: equal settings are the same run, whichever flavour they come from.
         del parts["recipe"]["flavor"]
         recipe = load(Recipe, parts["recipe"], "recipe")
@@ -162,22 +175,57 @@ class Params:
         name = run_name(spec, changed)
         return spec.name or kept_name(Project(self.root).runs, name, former_name(spec, changed))
 
+    def _written(self, method: str, dataset: str) -> dict[str, Any]:
+        """What holds for a method on a data set before any flavour, by dotted names."""
+        fields = self._settings(method).model_fields.items()
+        own = dict(self.values["recipes"][self.section(dataset)] or {})
+        overrides = own.pop("overrides", None) or {}
+        written = {f"recipe.{k}": v for k, v in {**self.values["recipe"], **own}.items()}
+        # A method's class may have defaults; values in params.yaml are easier to find.
+        written |= {
+            f"{method}.{k}": f.get_default(call_default_factory=True)
+            for k, f in fields
+            if not f.is_required()
+        }
+        for group in _groups(method):
+            written |= _of_group(method, group, self.values.get(group) or {})
+        written |= {f"{method}.{k}": v for k, v in (self.values[method] or {}).items()}
+        for group in _groups(method):
+            written |= _of_group(method, group, _in_section(group, overrides))
+        for section in ("recipe", method):
+            written |= {f"{section}.{k}": v for k, v in _in_section(section, overrides).items()}
+        return written
+
     def _presets(self, flavor: str, base: Mapping[str, Any], method: str) -> dict[str, Any]:
-        """The settings that a flavour changes, `NAME` or `METHOD.NAME`, where this method or its recipe has them."""
+        """The settings that a flavour changes where this method or its recipe has them.
+
+        They are `NAME`, `GROUP.NAME` or `METHOD.NAME`, of which each beats the one before it.
+        """
         flavors = self.values["flavors"]
         if flavor not in flavors:
             raise unknown("flavour", flavor, flavors)
         presets = flavors[flavor] or {}
-        parts = {name: {*(self.values[name] or {})} for name in ("recipe", *self.methods)}
-        own = {f"{name}.{key}" for name in parts for key in parts[name] | parts["recipe"]}
-        known = set.union(own, *parts.values())
+        if not presets:
+            return {}
+        if not presets.keys() <= self._presettable():
+            hyper.import_methods()
+        known = self._presettable()
         for key in presets:
             if key not in known:
                 raise unknown(f"setting of flavour {flavor!r}", key, known)
-        # A method's own preset beats the one for all.
-        names = {key: (f"{method}.{short}", key, short) for key in base if (short := key.partition(".")[2])}
-        found = {key: next((name for name in both if name in presets), None) for key, both in names.items()}
-        return {key: presets[name] for key, name in found.items() if name is not None}
+        found: dict[str, Any] = {}
+        for key in base:
+            section, _, short = key.partition(".")
+            home = _homes(method).get(short) if section == method else None
+            for name in (short, f"{home or section}.{short}", f"{method}.{short}"):
+                if name in presets:
+                    found[key] = presets[name]
+        return found
+
+    def _presettable(self) -> set[str]:
+        """What a flavour may set, of all methods known so far: a setting of the recipe for one method alone too."""
+        recipe = {f"{name}.{key}" for name in hyper.names() for key in self.values["recipe"]}
+        return recipe.union(*map(self.names, hyper.names()))
 
 
 _NEEDED: dict[str, tuple[str, ...]] = {
@@ -187,7 +235,7 @@ _NEEDED: dict[str, tuple[str, ...]] = {
     "recipes": ("custom",),
     "flavors": (),
 }
-"""Sections that params.yaml must have, and what must stand in them; every other section is a method's."""
+"""Sections that params.yaml must have, and what must stand in them; every other one is a method's, or a group's."""
 
 
 def _problem(values: Any) -> str | None:
@@ -211,9 +259,7 @@ def _problem(values: Any) -> str | None:
             return f"must have names and values in `{name}:`, not {_kind(section)}"
     for name, recipe in values["recipes"].items():
         for key in (recipe or {}).get("overrides") or {}:
-            section, _, short = key.rpartition(".")
-            # Of a method whose section was taken out, what data sets change of it may stay.
-            if not section or (values.get(section) and short not in values[section]):
+            if not _is_setting(key, values):
                 return f"changes `{key}:` in `recipes.{name}.overrides:`, and there is no such setting"
     for key in ("dataset", "method"):
         if not isinstance(values["default"][key], str):
@@ -227,3 +273,49 @@ def _problem(values: Any) -> str | None:
 
 def _kind(value: Any) -> str:
     return {list: "a list", type(None): "nothing"}.get(type(value), repr(value))
+
+
+def _is_setting(key: str, values: Mapping[str, Any]) -> bool:
+    """Whether a method, a group or the recipe has a setting, by its dotted name.
+
+    Of a method whose section was taken out, what data sets change of it may stay. Of a section of which nothing is
+    known yet everything is a setting until a run reads it.
+    """
+    section, _, short = key.rpartition(".")
+    if section in ("", *_NEEDED):
+        return section == "recipe" and short in values[section]
+    if section in values and section not in hyper.names() | hyper.groups():
+        return True
+    if short not in hyper.settings_of(section):
+        hyper.import_methods()
+    return short in hyper.settings_of(section)
+
+
+def _homes(method: str) -> Mapping[str, str | None]:
+    """Setting of a method -> the group that is its home; none where there is no such method."""
+    cls = hyper.find(method)
+    return homes(cls) if cls else {}
+
+
+def _groups(method: str) -> list[str]:
+    """The groups of a method."""
+    return list(dict.fromkeys(home for home in _homes(method).values() if home))
+
+
+def _of_group(method: str, group: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a section of a group says of a method, by dotted names.
+
+    Raises:
+        UsageError: something stands there that no method reads.
+    """
+    if not values.keys() <= hyper.settings_of(group):
+        hyper.import_methods()
+    for key in values:
+        if key not in hyper.settings_of(group):
+            raise unknown(f"setting of {group}", key, hyper.settings_of(group))
+    return {f"{method}.{key}": value for key, value in values.items() if _homes(method).get(key) == group}
+
+
+def _in_section(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Of values by dotted names those of a section, by short names."""
+    return {key.partition(".")[2]: value for key, value in values.items() if key.partition(".")[0] == section}

@@ -1,6 +1,5 @@
-"""Learning curves and contact sheets, drawn by matplotlib without a screen."""
+"""Learning curves, and our numbers beside the paper's, drawn by matplotlib without a screen."""
 
-import base64
 import io
 import math
 import re
@@ -19,7 +18,6 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
-from PIL import Image
 
 from u2pl.escaping import one_line
 
@@ -42,7 +40,7 @@ Points = Sequence[tuple[int, float]]
 
 
 @dataclass(frozen=True)
-class Line:
+class Curve:
     """One curve: a mean over seeds, and the lowest and highest of them."""
 
     label: str
@@ -60,14 +58,14 @@ def dashes(style: int) -> tuple[str, str]:
     return colour, "" if isinstance(pattern, str) else " ".join(f"{2 * length:g}" for length in pattern[1])
 
 
-def line(label: str, style: int, seeds: Sequence[Points]) -> Line:
+def curve(label: str, style: int, seeds: Sequence[Points]) -> Curve:
     """The curve of several seeds, over the epochs that all of them have."""
     values = [dict(points) for points in seeds]
     epochs = sorted(set.intersection(*(set(v) for v in values))) if values else []
     columns = np.array([[v[epoch] for epoch in epochs] for v in values], dtype=float).reshape(len(values), -1)
     low, high = (columns.min(0), columns.max(0)) if values else (np.empty(0), np.empty(0))
     mean = columns.mean(0) if values else np.empty(0)
-    return Line(label, style, tuple(epochs), *(tuple(each.tolist()) for each in (mean, low, high)))
+    return Curve(label, style, tuple(epochs), *(tuple(each.tolist()) for each in (mean, low, high)))
 
 
 @dataclass(frozen=True)
@@ -76,14 +74,14 @@ class Panel:
 
     title: str
     ylabel: str
-    lines: tuple[Line, ...]
+    curves: tuple[Curve, ...]
     span: tuple[float, float] | None = None
     """Lowest and highest value of the axis, where panels are to be compared."""
 
 
 def with_common_span(panels: Sequence[Panel]) -> list[Panel]:
     """The panels with one vertical axis, wide enough for all of them."""
-    values = [v for panel in panels for curve in panel.lines for v in (*curve.low, *curve.high)]
+    values = [v for panel in panels for each in panel.curves for v in (*each.low, *each.high)]
     if not values:
         return list(panels)
     margin = 0.05 * ((max(values) - min(values)) or 1.0)
@@ -92,20 +90,20 @@ def with_common_span(panels: Sequence[Panel]) -> list[Panel]:
 
 def draw(axes: Axes, panel: Panel, ink: str) -> None:
     """Draw a panel, with text and frame in colour `ink`."""
-    for curve in panel.lines:
-        colour, pattern = STYLES[curve.style % len(STYLES)]
-        marker = "o" if len(curve.epochs) == 1 else ""  # a line through one point is invisible
+    for each in panel.curves:
+        colour, pattern = STYLES[each.style % len(STYLES)]
+        marker = "o" if len(each.epochs) == 1 else ""  # a line through one point is invisible
         axes.plot(
-            curve.epochs,
-            curve.mean,
+            each.epochs,
+            each.mean,
             color=colour,
             linestyle=pattern,
             linewidth=1.8,
             marker=marker,
-            label=curve.label,
+            label=each.label,
         )
-        if curve.low != curve.high:
-            axes.fill_between(curve.epochs, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+        if each.low != each.high:
+            axes.fill_between(each.epochs, each.low, each.high, color=colour, alpha=0.15, linewidth=0)
     if panel.span:
         axes.set_ylim(panel.span)
     axes.set_title(panel.title, color=ink, fontsize=10, y=1)  # found by itself, the place takes long
@@ -131,8 +129,8 @@ def svg(panel: Panel, name: str) -> str:
     The same panel always gives the same text.
     """
     # What tells equal panels apart, the words of the legend, stands outside the picture.
-    unnamed = replace(panel, lines=tuple(replace(curve, label="") for curve in panel.lines))
-    return _named(_panel(unnamed), name)
+    unnamed = replace(panel, curves=tuple(replace(each, label="") for each in panel.curves))
+    return _with_prefix(_panel(unnamed), name)
 
 
 @lru_cache(REMEMBERED)
@@ -160,7 +158,7 @@ def _width(texts: Iterable[str], size: float) -> float:
     return max(widths, default=0.0) / 72
 
 
-def _named(drawn: str, name: str) -> str:
+def _with_prefix(drawn: str, name: str) -> str:
     """The element with all its ids begun by `name`, so that a page may hold it twice."""
     return re.sub(r'(\bid="|href="#|url\(#)', lambda found: f"{found[0]}{name}-", drawn)
 
@@ -224,7 +222,7 @@ def _frame(axes: Axes) -> None:
 
 def spread_svg(groups: Mapping[str, Sequence[Point]], name: str) -> str:
     """Ours with its spread over seeds, beside the paper's number: a line a cell, under the title of its group."""
-    return _named(_spread(_hashable(groups)), name)
+    return _with_prefix(_spread(_hashable(groups)), name)
 
 
 Groups = tuple[tuple[str, tuple[Point, ...]], ...]
@@ -265,13 +263,13 @@ def _spread(groups: Groups) -> str:
     axes.grid(color=INK, alpha=0.15, linewidth=0.6)
     axes.tick_params(axis="y", length=0)
     _frame(axes)
-    _key(figure, axes)
+    _legend(figure, axes)
     return _element(figure, f"Ours and the paper's mIoU, {', '.join(title for title, _ in groups)}")
 
 
 def values_svg(groups: Mapping[str, Sequence[Point]], axis: str, name: str) -> str:
     """The same where a group's cells are the values of one setting: a line a group over the values."""
-    return _named(_values(_hashable(groups), axis), name)
+    return _with_prefix(_values(_hashable(groups), axis), name)
 
 
 @lru_cache(REMEMBERED)
@@ -312,11 +310,11 @@ def _values(groups: Groups, axis: str) -> str:
     axes.set_ylabel("mIoU (%)", color=INK, fontsize=9)
     axes.grid(color=INK, alpha=0.15, linewidth=0.6)
     _frame(axes)
-    _key(figure, axes)
+    _legend(figure, axes)
     return _element(figure, f"mIoU by {axis}, {', '.join(title for title, _ in groups)}")
 
 
-def _key(figure: Figure, axes: Axes) -> None:
+def _legend(figure: Figure, axes: Axes) -> None:
     """What the marks of the axes mean, below them."""
     handles, labels = axes.get_legend_handles_labels()
     marks = dict(sorted(zip(labels, handles, strict=True), key=lambda mark: mark[0]))
@@ -343,74 +341,6 @@ def curves_png(panels: Sequence[Panel], path: Path) -> None:
             handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), frameon=False
         )
     else:
-        grid[0, 0].text(0.5, 0.5, "No run has finished yet.", ha="center")
-    save(figure, path)
-
-
-@dataclass(frozen=True)
-class Strip:
-    """One row of a contact sheet: a label, and pictures by column heading."""
-
-    label: str
-    pictures: dict[str, Path]
-
-
-def picture(path: Path) -> np.ndarray:
-    """The colour picture in `path`, uint8 (H, W, 3)."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
-
-
-def data_uri(path: Path) -> str:
-    """The picture file in `path` as the address of itself."""
-    return _address(path.read_bytes(), "png")
-
-
-def thumbnail(path: Path, width: int = 256) -> str:
-    """The picture in `path`, at most `width` pixels wide, as the address of itself.
-
-    A drawing of few colours stays exact; a photograph becomes a JPEG, a tenth of the size.
-    """
-    with Image.open(path) as image:
-        small = image.convert("RGB")
-    flat = small.getcolors(maxcolors=256)
-    if small.width > width:
-        size = width, max(1, round(small.height * width / small.width))
-        small = small.resize(size, Image.Resampling.NEAREST if flat else Image.Resampling.LANCZOS)
-    out = io.BytesIO()
-    if flat:
-        small.quantize(len(flat), dither=Image.Dither.NONE).save(out, "png", optimize=True)
-    else:
-        small.save(out, "jpeg", quality=82)
-    return _address(out.getvalue(), "png" if flat else "jpeg")
-
-
-def _address(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def sheet_png(strips: Sequence[Strip], path: Path) -> None:
-    """Write a contact sheet: a row a strip, a column a heading, empty where a strip lacks a picture."""
-    headings = list(dict.fromkeys(heading for strip in strips for heading in strip.pictures))
-    shapes = [picture(next(iter(strip.pictures.values()))).shape for strip in strips]
-    # Row heights in proportion to the pictures, so that wide street scenes leave no gaps.
-    heights = [height / width for height, width, _ in shapes] or [0.5]
-    figure = Figure(
-        figsize=(1.5 * max(2, len(headings)) + 0.3, 1.5 * sum(heights) + 0.4), layout="constrained", dpi=150
-    )
-    grid = figure.subplots(
-        len(heights), max(1, len(headings)), squeeze=False, gridspec_kw={"height_ratios": heights}
-    )
-    for axes in grid.flat:
-        axes.set(xticks=[], yticks=[], frame_on=False)
-    for row, strip in enumerate(strips):
-        grid[row, 0].set_ylabel(strip.label, fontsize=9)
-        for column, heading in enumerate(headings):
-            if row == 0:
-                grid[row, column].set_title(heading, fontsize=9)
-            if heading in strip.pictures:
-                grid[row, column].imshow(picture(strip.pictures[heading]), interpolation="nearest")
-    if not strips:
         grid[0, 0].text(0.5, 0.5, "No run has finished yet.", ha="center")
     save(figure, path)
 

@@ -1,4 +1,4 @@
-"""The runs that a figure is about: opened, named, and fit to be put side by side."""
+"""The runs that a figure shows: found by name, labelled, and loaded with network and data."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,26 +16,26 @@ from u2pl.settings import Recipe
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedRun:
     """A run that exists, finished or not."""
 
     folder: Path
     label: str
     """What a figure calls it."""
-    run: Run
+    record: Run
     """Contents of run.json."""
 
 
 @dataclass(frozen=True)
-class Subject(Named):
+class LoadedRun(NamedRun):
     """A finished run with the network it is reported by."""
 
     split: Split
     network: DeepLabV3Plus
     recipe: Recipe
 
-    def whole(self) -> "Subject":
-        """The same, looking at whole images: a centre crop would leave pixels out, and pad small pictures.
+    def whole(self) -> "LoadedRun":
+        """The same run on whole images: a centre crop would leave pixels out, and pad small pictures.
 
         Windows stay windows.
         """
@@ -44,7 +44,7 @@ class Subject(Named):
         return replace(self, recipe=self.recipe.model_copy(update={"evaluation": "whole"}))
 
 
-def find(project: Project, names: Sequence[str], labels: Sequence[str] = ()) -> list[Named]:
+def find(project: Project, names: Sequence[str], labels: Sequence[str] = ()) -> list[NamedRun]:
     """The runs of these names or folders.
 
     Args:
@@ -67,27 +67,27 @@ def find(project: Project, names: Sequence[str], labels: Sequence[str] = ()) -> 
         raise UsageError(
             f"The runs are of different data sets: {', '.join(datasets)}. Name runs of one of them alone."
         )
-    words = list(labels) or default_labels(runs)
-    return [Named(*each) for each in zip(folders, words, runs, strict=True)]
+    labels = list(labels) or default_labels(runs)
+    return [NamedRun(*each) for each in zip(folders, labels, runs, strict=True)]
 
 
-def opened(project: Project, named: Named) -> Subject:
+def load(project: Project, run: NamedRun) -> LoadedRun:
     """A run with its network and its data.
 
     Raises:
         UserError: the run is not finished, its weights are damaged, or its split is not prepared here.
     """
-    split = open_split(project, named.run["dataset"], named.run["split"])
-    network, recipe = load_network(named.folder, len(split.classes))
-    return Subject(named.folder, named.label, named.run, split, network, recipe)
+    split = open_split(project, run.record["dataset"], run.record["split"])
+    network, recipe = load_network(run.folder, len(split.classes))
+    return LoadedRun(run.folder, run.label, run.record, split, network, recipe)
 
 
 def default_labels(runs: Sequence[Run]) -> list[str]:
     """A label for each run.json: "u2pl, negatives=all"; of two that would read the same, split and seed too."""
     labels = []
     for run in runs:
-        words = [f"{key.rpartition('.')[2]}={value}" for key, value in run["overrides"].items()]
-        labels.append(", ".join([run["method"], *words]))
+        changed = [f"{key.rpartition('.')[2]}={value}" for key, value in run["overrides"].items()]
+        labels.append(", ".join([run["method"], *changed]))
     times = Counter(labels)
     return [
         label if times[label] == 1 else f"{label}, {run['split']}, seed {run['seed']}"
@@ -95,7 +95,7 @@ def default_labels(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def spread(names: Sequence[str], count: int | None) -> list[str]:
+def evenly_spaced(names: Sequence[str], count: int | None) -> list[str]:
     """At most `count` of the names, evenly spread over the list; all where that is None."""
     if count is None or count >= len(names):
         return list(names)
