@@ -43,6 +43,7 @@ def active(runs: dict[str, list[str]], *, ablation: bool = False, figure: bool =
             "runs": {
                 name: {
                     **{"dataset": "d", "split": "s", "method": "mt", "seed": 0, "recipe": "d"},
+                    "sections": ["mt"] * 8,
                     **{"args": f"--run {name}", "folder": "data/d/splits/s"},
                 }
                 for name in names
