@@ -17,7 +17,13 @@ Completed = subprocess.CompletedProcess[str]
 
 _PRELOAD = [
     *("torch", "torch._dynamo", "pandas", "scipy.ndimage", "mlflow.tracking", "rich.progress"),
-    *("u2pl_cli.__main__", "u2pl_cli.app", "u2pl.training.trainer", "u2pl.runs.results", "u2pl.exchange.predictor"),
+    *(
+        "u2pl_cli.__main__",
+        "u2pl_cli.app",
+        "u2pl.training.trainer",
+        "u2pl.runs.results",
+        "u2pl.exchange.predictor",
+    ),
     *("u2pl.training.ablation", "u2pl.tracking.sidecar", "u2pl.reporting.page", "u2pl.data.prepare"),
 ]
 

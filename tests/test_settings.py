@@ -1,4 +1,5 @@
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -644,17 +645,18 @@ def test_a_params_yaml_with_all_settings_in_the_methods_sections_still_holds(tmp
                 assert runs[0] == runs[1]
 
 
-def test_a_method_without_a_section_is_told_what_to_add(tmp_path: Path):
+@pytest.mark.parametrize(("method", "line"), [("mt", "mt: {}"), ("suponly", "suponly: {epoch: VALUE}")])
+def test_a_method_without_a_section_is_told_what_to_add(tmp_path: Path, method: str, line: str):
     project = make_project(tmp_path)
-    edit_params(project, lambda values: values.pop("cps"))
+    edit_params(project, lambda values: values.pop(method))
     params = Params.read(project)
-    assert "cps" not in params.methods
+    assert method not in params.methods
     for ask in (
-        lambda: params.spec("tiny", "1/4", "cps"),
-        lambda: params.resolve(RunSpec("tiny", "1/4", "cps")),
+        lambda: params.spec("tiny", "1/4", method),
+        lambda: params.resolve(RunSpec("tiny", "1/4", method)),
     ):
         with pytest.raises(
-            UsageError, match=r"'cps' has no section in params\.yaml.*Add the line: cps: \{\}$"
+            UsageError, match=rf"^No method called '{method}'\. Only its section.*line: {re.escape(line)}$"
         ):
             ask()
 
@@ -700,6 +702,29 @@ def test_defaults_of_a_methods_class_are_settings_of_its_runs(
     run = params.resolve(params.spec("tiny", "1/4", "mine", 0, {"bonus": 0.5}))
     assert run.hyper == {"epoch": "labeled", "bonus": 0.5, "classes": []}
     assert run.name == "tiny-1_4-mine-s0"
+
+
+def test_a_method_may_bring_a_group_of_its_own_and_add_to_one_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Bonus(Settings, section="bonus"):
+        weight: float
+
+    class Slower(Settings, section="teacher"):
+        pause: int
+
+    class Mine(hyper.MeanTeacherSettings, Bonus, Slower):
+        pass
+
+    monkeypatch.setattr(hyper, "_registry", dict(hyper._registry))
+    hyper.register("mine", Mine)
+    project = make_project(tmp_path)
+    params = written(project, ("mine", {}), ("bonus", {"weight": 1}), ("teacher", {"pause": 2}))
+    params = written(project, ("tiny", {"bonus.weight": 3, "teacher.ema_decay": 0.5}))
+    theirs = decided(params, "mt", "tiny")
+    assert theirs["ema_decay"] == 0.5
+    assert decided(params, "mine", "tiny") == {**theirs, "weight": 3, "pause": 2}
+    assert set(params.sections("mine")) == {"mine", "bonus", "teacher", "partition", "unsupervised"}
 
 
 def test_settings_of_the_papers_methods_are_decided_without_torch():

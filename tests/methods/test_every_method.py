@@ -348,7 +348,10 @@ def test_a_method_of_ten_lines_inherits_all_settings_and_needs_an_empty_section(
     words += ["--set", "mixing.cutmix_probability=1"]
     refused = u2pl("train", "--method", "mine", *words[:4])
     assert refused.returncode == 2
-    assert "Method 'mine' has no section in params.yaml. Add the line: mine: {}" in refused.stderr
+    assert (
+        "No method called 'mine'. Only its section in params.yaml is missing. Add the line: mine: {}"
+        in refused.stderr
+    )
     edit_params(tiny_project, lambda v: v.update(mine={}))
     refused = u2pl("train", "--method", "mine", *words)
     assert "a run of method 'mine' reads the sections" in refused.stderr

@@ -35,6 +35,14 @@ def add_plan(project: Project, text: str) -> ActivePlan:
     return resolve(project, "mine")
 
 
+def test_a_method_with_more_sections_than_a_stage_has_places_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Params, "sections", lambda params, method: [method, *"abcdefgh"])
+    with pytest.raises(UsageError, match=r"'suponly' has its settings in 9 sections.*has places for 8\."):
+        resolve(REPOSITORY, "demo")
+
+
 def test_the_committed_plan_is_what_the_generator_gives_for_demo() -> None:
     assert REPOSITORY.active_plan.read_text(encoding="utf-8") == resolve(REPOSITORY, "demo").text()
 

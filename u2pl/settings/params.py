@@ -133,7 +133,13 @@ class Params:
         if cls is None:
             raise unknown("method", method, self.methods)
         if method not in self.values:
-            raise UsageError(f"Method {method!r} has no section in params.yaml. Add the line: {method}: {{}}")
+            own = [
+                key for key, home in homes(cls).items() if not home and cls.model_fields[key].is_required()
+            ]
+            raise UsageError(
+                f"No method called {method!r}. Only its section in params.yaml is missing. Add the line: "
+                f"{method}: {{{', '.join(f'{key}: VALUE' for key in own)}}}"
+            )
         return cls
 
     def section(self, dataset: str) -> str:
