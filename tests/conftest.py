@@ -11,6 +11,7 @@ from pathlib import Path
 # seconds take a hundred, and another number of threads adds in another order.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import forked
 import pytest
 from tiny import REPOSITORY, draw_tiny, make_project
 
@@ -59,7 +60,13 @@ def tiny_project(tiny_template: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.fixture
 def u2pl(tmp_path: Path) -> Callable[..., Completed]:
-    """Runs `u2pl` in a process of its own: u2pl("train", "--seed", "1", cwd=folder)."""
+    """Runs `u2pl` in a process of its own, forked from one that has imported all: u2pl("status", cwd=folder)."""
+    return forked.runner(tmp_path)
+
+
+@pytest.fixture
+def started_u2pl(tmp_path: Path) -> Callable[..., Completed]:
+    """Runs `u2pl` as a shell does, by an interpreter that starts from nothing."""
 
     def run(*words: str, cwd: Path = tmp_path, **environment: str) -> Completed:
         return subprocess.run(

@@ -10,7 +10,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 Completed = subprocess.CompletedProcess[str]
@@ -31,7 +32,7 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(_PRELOAD)
 
 
-def _main(words: tuple[str, ...], cwd: str, environment: dict[str, str], streams: tuple[str, str]) -> None:
+def _main(words: tuple[str, ...], cwd: str, environment: dict[str, str], streams: tuple[str, ...]) -> None:
     """In the new process: become `python -m u2pl_cli WORDS`."""
     for number, name in zip((1, 2), streams, strict=True):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
@@ -52,6 +53,15 @@ def _main(words: tuple[str, ...], cwd: str, environment: dict[str, str], streams
     main()
 
 
+def start(
+    words: Sequence[str], cwd: Path, environment: Mapping[str, str], streams: Sequence[str]
+) -> BaseProcess:
+    """The command, started; `streams` are files or terminals, to which standard output and standard error go."""
+    process = _context.Process(target=_main, args=(tuple(words), str(cwd), dict(environment), tuple(streams)))
+    process.start()
+    return process
+
+
 def run(*words: str, cwd: Path, environment: Mapping[str, str], timeout: float = 120) -> Completed:
     """The command and what it said.
 
@@ -62,8 +72,7 @@ def run(*words: str, cwd: Path, environment: Mapping[str, str], timeout: float =
         streams = tuple(str(Path(folder) / name) for name in ("stdout", "stderr"))
         for stream in streams:
             Path(stream).touch()
-        process = _context.Process(target=_main, args=(words, str(cwd), dict(environment), streams))
-        process.start()
+        process = start(words, cwd, environment, streams)
         process.join(timeout)
         if process.is_alive():
             process.kill()

@@ -9,12 +9,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from u2pl_cli import app
 
 from u2pl.project import Project
+
+
+@pytest.fixture
+def u2pl(started_u2pl: Callable[..., Any]) -> Callable[..., Any]:
+    """Here the start itself is looked at too."""
+    return started_u2pl
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny import draw_tiny, make_project
@@ -18,6 +19,12 @@ from u2pl.files import read_json
 from u2pl.project import Project
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def u2pl(started_u2pl: Callable[..., Any]) -> Callable[..., Any]:
+    """Here the start itself is looked at too."""
+    return started_u2pl
 
 
 def refusal(done: "subprocess.CompletedProcess[str]") -> str:

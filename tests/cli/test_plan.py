@@ -1,10 +1,11 @@
 import json
+import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import yaml
 
@@ -20,9 +21,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def u2pl(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "u2pl_cli", *words], cwd=project, capture_output=True, text=True, check=False
-    )
+    return forked.run(*words, cwd=project, environment=os.environ)
 
 
 def test_plan_prints_what_will_run_and_the_next_command(project: Path) -> None:

@@ -3,10 +3,10 @@
 import os
 import pty
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import pytest
 import yaml
 from e2e.test_dvc_stages import STAND_IN, Workspace
@@ -36,22 +36,21 @@ def seen(words: list[str], cwd: Path) -> str:
     """What a command shows on a terminal; it must succeed."""
     reading, writing = pty.openpty()
     environment = os.environ | {"U2PL_TRACKING": "none", "TERM": "xterm", "COLUMNS": "150"}
-    with subprocess.Popen(
-        [sys.executable, "-m", "u2pl_cli", *words], cwd=cwd, env=environment, stdout=writing, stderr=writing
-    ) as process:
-        os.close(writing)
-        shown = b""
-        while True:
-            try:
-                piece = os.read(reading, 65536)
-            except OSError:  # the other end is closed
-                break
-            if not piece:
-                break
-            shown += piece
+    process = forked.start(words, cwd, environment, (os.ttyname(writing),) * 2)
+    os.close(writing)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(reading, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not piece:
+            break
+        shown += piece
     os.close(reading)
+    process.join()
     text = shown.decode(errors="replace")
-    assert process.returncode == 0, text
+    assert process.exitcode == 0, text
     return text
 
 

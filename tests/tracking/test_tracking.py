@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import written
 from filelock import FileLock
@@ -731,14 +732,7 @@ def u2pl_process(project: Project) -> Callable[..., "subprocess.CompletedProcess
     """`u2pl` in a process of its own, in which nothing stands between it and its streams."""
 
     def run(*words: str, cwd: Path = project.root, **environment: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "u2pl_cli", *words],
-            cwd=cwd,
-            env=os.environ | environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        return forked.run(*words, cwd=cwd, environment=os.environ | environment)
 
     return run
 
