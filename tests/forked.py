@@ -11,10 +11,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 Completed = subprocess.CompletedProcess[str]
+Stream = str | Connection
+"""A file, or what is open already; as a connection multiprocessing hands it over."""
 
 _PRELOAD = [
     *("torch", "torch._dynamo", "pandas", "scipy.ndimage", "mlflow.tracking", "rich.progress"),
@@ -32,10 +35,10 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(_PRELOAD)
 
 
-def _main(words: tuple[str, ...], cwd: str, environment: dict[str, str], streams: tuple[str, ...]) -> None:
+def _main(words: tuple[str, ...], cwd: str, environment: dict[str, str], streams: tuple[Stream, ...]) -> None:
     """In the new process: become `python -m u2pl_cli WORDS`."""
-    for number, name in zip((1, 2), streams, strict=True):
-        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    for number, to in zip((1, 2), streams, strict=True):
+        os.dup2(os.open(to, os.O_WRONLY | os.O_APPEND) if isinstance(to, str) else to.fileno(), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.stdin, sys.stdout, sys.stderr = (
         os.fdopen(number, mode, encoding="utf-8", errors=errors, closefd=False)
@@ -54,10 +57,15 @@ def _main(words: tuple[str, ...], cwd: str, environment: dict[str, str], streams
 
 
 def start(
-    words: Sequence[str], cwd: Path, environment: Mapping[str, str], streams: Sequence[str]
+    words: Sequence[str], cwd: Path, environment: Mapping[str, str], streams: Sequence[str | int]
 ) -> BaseProcess:
-    """The command, started; `streams` are files or terminals, to which standard output and standard error go."""
-    process = _context.Process(target=_main, args=(tuple(words), str(cwd), dict(environment), tuple(streams)))
+    """The command, started.
+
+    Args:
+        streams: files, or descriptors of what is open here, to which standard output and standard error go.
+    """
+    given = tuple(to if isinstance(to, str) else Connection(os.dup(to), readable=False) for to in streams)
+    process = _context.Process(target=_main, args=(tuple(words), str(cwd), dict(environment), given))
     process.start()
     return process
 

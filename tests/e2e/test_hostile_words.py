@@ -36,7 +36,7 @@ def seen(words: list[str], cwd: Path) -> str:
     """What a command shows on a terminal; it must succeed."""
     reading, writing = pty.openpty()
     environment = os.environ | {"U2PL_TRACKING": "none", "TERM": "xterm", "COLUMNS": "150"}
-    process = forked.start(words, cwd, environment, (os.ttyname(writing),) * 2)
+    process = forked.start(words, cwd, environment, (writing, writing))
     os.close(writing)
     shown = b""
     while True:
