@@ -67,7 +67,10 @@ def test_several_processes_take_the_steps_of_one(size: int, whole: dict[str, Fou
     kinds = [("u2pl", 0), ("groups", 0), ("no bank", 0), ("no negatives", 0), ("released", 0)]
     if size == 2:
         kinds = [(kind, 0) for kind in parting.KINDS] + [("u2pl", 1), ("released", 1)]
-    torch.multiprocessing.spawn(parting.work, (size, kinds, tmp_path), nprocs=size)
+    # Forked, they need not import torch again; it has no threads here that would be missed.
+    torch.multiprocessing.start_processes(
+        parting.work, (size, kinds, tmp_path), nprocs=size, start_method="fork"
+    )
     for rank in range(size):
         found = torch.load(tmp_path / f"{size}-{rank}.pt", weights_only=True)
         assert list(found) == kinds
