@@ -1,5 +1,6 @@
 """Shows how far a plan is: a table, refreshed on a terminal, and plain lines elsewhere."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from u2pl.pipeline.scheduling import Entry, Observer
-    from u2pl.pipeline.status import PlanStatus, RunStatus
+    from u2pl.pipeline.status import OneRun, PlanStatus, RunStatus
     from u2pl.project import Project
 
 REFRESH_SECONDS = 2.0
@@ -60,7 +61,55 @@ def rendered(status: "PlanStatus", lines: int | None = None) -> "RenderableType"
     words = [f"Plan {status.plan}: {len(status.runs)} runs, {said}.", f"Cells of the tables: {tables}."]
     if status.scheduler:
         words.append(f"`u2pl plan run` is at work ({status.scheduler}).")
+    if lines is None:
+        words += _untold(shown)
     return Group(runs, *words)
+
+
+def _untold(runs: "list[RunStatus]") -> list[str]:
+    """What is set in the runs whose names do not say it, a line for all seeds of a run."""
+    from u2pl.pipeline import word
+
+    settings = {re.sub(r"-s\d+$", "", run.name): run.set for run in runs if not run.is_told_by_name}
+    said = [
+        f"  {name}: {' '.join(f'{k}={word(v)}' for k, v in sorted(s.items()))}"
+        for name, s in settings.items()
+    ]
+    return ["Not all that is set stands in these names:", *said] if said else []
+
+
+def rendered_one(run: "OneRun") -> "RenderableType":
+    """How far one run is, and what was set for it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from u2pl.pipeline import word
+
+    status, settings = run.status, run.status.set
+    rows: dict[str, str | Text] = {
+        "run": status.name,
+        "state": Text(status.state, style=_COLORS[status.state]),
+        "": status.note or status.holder,
+        "mIoU": "" if status.miou is None else f"{status.miou:.2f} % {status.over}".rstrip(),
+        "epoch": f"{status.epoch}/{status.epochs}" if status.epoch and status.state != "done" else "",
+        "step": _steps(status) if status.state != "done" else "",
+        "left": "" if status.seconds_left is None else duration(status.seconds_left),
+        "data set": run.dataset,
+        "split": run.split,
+        "method": run.method,
+        "seed": str(run.seed),
+        "set": "" if settings else "nothing; all is as in params.yaml",
+    }
+    shown = Table(box=None, pad_edge=False, show_header=False)
+    shown.add_column(no_wrap=True)
+    shown.add_column(overflow="fold")
+    for heading, cell in rows.items():
+        if str(cell):
+            shown.add_row(heading, cell)
+    for heading, (key, value) in zip(("set", *[""] * len(settings)), sorted(settings.items()), strict=False):
+        default = f" (params.yaml: {word(run.defaults[key])})" if key in run.defaults else ""
+        shown.add_row(heading, f"{key}={word(value)}{default}")
+    return shown
 
 
 def _steps(run: "RunStatus") -> str:
@@ -89,23 +138,27 @@ def showing(project: "Project") -> "Iterator[tuple[Observer, Callable[[], None]]
 
 
 @contextmanager
-def live(project: "Project", *, stderr: bool = False) -> "Iterator[Callable[[], None]]":
-    """A place on the terminal that shows how far the plan is; gives what brings it up to date.
+def live(
+    project: "Project", *, name: str | None = None, stderr: bool = False
+) -> "Iterator[Callable[[], None]]":
+    """A place on the terminal that shows how far the plan is, or one run; gives what brings it up to date.
 
     Where that cannot be found out, as while somebody edits params.yaml, it says so: the work goes on.
     """
     from rich.live import Live
 
-    from u2pl.pipeline.status import status
+    from u2pl.pipeline.status import one, status
 
     screen = console(stderr=stderr)
     with Live(console=screen, auto_refresh=False) as place:
 
         def refresh() -> None:
             try:
-                shown = rendered(status(project), screen.height)
+                shown = rendered_one(one(project, name)) if name else rendered(status(project), screen.height)
             except Exception as error:
-                shown = f"How far the plan is cannot be told now ({type(error).__name__}: {error})."
+                shown = (
+                    f"How far {name or 'the plan'} is cannot be told now ({type(error).__name__}: {error})."
+                )
             place.update(shown, refresh=True)
 
         try:

@@ -19,6 +19,9 @@ def train(
         typer.Option(help="suponly, mt, cutmix, u2pl, cps, ael, u2pl-ael, or a file in u2pl/methods."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run and its folder; default: made of all that is set.")
+    ] = None,
     set_: Annotated[
         list[str], typer.Option("--set", help="Override a setting: alpha0=0.3, lr=0.01, flavor=released.")
     ] = [],  # noqa: B006
@@ -65,6 +68,7 @@ def train(
     """
     import shutil
     from contextlib import nullcontext
+    from dataclasses import replace
 
     from u2pl.project import Project
     from u2pl.settings import WORDS_FOR_WEIGHTS, Params, merged, parse_overrides
@@ -81,7 +85,7 @@ def train(
     overrides = merged(
         parse_overrides(set_), {key: value for key, value in given.items() if value is not None}
     )
-    spec = params.spec(dataset, split, method, seed, overrides)
+    spec = replace(params.spec(dataset, split, method, seed, overrides), name=name)
     resolved = params.resolve(spec)
     name = resolved.name
 

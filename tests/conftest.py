@@ -12,11 +12,27 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
-from tiny import draw_tiny, make_project
+from tiny import REPOSITORY, draw_tiny, make_project
 
 from u2pl.project import Project
 
 Completed = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    root = tmp_path / "project"
+    root.mkdir()
+    shutil.copy(REPOSITORY / "params.yaml", root)
+    (root / "dvc.yaml").touch()
+    return Project(root)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """Folder of the data set `tiny`: 16 training and 4 validation images, tiny.yaml."""
+    draw_tiny(tmp_path / "pictures")
+    return tmp_path / "pictures"
 
 
 @pytest.fixture(scope="session")

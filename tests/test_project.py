@@ -48,6 +48,12 @@ def test_two_values_with_characters_that_are_replaced_keep_two_names():
     assert len({safe_name(value) for value in values[:3] + values[4:]}) == len(values) - 1
 
 
+def test_words_that_are_no_utf_8_have_names_too():
+    """As a shell hands them over: every byte of its own that is no UTF-8 is one character."""
+    first, second = (safe_name(f"tiny-{end}") for end in ("\udcff", "\udcfe"))
+    assert is_name(first) and is_name(second) and first != second
+
+
 def test_two_long_values_keep_two_names():
     first, second = (safe_name("é" * 300 + end) for end in "ab")
     assert first != second and len(first.encode()) <= NAME_BYTES

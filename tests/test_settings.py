@@ -1,12 +1,15 @@
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
+from pydantic import Field
 from tiny import REPOSITORY, edit_params, make_project
 
 from u2pl.errors import UsageError, UserError
@@ -15,12 +18,15 @@ from u2pl.settings import (
     Params,
     Recipe,
     RunSpec,
+    Settings,
     differences,
     fingerprint,
+    hyper,
     load,
     parse_overrides,
     parse_value,
 )
+from u2pl.settings.base import homes
 
 
 @pytest.fixture
@@ -232,7 +238,9 @@ def test_a_data_sets_overrides_change_the_methods_settings_and_the_command_line_
 
 
 def test_overrides_of_other_methods_leave_no_trace(params: Params):
-    assert set(params.resolve(RunSpec("tiny", "1/4", "mt")).hyper) == set(params.values["mt"])
+    assert set(params.resolve(RunSpec("tiny", "1/4", "mt")).hyper) == set(
+        hyper.MeanTeacherSettings.model_fields
+    )
 
 
 def test_a_data_set_without_a_recipe_takes_the_one_for_custom_data_sets(params: Params):
@@ -339,17 +347,16 @@ def test_a_flavour_changes_exactly_its_presets_wherever_the_method_or_the_recipe
 
 def test_every_preset_of_a_flavour_departs_from_what_is_written_elsewhere(params: Params):
     """One that does not would have no effect on any method or data set."""
-    values = params.values
-    sections = [values[name] for name in ("recipe", *params.methods)]
-    for recipe in values["recipes"].values():
-        overrides = recipe.get("overrides", {})
-        sections += [recipe, *({key.partition(".")[2]: value} for key, value in overrides.items())]
+    plain = {
+        method: [decided(params, method, dataset) for dataset in params.values["recipes"]]
+        for method in params.methods
+    }
     for key, value in released(params).items():
         method, _, short = key.rpartition(".")
         if method:
-            assert value != released(params).get(short, {**values["recipe"], **values[method]}[short]), key
+            assert any(value != released(params).get(short, found[short]) for found in plain[method]), key
         else:
-            assert any(section[key] != value for section in sections if key in section), key
+            assert any(found[key] != value for runs in plain.values() for found in runs if key in found), key
 
 
 def test_the_paper_is_the_default_flavour_and_changes_nothing(params: Params):
@@ -490,6 +497,223 @@ def test_a_flavour_that_does_not_suit_the_batch_is_refused_with_the_reason(param
         params.resolve(spec(params, flavor="released"))
 
 
+# ---- groups that methods share ---------------------------------------------------------------------------
+
+HAS_TEACHER = ["ael", "cutmix", "mt", "u2pl", "u2pl-ael"]
+
+
+def written(project: Project, *sections: tuple[str, dict[str, Any]]) -> Params:
+    """params.yaml with more in some of its sections; `tiny` is what the data set of that name changes."""
+
+    def change(values: dict[str, Any]) -> None:
+        for section, more in sections:
+            place = (
+                values["recipes"]["tiny"]["overrides"]
+                if section == "tiny"
+                else values.setdefault(section, {})
+            )
+            place.update(more)
+
+    edit_params(project, change)
+    return Params.read(project)
+
+
+def test_a_recipe_sets_a_group_for_all_methods_that_have_it_and_one_method_alone(tmp_path: Path):
+    changes = {"teacher.warm_start_epochs": 2, "cps.warm_start_epochs": 1}
+    params = written(make_project(tmp_path), ("tiny", changes))
+    found = {method: decided(params, method, "tiny").get("warm_start_epochs") for method in params.methods}
+    assert found == {**dict.fromkeys(HAS_TEACHER, 2), "cps": 1, "suponly": None}
+
+
+def test_each_place_of_a_setting_beats_those_before_it(tmp_path: Path):
+    project = make_project(tmp_path)
+    for place, value in (
+        (("teacher", "ema_decay"), 0.1),
+        (("u2pl", "ema_decay"), 0.2),
+        (("tiny", "teacher.ema_decay"), 0.3),
+        (("tiny", "u2pl.ema_decay"), 0.4),
+    ):
+        params = written(project, (place[0], {place[1]: value}))
+        assert decided(params, "u2pl", "tiny")["ema_decay"] == value, place
+    for place, value in (("ema_decay", 0.5), ("teacher.ema_decay", 0.6), ("u2pl.ema_decay", 0.7)):
+        edit_params(
+            project,
+            lambda v, place=place, value=value: v["flavors"].setdefault("mine", {}).update({place: value}),
+        )
+        params = Params.read(project)
+        assert decided(params, "u2pl", "tiny", flavor="mine")["ema_decay"] == value, place
+    assert decided(params, "u2pl", "tiny", flavor="mine", ema_decay=0.8)["ema_decay"] == 0.8
+    assert decided(params, "mt", "tiny")["ema_decay"] == 0.3
+    assert decided(params, "mt", "tiny", flavor="mine")["ema_decay"] == 0.6
+
+
+@pytest.mark.parametrize("name", ["alpha0", "partition.alpha0", "u2pl.alpha0"])
+def test_a_setting_of_a_group_has_the_methods_name_wherever_it_is_kept(params: Params, name: str):
+    run = params.resolve(params.spec("voc", "1/8", "u2pl", 0, {name: 0.4}))
+    assert (run.name, run.changed) == ("voc-1_8-u2pl-alpha0=0.4-s0", {"u2pl.alpha0": 0.4})
+
+
+def test_two_of_its_names_with_two_values_are_refused(params: Params):
+    with pytest.raises(UsageError, match=r"u2pl\.alpha0 is set twice, to 0\.1 and to 0\.2"):
+        spec(params, **{"alpha0": 0.1, "partition.alpha0": 0.2})
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "says"),
+    [
+        ("ael", "partition.alpha0", r"reads the sections 'equalization', 'teacher', 'ael' and 'recipe' only"),
+        ("suponly", "teacher.ema_decay", r"reads the sections 'suponly' and 'recipe' only"),
+        ("cps", "teacher.ema_decay", r"No setting for method 'cps' called 'ema_decay'"),
+        ("u2pl", "partition.alfa0", r"No setting for method 'u2pl' called 'alfa0'\. Did you mean 'alpha0'\?"),
+    ],
+)
+def test_a_setting_of_a_group_that_a_method_has_not_is_refused(
+    params: Params, method: str, name: str, says: str
+):
+    with pytest.raises(UsageError, match=says):
+        params.spec("voc", "1/8", method, 0, {name: 0.5})
+
+
+def test_what_a_group_lacks_is_named_by_its_home_and_may_stand_with_the_method_or_on_the_command_line(
+    tmp_path: Path,
+):
+    from u2pl import methods
+
+    project = make_project(tmp_path)
+    edit_params(project, without("teacher", "ema_decay"))
+    params = Params.read(project)
+
+    def check(**overrides: object) -> None:
+        run = params.resolve(params.spec("tiny", "1/4", "mt", 0, overrides))
+        methods.settings("mt", methods.Classes(4, 255, background=True), run.recipe, run.hyper)
+
+    with pytest.raises(UsageError, match=r"^Bad setting: teacher\.ema_decay is missing\."):
+        check()
+    check(ema_decay=0.5)
+    params = written(project, ("mt", {"ema_decay": 0.5}))
+    check()
+
+
+@pytest.mark.parametrize(
+    ("section", "key"), [("teacher", "ema_decai"), ("teacher", "alpha0"), ("contrast", "tua")]
+)
+def test_what_no_method_reads_of_a_group_is_refused_where_the_group_is_read(
+    tmp_path: Path, section: str, key: str
+):
+    params = written(make_project(tmp_path), (section, {key: 1}))
+    with pytest.raises(UsageError, match=rf"No setting of {section} called '{key}'"):
+        decided(params, "u2pl", "tiny")
+    assert decided(params, "suponly", "tiny")
+
+
+@pytest.mark.parametrize("key", ["teacher.ema_decai", "techer.ema_decay", "teacher.alpha0", "teacher.lr"])
+def test_what_a_recipe_changes_of_a_group_has_to_be_there(tmp_path: Path, key: str):
+    with pytest.raises(UserError, match=rf"changes `{key}:` in `recipes\.tiny\.overrides:`"):
+        written(make_project(tmp_path), ("tiny", {key: 0.5}))
+
+
+def test_a_params_yaml_with_all_settings_in_the_methods_sections_still_holds(tmp_path: Path):
+    """Every value as often as there are methods that have it, and no groups: as it was before there were any."""
+    project = make_project(tmp_path)
+    new, groups = Params.read(project), hyper.groups()
+
+    def whole(method: str, dataset: str) -> dict[str, Any]:
+        return dict(new.resolve(new.spec(dataset, "1/4", method), bfloat16=False).hyper)
+
+    def spell_out(values: dict[str, Any]) -> None:
+        for group in groups:
+            del values[group]
+        for method in new.methods:
+            values[method] = whole(method, "custom")
+        for dataset, recipe in values["recipes"].items():
+            recipe["overrides"] = {
+                f"{method}.{key}": value
+                for method in new.methods
+                for key, value in whole(method, dataset).items()
+                if value != values[method][key]
+            }
+
+    edit_params(project, spell_out)
+    old = Params.read(project)
+    assert old.sections("u2pl") == ["u2pl"], "nothing else for DVC to look at"
+    for method in new.methods:
+        for dataset in new.values["recipes"]:
+            for flavor in ("paper", "released"):
+                overrides = {"flavor": flavor, "batch": 16, **({"alpha0": 0.4} if "u2pl" in method else {})}
+                runs = [p.resolve(p.spec(dataset, "1/4", method, 0, overrides)) for p in (old, new)]
+                assert runs[0] == runs[1]
+
+
+def test_a_method_without_a_section_is_told_what_to_add(tmp_path: Path):
+    project = make_project(tmp_path)
+    edit_params(project, lambda values: values.pop("cps"))
+    params = Params.read(project)
+    assert "cps" not in params.methods
+    for ask in (
+        lambda: params.spec("tiny", "1/4", "cps"),
+        lambda: params.resolve(RunSpec("tiny", "1/4", "cps")),
+    ):
+        with pytest.raises(
+            UsageError, match=r"'cps' has no section in params\.yaml.*Add the line: cps: \{\}$"
+        ):
+            ask()
+
+
+def test_the_sections_of_a_method_are_those_that_its_settings_are_kept_in(params: Params):
+    for method in params.methods:
+        kept = {home or method for home in homes(hyper.find(method) or Settings).values()} | {method}
+        assert set(params.sections(method)) == kept
+    assert params.sections("suponly") == ["suponly"]
+    assert set(params.sections("cps")) == {"cps", "teacher"}
+
+
+def test_the_home_of_a_setting_is_the_group_that_declares_it():
+    class Narrow(hyper.MeanTeacherSettings):
+        ema_decay: Literal[0.5]
+        bonus: float
+
+    assert homes(Narrow) == {**homes(hyper.MeanTeacherSettings), "bonus": None}
+    assert homes(Narrow)["ema_decay"] == "teacher"
+    assert homes(hyper.U2PLSettings)["alpha0"] == "partition"
+
+
+def test_one_name_is_that_of_one_class_of_settings_and_of_a_method_or_a_group(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(hyper, "_registry", dict(hyper._registry))
+    with pytest.raises(ValueError, match="the settings of 'mt' are MeanTeacherSettings, not CutMixSettings"):
+        hyper.register("mt", hyper.CutMixSettings)
+    with pytest.raises(ValueError, match="'teacher' is the name of a method and of a group"):
+        hyper.register("teacher", hyper.SupOnlySettings)
+
+
+def test_defaults_of_a_methods_class_are_settings_of_its_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Mine(hyper.SupOnlySettings):
+        bonus: float = 0.5
+        classes: list[int] = Field(default_factory=list)
+
+    monkeypatch.setattr(hyper, "_registry", dict(hyper._registry))
+    hyper.register("mine", Mine)
+    params = written(make_project(tmp_path), ("mine", {"epoch": "labeled"}))
+    run = params.resolve(params.spec("tiny", "1/4", "mine", 0, {"bonus": 0.5}))
+    assert run.hyper == {"epoch": "labeled", "bonus": 0.5, "classes": []}
+    assert run.name == "tiny-1_4-mine-s0"
+
+
+def test_settings_of_the_papers_methods_are_decided_without_torch():
+    """What costs two seconds is left out of `u2pl status` and `u2pl plan`."""
+    script = (
+        "import sys; from u2pl.project import Project; from u2pl.settings import Params; "
+        "p = Params.read(Project.find()); "
+        "[p.resolve(p.spec('voc', '1/8', m, 0, {'flavor': f}), bfloat16=False) "
+        "for m in p.methods for f in p.values['flavors']]; print(len(p.methods), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.stdout == "7 False\n", done.stderr
+
+
 # ---- names of runs ---------------------------------------------------------------------------------------
 
 
@@ -617,14 +841,23 @@ def test_a_params_yaml_that_is_ambiguous_or_not_utf_8_is_refused(tmp_path: Path,
 
 def test_every_key_of_params_yaml_is_read_by_the_settings_of_its_owner():
     from u2pl import methods
-    from u2pl.methods.base import _registry
+    from u2pl.methods.registry import _registry
 
     values = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
     owners = {name: set(cls.settings_class.model_fields) for name, cls in _registry.items()}
     owners["recipe"] = set(Recipe.model_fields) | {"flavor"}
     assert methods.names() == Params(values).methods
-    for section, fields in owners.items():
-        assert set(values[section]) == fields, section
+    at_home: dict[str, set[str]] = {name: set() for name in methods.names()}
+    for name, cls in _registry.items():
+        for key, home in homes(cls.settings_class).items():
+            at_home.setdefault(home or name, set()).add(key)
+            assert home or key in values[name], f"{name}.{key}"
+    for section, keys in at_home.items():
+        assert set(values[section]) - keys <= owners.get(section, set()), section
+        assert section in owners or set(values[section]) == keys, section
+    owners = at_home | owners
+    assert set(values) == {*owners, "default", "splits", "recipes", "flavors"}
+    assert set(values["recipe"]) == owners["recipe"]
     assert set(values["default"]) == {"dataset", "split", "method", "seed"}
     assert set(values["splits"]) == {"seed"}
     for dataset, recipe in values["recipes"].items():

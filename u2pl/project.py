@@ -2,14 +2,17 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PureWindowsPath
 
-from u2pl.errors import UserError
+from u2pl.errors import UsageError, UserError
 
 NAME_BYTES = 200
 """Longest name, which others make longer names of: file systems take 255."""
+_READABLE_BYTES = 100
+"""Longest name that says all there is to say; a longer one nobody reads, and some file systems take no 150."""
 _STRANGE = re.compile(r"[^\w.=+,-]")
 _NAME = re.compile(r"\w[\w.=+,-]*")
 
@@ -24,20 +27,66 @@ def safe_name(text: str) -> str:
 
     A hash of `text` stands at the end where other characters had to be replaced, or the name was too long.
     """
-    name = slug(text)
-    safe = _STRANGE.sub("_", name)
-    if not _NAME.match(safe):
-        safe = f"_{safe}"
+    name, safe = slug(text), _safe(text)
     if safe == name and len(name.encode()) <= NAME_BYTES:
         return name
-    digest = f"-{sha256(text.encode()).hexdigest()[:8]}"
-    short = safe.encode()[: NAME_BYTES - len(digest)].decode(errors="ignore")
-    return short + digest
+    digest = f"-{_digest(text)}"
+    return _cut(safe, NAME_BYTES - len(digest)) + digest
+
+
+def readable_name(parts: Sequence[str], end: str, meaning: str) -> str:
+    """`safe_name` of `parts` and `end` with `-` between them; where that is long, a shorter one, which hides something.
+
+    Of the shorter one the first part is cut to fit, the others are there as far as they fit, and a hash of `meaning`
+    stands before the end.
+    """
+    whole = safe_name("-".join([*parts, end]))
+    if len(whole.encode()) <= _READABLE_BYTES:
+        return whole
+    tail = f"-{_digest(meaning)}-{end}"
+    room = _READABLE_BYTES - len(tail)
+    name = _cut(_safe(parts[0]), room)
+    for part in parts[1:]:
+        longer = f"{name}-{_STRANGE.sub('_', slug(part))}"
+        name = longer if len(longer.encode()) <= room else name
+    return name + tail
+
+
+def kept_name(folder: Path, name: str, former: str) -> str:
+    """`name`, or the `former` one of an earlier version where that alone lies in `folder`."""
+    is_former = name != former and not (folder / name).exists() and (folder / former).exists()
+    return former if is_former else name
+
+
+def _safe(text: str) -> str:
+    safe = _STRANGE.sub("_", slug(text))
+    return safe if _NAME.match(safe) else f"_{safe}"
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]  # words need not be UTF-8
+
+
+def _cut(name: str, size: int) -> str:
+    return name.encode()[:size].decode(errors="ignore")
 
 
 def is_name(text: str) -> bool:
     """Whether `text` is a name as `safe_name` makes them: what stands in a command line without quotes."""
     return bool(_NAME.fullmatch(text)) and len(text.encode()) <= NAME_BYTES
+
+
+def check_name(option: str, text: str) -> None:
+    """Check a run's name that was typed.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not is_name(text):
+        raise UsageError(
+            f"{option} takes a name of letters, digits and _ . = + , - alone, of {NAME_BYTES} bytes at most, whose "
+            f"first character is a letter or digit, not {text[:NAME_BYTES]!r}. Example: {option} my-run"
+        )
 
 
 def is_inside(path: str) -> bool:

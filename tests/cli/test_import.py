@@ -64,6 +64,9 @@ def test_a_released_checkpoint_is_evaluated_used_and_trained_on_like_a_run(
     assert metrics["split_source"] == "not known (imported)"
     assert run(["evaluate", "theirs"]) == 0
     assert "teacher, imported checkpoint" in " ".join(capsys.readouterr().out.split())
+    assert run(["status", "theirs"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.startswith("run theirs state done") and "recipe.stem=deep (params.yaml: plain)" in shown
 
     assert run(["predict", "theirs", "pictures/images", "--out", "seen"]) == 0
     assert len(list((project.root / "seen/masks").glob("*.png"))) == 20

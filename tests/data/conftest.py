@@ -1,4 +1,4 @@
-"""An empty project, and a small data set of 20 pictures with its YAML description."""
+"""Miniatures of the built-in data sets, and the server that u2pl takes for theirs."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,25 +7,6 @@ from pathlib import Path
 import pytest
 from data import miniature
 from data.serving import Server, serving
-from tiny import REPOSITORY, draw_tiny
-
-from u2pl.project import Project
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    root = tmp_path / "project"
-    root.mkdir()
-    shutil.copy(REPOSITORY / "params.yaml", root)
-    (root / "dvc.yaml").touch()
-    return Project(root)
-
-
-@pytest.fixture
-def tiny(tmp_path: Path) -> Path:
-    """Folder of the data set `tiny`: 16 training and 4 validation images, tiny.yaml."""
-    draw_tiny(tmp_path / "pictures")
-    return tmp_path / "pictures"
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from u2pl.pipeline import resolve
+from u2pl.pipeline.plans import SECTIONS
 from u2pl.project import Project
 
 REPOSITORY = Path(__file__).parents[2]
@@ -151,6 +152,25 @@ def test_a_hyper_parameter_of_one_method_leaves_the_other_methods_alone(workspac
     assert not any("suponly" in line for line in lines if line.startswith(("train", "evaluate")))
 
 
+def test_a_group_that_methods_share_trains_those_that_have_it_and_no_other(workspace: Workspace) -> None:
+    plan = "{dataset: shapes, seeds: [0], tables: {methods: {splits: {classic-1/8: 1/8}}}}"
+    (workspace.project.pipelines / "plans/all.yaml").write_text(plan)
+    resolve(workspace.project, "all").write(workspace.project)
+    assert len(workspace.repro("train")) == 1 + 8
+
+    def trained(section: str, key: str, value: object) -> set[str]:
+        params = yaml.safe_load(workspace.project.params.read_text())
+        params[section][key] = value
+        workspace.project.params.write_text(yaml.safe_dump(params))
+        return {line.partition(" --method ")[2].split()[0] for line in workspace.repro("train")}
+
+    assert trained("contrast", "M", 40) == {"u2pl", "u2pl-ael"}
+    assert trained("teacher", "ema_decay", 0.9) == {"mt", "cutmix", "u2pl", "cps", "ael", "u2pl-ael"}
+    assert trained("mixing", "cutmix_probability", 1.0) == {"cutmix", "u2pl"}
+    assert trained("mt", "ema_decay", 0.8) == {"mt"}
+    assert workspace.repro("train") == []
+
+
 def test_a_recipe_of_another_data_set_and_a_new_method_touch_nothing(workspace: Workspace) -> None:
     workspace.repro()
     params = yaml.safe_load(workspace.project.params.read_text())
@@ -213,6 +233,13 @@ def test_a_run_leaves_git_with_nothing_but_the_lock_file_to_see(workspace: Works
     )
     seen = {line[3:] for line in status.stdout.splitlines() if line.startswith(("??", " M"))}
     assert seen - {"commands.log"} == {"dvc.lock"}
+
+
+def test_a_stage_has_the_places_for_sections_that_a_plan_fills() -> None:
+    wanted = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]["train"]["do"]["params"]
+    assert [word for word in wanted if "sections" in word] == [
+        f"${{item.sections[{place}]}}" for place in range(SECTIONS)
+    ]
 
 
 def test_every_stage_says_what_it_is_for() -> None:

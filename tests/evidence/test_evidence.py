@@ -19,10 +19,8 @@ from u2pl.evidence.comparison import Box, regions
 from u2pl.evidence.figure_runs import LoadedRun
 from u2pl.files import read_json, write_json
 from u2pl.inference.evaluator import predictions
-from u2pl.methods.contrast import Found
-from u2pl.methods.mt import MeanTeacher
-from u2pl.methods.teaching import Scene
-from u2pl.methods.u2pl import U2PL
+from u2pl.methods.mt import MeanTeacherTargets
+from u2pl.methods.u2pl import U2PL, Contrast
 from u2pl.project import Project
 from u2pl.runs.folder import RunFolder
 from u2pl.settings import RunSpec
@@ -37,8 +35,9 @@ class Trained:
     """A project with two finished runs, and what the second one's steps found out while it trained."""
 
     project: Project
-    scenes: list[Scene]
-    found: list[Found]
+    targets: list[MeanTeacherTargets]
+    found: list[tuple[Tensor, Tensor]]
+    """Negatives of each class, and the true classes of the pixels."""
 
 
 @pytest.fixture(scope="module")
@@ -46,21 +45,21 @@ def trained(tiny_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Tr
     root = Path(shutil.copytree(tiny_template, tmp_path_factory.mktemp("evidence") / "project"))
     result = Trained(Project(root), [], [])
     shutil.rmtree(result.project.runs, ignore_errors=True)  # other tests may have trained the same run there
-    scene, find = MeanTeacher.scene, U2PL.find
+    targets, diagnose = U2PL.targets, Contrast.diagnose
 
-    def noted_scene(self: Any, *arguments: Any) -> Scene:
-        result.scenes.append(scene(self, *arguments))
-        return result.scenes[-1]
+    def noted_targets(self: Any, *arguments: Any) -> MeanTeacherTargets:
+        result.targets.append(targets(self, *arguments))
+        return result.targets[-1]
 
-    def noted_find(self: Any, *arguments: Any) -> Found:
-        result.found.append(find(self, *arguments))
-        return result.found[-1]
+    def noted_diagnose(self: Any, comparisons: Any, negative_CP: Tensor, truth_P: Tensor) -> Any:
+        result.found.append((negative_CP, truth_P))
+        return diagnose(self, comparisons, negative_CP, truth_P)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("U2PL_TRACKING", "none")
         trainer.train(result.project, RunSpec("tiny", "1/4", "suponly"))
-        patch.setattr(MeanTeacher, "scene", noted_scene)
-        patch.setattr(U2PL, "find", noted_find)
+        patch.setattr(U2PL, "targets", noted_targets)
+        patch.setattr(Contrast, "diagnose", noted_diagnose)
         trainer.train(result.project, RunSpec("tiny", "1/4", "u2pl"))
     return result
 
@@ -104,9 +103,9 @@ def shares(counts: dict[tuple[int, str], list[int]]) -> dict[tuple[int, str], fl
 
 def test_the_share_of_reliable_pixels_and_their_right_labels_are_recorded_by_true_class(trained: Trained):
     share, right = defaultdict(lambda: [0, 0]), defaultdict(lambda: [0, 0])
-    for epoch, scenes in epochs_of(trained.scenes).items():
-        for scene in scenes:
-            maps = (scene.pseudo.truth, scene.pseudo.valid, scene.target)
+    for epoch, steps in epochs_of(trained.targets).items():
+        for targets in steps:
+            maps = (targets.unlabeled.truth, targets.unlabeled.valid, targets.pseudo_label.map)
             for truth, valid, target in zip(*(each.flatten().tolist() for each in maps), strict=True):
                 if truth == 255 or not valid:
                     continue
@@ -121,10 +120,10 @@ def test_the_share_of_reliable_pixels_and_their_right_labels_are_recorded_by_tru
 
 def test_all_classes_together_are_the_sums_of_their_counts(trained: Trained):
     counts = defaultdict(lambda: [0, 0])
-    for epoch, scenes in epochs_of(trained.scenes).items():
-        for scene in scenes:
-            known = (scene.pseudo.truth != 255) & scene.pseudo.valid
-            counts[epoch][0] += int((known & (scene.target != 255)).sum())
+    for epoch, steps in epochs_of(trained.targets).items():
+        for targets in steps:
+            known = (targets.unlabeled.truth != 255) & targets.unlabeled.valid
+            counts[epoch][0] += int((known & (targets.pseudo_label.map != 255)).sum())
             counts[epoch][1] += int(known.sum())
     (named,) = figure_runs.find(trained.project, [RUN])
     curves = history.reliability(trained.project, [named]).runs[0]
@@ -153,9 +152,9 @@ def test_a_run_that_recorded_no_sum_of_its_classes_is_read_with_the_mean_over_st
 def test_a_false_negative_is_a_pixel_pushed_into_the_bank_of_the_class_it_is_of(trained: Trained):
     false = defaultdict(lambda: [0, 0])
     for epoch, steps in epochs_of(trained.found).items():
-        for found in steps:
-            for c, row in enumerate(found.negative_CP.tolist()):
-                for pushed, truth in zip(row, found.truth_P.tolist(), strict=True):
+        for negative_CP, truth_P in steps:
+            for c, row in enumerate(negative_CP.tolist()):
+                for pushed, truth in zip(row, truth_P.tolist(), strict=True):
                     if (
                         pushed and truth != 255
                     ):  # of labelled pixels truth_P does not know, and Eq. 14 lets in none

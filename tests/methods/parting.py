@@ -88,7 +88,7 @@ def train(kind: str, micro_batch: int = 0, steps: int = 3, **options: bool) -> d
     contrastive.centers = noted
     for index in range(start, start + steps):
         result = learner.step(share(labels_that_differ(make_batch(index, images=IMAGES))), at(index))
-        for key, value in (result.losses | result.health | result.tallies).items():
+        for key, value in (result.losses | result.diagnostics | result.class_counts).items():
             found[f"step {index} {key}"] = torch.as_tensor(value, dtype=torch.float64)
     contrastive.centers = original
     found |= {f"centres {number}": center_CD for number, center_CD in enumerate(centers)}

@@ -25,9 +25,10 @@ from u2pl.batches.loader import Batch
 from u2pl.errors import UsageError
 from u2pl.losses import equalization
 from u2pl.methods import Classes
-from u2pl.methods.ael import AEL, Chooser
+from u2pl.methods.ael import AEL, AELTargets, Chooser
 from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.settings import RunSpec
+from u2pl.training.step import step_of, targets_of
 
 
 def ael(name: str = "ael", classes: Classes = CLASSES, **overrides: object) -> AEL:
@@ -110,7 +111,7 @@ def test_classes_are_pasted_as_often_as_equation_9_says(power: float):
 def test_the_student_sees_and_learns_pasted_images_or_the_labelled_ones_as_they_are(copy_paste: bool):
     method, batch = ael(copy_paste=copy_paste), padded()
     seen = watch(method.student)
-    loss = method.step(batch, at(3)).losses["supervised"].item()
+    loss = step_of(method, batch, at(3)).losses["supervised"].item()
     shown = batch.labeled if not copy_paste else method.pasted(batch, at(3))
     assert torch.equal(seen[0].image[:2], shown.image)
     assert loss == pytest.approx(mean_loss((full(seen[0])[:2], shown.mask)), rel=1e-5)
@@ -217,15 +218,16 @@ def test_labels_certainty_truth_and_padding_are_mixed_by_the_box_that_mixes_the_
     """The labels are the teacher's of the plain images, in the mode that is set, where it is sure enough."""
     method, batch = ael(label_mode=mode, threshold=threshold, region_area=0.01), padded()
     seen = watch(method.teacher)
-    scene, (of_labeled, mixed), health = method.scene(batch, at(0))
+    targets = targets_of(method, batch, at(0))
+    assert isinstance(targets, AELTargets)
     (plain,) = seen
     first, second = batch.unlabeled, batch.extra["partner"]
     assert plain.training == (mode == "train") and not method.teacher.training
     assert torch.equal(plain.image, torch.cat([first.image, second.image]))
-    pseudo = scene.pseudo
+    pseudo = targets.unlabeled
     inside = (pseudo.image == second.image).all(dim=1)
     assert (inside ^ (pseudo.image == first.image).all(dim=1)).all()
-    assert inside.any() and health["cutmix/adapted"] > 0
+    assert inside.any() and targets.diagnostics["cutmix/adapted"] > 0
 
     def mix(maps: Array | Tensor) -> Array:
         return np.where(inside.numpy(), maps[2:], maps[:2])
@@ -235,14 +237,15 @@ def test_labels_certainty_truth_and_padding_are_mixed_by_the_box_that_mixes_the_
     entropy = mix(-(prob * np.log(prob)).sum(axis=-1))
     valid = mix(torch.cat([first.valid, second.valid]))
     assert 0.1 < np.mean(confidence < 0.6) < 0.9
-    assert np.array_equal(pseudo.valid, valid) and np.array_equal(mixed.valid, valid)
+    assert np.array_equal(pseudo.valid, valid)
     assert np.array_equal(pseudo.truth, mix(torch.cat([first.mask, second.mask])))
     assert np.array_equal(pseudo.label, np.where(valid, label, IGNORE))
     assert np.allclose(pseudo.entropy, entropy, atol=1e-5)
-    assert np.allclose(mixed.confidence, confidence, atol=1e-5)
-    assert np.array_equal(scene.target, np.where(valid & (confidence >= threshold), label, IGNORE))
-    assert torch.equal(mixed.target, scene.target)
-    assert of_labeled is None
+    assert np.allclose(targets.confidence, confidence, atol=1e-5)
+    assert np.array_equal(
+        targets.pseudo_label.map, np.where(valid & (confidence >= threshold), label, IGNORE)
+    )
+    assert targets.of_labeled is None
 
 
 # ---- the consistency loss ------------------------------------------------------------------------------------------
@@ -287,21 +290,22 @@ def test_the_consistency_loss_is_the_weighted_mean_of_aels_equations(
     batch = padded(images=4)
     weighed = spy(monkeypatch, equalization, "weights")
     teachers, students = watch(method.teacher), watch(method.student)
-    loss = method.step(batch, at(2)).losses["unsupervised"].item()
+    loss = step_of(method, batch, at(2)).losses["unsupervised"].item()
 
     draws = [call[4].double().numpy() for call in weighed]
     assert len(draws) == 1 + labeled_consistency
     assert all(np.array_equal(draw, draws[0]) for draw in draws)
     assert draws[0].shape == (32, 32) and abs(draws[0].mean() - 0.5) < 0.05
-    scene, _, _ = before.scene(batch, at(2))
+    targets = targets_of(before, batch, at(2))
+    assert isinstance(targets, AELTargets)
     logits = full(students[0])
     prob = softmax(full(teachers[0]))
     inside = (students[0].image[4:] == batch.extra["partner"].image).all(dim=1).numpy()
     confidence = np.where(inside, prob[4:].max(-1), prob[:4].max(-1))
-    args = scene.target.numpy(), confidence, scene.pseudo.valid.numpy(), draws[0]
+    args = targets.pseudo_label.map.numpy(), confidence, targets.unlabeled.valid.numpy(), draws[0]
     expected = consistency(before, logits[4:], *args)
     if labeled_consistency:
-        shown = scene.batch.labeled
+        shown = targets.labeled
         assert torch.equal(teachers[1].image, shown.image)
         prob, valid = softmax(full(teachers[1])), shown.valid.numpy()
         sure = valid & (prob.max(-1) >= method.settings.threshold)
@@ -317,7 +321,7 @@ def test_images_of_nothing_but_padding_have_no_consistency_loss():
         for stream in (batch.labeled, batch.unlabeled, *batch.extra.values()):
             stream.valid[:] = False
         method = ael(weights_sum=over, labeled_consistency=True)
-        losses = method.step(batch, at(0)).losses
+        losses = step_of(method, batch, at(0)).losses
         assert losses["unsupervised"] == 0
         torch.stack(list(losses.values())).sum().backward()
         assert all(p.grad.isfinite().all() for p in method.student.parameters())
@@ -340,7 +344,7 @@ def test_the_bank_follows_the_students_probability_of_the_true_classes_of_labell
     seen = watch(method.student)
     mask = method.pasted(batch, at(0)).mask if copy_paste else mask
     old = method.confidence_C.double().numpy().copy()
-    method.step(batch, at(0))
+    step_of(method, batch, at(0))
     new = method.confidence_C.clone()
 
     prob, expected = softmax(full(seen[0])[:2]), []
@@ -351,7 +355,7 @@ def test_the_bank_follows_the_students_probability_of_the_true_classes_of_labell
         expected.append(0.25 * old[c] + 0.75 * now)
     assert new.tolist() == pytest.approx(expected, abs=1e-5)
     assert not (mask == 3).any()
-    method.step(batch, at(1))
+    step_of(method, batch, at(1))
     assert torch.equal(method.chooser.confidence_C, new), "that of the step before"
 
 

@@ -31,6 +31,7 @@ from u2pl.losses import contrastive
 from u2pl.methods import Classes
 from u2pl.methods.mt import MeanTeacher
 from u2pl.methods.u2pl import U2PL
+from u2pl.training.step import step_of
 
 every_class = range(CLASSES.count)
 
@@ -163,7 +164,7 @@ def test_without_dynamic_partition_the_thresholds_use_alpha_0_in_every_epoch():
     for dpa, shares in ((True, [0.8, 0.85, 0.9, 0.95]), (False, [0.8] * 4)):
         method = build("u2pl", dpa=dpa, warm_start_epochs=0)
         for epoch in range(EPOCHS):
-            health = method.step(make_batch(), at(EPOCH_STEPS * epoch)).health
+            health = step_of(method, make_batch(), at(EPOCH_STEPS * epoch)).diagnostics
             assert health["reliable/share"].item() == pytest.approx(shares[epoch], abs=0.002)
 
 
@@ -206,7 +207,7 @@ def test_eta_weights_the_unsupervised_loss_alone():
     for eta in (1.0, 2.5):
         method = build("u2pl", eta=eta)
         torch.manual_seed(0)
-        losses.append(method.step(make_batch(), at(EPOCH_STEPS)).losses)
+        losses.append(step_of(method, make_batch(), at(EPOCH_STEPS)).losses)
     assert losses[1]["unsupervised"].item() == pytest.approx(2.5 * losses[0]["unsupervised"].item(), rel=1e-6)
     assert losses[1]["supervised"] == losses[0]["supervised"]
     assert losses[1]["contrastive"] == losses[0]["contrastive"]
@@ -235,7 +236,7 @@ def test_settings_without_negatives_of_one_kind_are_warned_of_and_they_are_told_
     with monkeypatch.context() as patch:
         labeled = spy_result(patch, "labeled_negative_mask")
         unlabeled = spy_result(patch, "unlabeled_negative_mask")
-        method.step(make_batch(), at(EPOCH_STEPS))
+        step_of(method, make_batch(), at(EPOCH_STEPS))
     silent, other = (labeled, unlabeled) if "r_l" in settings else (unlabeled, labeled)
     assert not silent[0].any()
     assert other[0].any()

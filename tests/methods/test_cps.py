@@ -25,6 +25,7 @@ from u2pl.errors import UsageError
 from u2pl.methods.cps import CPS
 from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.settings import RunSpec
+from u2pl.training.step import step_of
 
 CUTMIX = pytest.mark.parametrize("cutmix", [True, False])
 
@@ -41,7 +42,7 @@ class Seen:
     def __init__(self, method: CPS, batch: Batch):
         images = len(batch.labeled.image)
         passes = [watch(network) for network in method.students]
-        self.result = method.step(batch, at(0))
+        self.result = step_of(method, batch, at(0))
         self.passes: Sequence[Sequence[Pass]] = passes
         assert batch.unlabeled is not None
         self.mixed = passes[0][-1].image[images:]
@@ -117,7 +118,7 @@ def test_images_of_nothing_but_padding_teach_nothing(cutmix: bool):
     batch = make_batch()
     for stream in (batch.labeled, batch.unlabeled, batch.extra["partner"]):
         stream.valid[:] = False
-    losses = cps(cutmix=cutmix).step(batch, at(0)).losses
+    losses = step_of(cps(cutmix=cutmix), batch, at(0)).losses
     assert losses["cross"] == 0
     assert losses["supervised"] > 0
 
@@ -146,7 +147,7 @@ def test_labels_carry_no_gradient(cutmix: bool):
 @pytest.mark.parametrize("loss", ["supervised", "cross"])
 def test_either_loss_moves_both_students(cutmix: bool, loss: str):
     method = cps(cutmix=cutmix)
-    method.step(make_batch(), at(0)).losses[loss].backward()
+    step_of(method, make_batch(), at(0)).losses[loss].backward()
     for network in method.students:
         assert network.classifier[-1].weight.grad.abs().sum() > 0
         assert network.backbone.stem[0].weight.grad.abs().sum() > 0
@@ -197,8 +198,8 @@ def test_health_says_how_far_the_students_agree_and_how_often_the_first_is_right
     judged = (valid & (truth != IGNORE)).numpy()
     agree, right = (first == second)[valid.numpy()], (first == truth.numpy())[judged]
     assert 0 < agree.mean() < 1
-    assert seen.result.health["students/agree"].item() == pytest.approx(agree.mean(), rel=1e-6)
-    assert seen.result.health["students/accuracy"].item() == pytest.approx(right.mean(), rel=1e-6)
+    assert seen.result.diagnostics["students/agree"].item() == pytest.approx(agree.mean(), rel=1e-6)
+    assert seen.result.diagnostics["students/accuracy"].item() == pytest.approx(right.mean(), rel=1e-6)
 
 
 def test_the_weights_of_cps_s_code_are_those_of_the_recipes():

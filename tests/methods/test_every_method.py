@@ -28,10 +28,11 @@ from torch import nn
 from u2pl import methods
 from u2pl.errors import UsageError
 from u2pl.methods import Method
-from u2pl.methods.base import method as register
+from u2pl.methods.registry import method as register
 from u2pl.project import Project
 from u2pl.training import memory
 from u2pl.training.learner import Learner
+from u2pl.training.step import step_of
 
 every_method = pytest.mark.parametrize("name", methods.names())
 every_flavor = pytest.mark.parametrize("flavor", list(PARAMS.values["flavors"]))
@@ -55,9 +56,9 @@ def test_the_papers_four_methods_are_registered():
 @pytest.mark.parametrize("epoch", ["warm", "after"])
 def test_a_step_gives_finite_0d_losses_and_health(name: str, flavor: str, epoch: str):
     method = flavored(name, flavor)
-    result = method.step(make_batch(), at(0 if epoch == "warm" else warm_steps(method)))
+    result = step_of(method, make_batch(), at(0 if epoch == "warm" else warm_steps(method)))
     assert result.losses
-    for key, value in (result.losses | result.health).items():
+    for key, value in (result.losses | result.diagnostics).items():
         assert torch.as_tensor(value).shape == (), key
         assert torch.as_tensor(value).isfinite(), key
 
@@ -77,7 +78,7 @@ def test_training_lowers_the_supervised_loss_on_a_batch(name: str):
 @every_flavor
 def test_the_losses_are_named_after_the_terms_of_equation_1(name: str, flavor: str):
     method = flavored(name, flavor)
-    losses = method.step(make_batch(), at(warm_steps(method))).losses
+    losses = step_of(method, make_batch(), at(warm_steps(method))).losses
     known = {
         "suponly": ["supervised"],
         "mt": ["supervised", "unsupervised"],
@@ -95,9 +96,9 @@ def test_during_the_warm_start_only_the_labelled_images_count(name: str, flavor:
         pytest.skip("no warm start")
     other = changed(batch, "unlabeled", image=torch.full_like(batch.unlabeled.image, torch.nan))
     torch.manual_seed(0)
-    assert list(method.step(batch, at(0)).losses) == ["supervised"]
+    assert list(step_of(method, batch, at(0)).losses) == ["supervised"]
     torch.manual_seed(0)
-    assert method.step(other, at(warm_steps(method) - 1)).losses["supervised"].isfinite()
+    assert step_of(method, other, at(warm_steps(method) - 1)).losses["supervised"].isfinite()
 
 
 @every_method
@@ -110,7 +111,7 @@ def test_no_training_signal_comes_from_the_true_labels_of_unlabelled_images(name
     for seen in (batch, blind):
         method = flavored(name, flavor)
         torch.manual_seed(0)
-        results.append(method.step(seen, at(warm_steps(method))).losses)
+        results.append(step_of(method, seen, at(warm_steps(method))).losses)
     assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
 
 
@@ -141,7 +142,7 @@ def test_a_teacher_stays_in_evaluation_mode_and_changes_in_after_update_alone(na
     method.train()
     assert not any(module.training for module in teacher(method).modules())
     before = {key: value.clone() for key, value in teacher(method).state_dict().items()}
-    method.step(make_batch(), at(warm_steps(method)))
+    step_of(method, make_batch(), at(warm_steps(method)))
     assert all(torch.equal(value, before[key]) for key, value in teacher(method).state_dict().items())
 
 
@@ -233,7 +234,8 @@ def test_an_ignore_index_other_than_255_is_respected(name: str):
     )
     method = build(name, classes)
     torch.manual_seed(0)
-    mended = method.step(
+    mended = step_of(
+        method,
         changed(changed(batch, "labeled", mask=masks[0]), "unlabeled", mask=masks[1])._replace(
             extra={**batch.extra, "paste": paste}
         ),
@@ -241,7 +243,7 @@ def test_an_ignore_index_other_than_255_is_respected(name: str):
     )
     method = build(name, methods.Classes(4, ignore_index=255, background=False))
     torch.manual_seed(0)
-    usual = method.step(batch, at(warm_steps(method)))
+    usual = step_of(method, batch, at(warm_steps(method)))
     assert all(torch.equal(mended.losses[key], usual.losses[key]) for key in usual.losses)
 
 
@@ -262,7 +264,7 @@ def test_two_methods_of_one_name_are_refused():
 TOY = '''
 """Toy: cross-entropy, and a bonus for saying something at all."""
 
-from u2pl.methods.base import StepResult, method
+from u2pl.methods.registry import method
 from u2pl.methods.suponly import SupOnly, SupOnlySettings
 
 
@@ -278,9 +280,9 @@ class Toy(SupOnly):
 
     settings_class = ToySettings
 
-    def parts(self, batch, step):
-        for part in super().parts(batch, step):
-            yield StepResult(part.losses | {"bonus": self.settings.bonus * part.losses["supervised"]})
+    def supervised_losses(self, outputs, targets):
+        losses = super().supervised_losses(outputs, targets)
+        return losses | {"bonus": self.settings.bonus * losses["supervised"]}
 '''
 
 

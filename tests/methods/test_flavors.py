@@ -20,8 +20,8 @@ from methods.tiny_method import (
     changed,
     make_batch,
     optimizer,
-    scene_of,
     spy,
+    targets_in,
     train_step,
     warm_steps,
     watch,
@@ -50,11 +50,12 @@ from torch.nn import functional
 from u2pl.losses import contrastive
 from u2pl.losses.memory_bank import MemoryBank
 from u2pl.methods import Classes
-from u2pl.methods.contrast import aligned, floored
 from u2pl.methods.mt import MeanTeacher
 from u2pl.methods.u2pl import U2PL
 from u2pl.models.deeplab import Output, upsample
 from u2pl.models.dropout import ChannelDropout
+from u2pl.steps.pixels import aligned, floored
+from u2pl.training.step import step_of
 
 START = EPOCH_STEPS
 """First step behind the warm start of one epoch."""
@@ -352,7 +353,7 @@ def pushed(method: U2PL, world: World, monkeypatch: pytest.MonkeyPatch) -> list[
     """Of each class, the points that become its negatives."""
     with monkeypatch.context() as patch:
         calls = spy(patch, MemoryBank, "push")
-        method.more(world.scene(), at(START))
+        method.contrast.targets(world.targets(method), at(START))
     ((_, representation_PD, negative_CP),) = calls
     by_teacher = {point.teacher: point.number for point in world.points()}
     numbers = [by_teacher[tuple(row)] for row in representation_PD.tolist()]
@@ -418,7 +419,7 @@ def test_teacher_mode_train_looks_at_the_students_images_with_batch_statistics_a
     method = trained("u2pl", teacher_mode=mode, cutmix_probability=1, dropout=0.5)
     before, passes = copy.deepcopy(method.teacher), watch(method.teacher)
     centred = spy(monkeypatch, contrastive, "centers")
-    method.step(make_batch(), at(START + 1))
+    step_of(method, make_batch(), at(START + 1))
     plain, mixed = passes
 
     assert not plain.training
@@ -446,7 +447,7 @@ def test_teacher_mode_train_needs_no_running_statistics():
             for module in method.teacher.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.running_mean.fill_(running_mean)
-            method.step(make_batch(), at(START + 1))
+            step_of(method, make_batch(), at(START + 1))
             said.append(passes[1].output.logits)
         assert torch.equal(*said) == (mode == "train")
 
@@ -460,16 +461,16 @@ def test_entropy_pass_mixed_filters_by_a_prediction_on_the_students_images(
     mix = {} if name == "mt" else {"cutmix_probability": 1}
     method = trained(name, entropy_pass=source, teacher_mode=mode, **mix)
     passes, batch = watch(method.teacher), make_batch()
-    scene = scene_of(method, batch, at(START + 1), monkeypatch)
+    targets = targets_in(method, batch, at(START + 1))
 
     plain = passes[0]
     prob = upsample(plain.output.logits, (32, 32)).double().softmax(1)
-    boxes = (scene.pseudo.image != plain.image).any(dim=1)
+    boxes = (targets.unlabeled.image != plain.image).any(dim=1)
     assert boxes.any() == (name != "mt")
     label = torch.where(boxes, prob.argmax(1).roll(-1, 0), prob.argmax(1))
     if source == "mixed":
         assert passes[1].training == (mode == "train")
-        assert torch.equal(passes[1].image, torch.cat([batch.labeled.image, scene.pseudo.image]))
+        assert torch.equal(passes[1].image, torch.cat([batch.labeled.image, targets.unlabeled.image]))
         prob = upsample(passes[1].output.logits[2:], (32, 32)).double().softmax(1)
         entropy = entropies(prob)
     else:
@@ -478,10 +479,10 @@ def test_entropy_pass_mixed_filters_by_a_prediction_on_the_students_images(
     gamma = np.percentile(entropy.numpy(), 100 * (1 - alpha))
     clear = (entropy - gamma).abs() > 1e-5
 
-    assert torch.equal(scene.pseudo.label, label)
-    assert torch.allclose(scene.pseudo.entropy.double(), entropy, atol=1e-5)
-    assert scene.gamma_B11.flatten().tolist() == pytest.approx([gamma, gamma], abs=1e-5)
-    assert torch.equal(scene.target[clear], torch.where(entropy < gamma, label, IGNORE)[clear])
+    assert torch.equal(targets.unlabeled.label, label)
+    assert torch.allclose(targets.unlabeled.entropy.double(), entropy, atol=1e-5)
+    assert targets.gamma_t.flatten().tolist() == pytest.approx([gamma, gamma], abs=1e-5)
+    assert torch.equal(targets.pseudo_label.map[clear], torch.where(entropy < gamma, label, IGNORE)[clear])
     assert clear.float().mean() > 0.99
 
 
@@ -498,7 +499,7 @@ def test_teacher_statistics_are_averaged_like_the_weights_or_estimated_in_its_pa
     method = trained(name, teacher_mode="train", teacher_statistics=kind, entropy_pass="mixed")
     before, twin = statistics(method.teacher), copy.deepcopy(method.teacher)
     passes = watch(method.teacher)
-    method.step(make_batch(), at(START + 1))
+    step_of(method, make_batch(), at(START + 1))
     after = statistics(method.teacher)
     assert [p.training for p in passes] == [False, True]
     twin = keeping_channels_of(twin, method.teacher)
@@ -525,7 +526,7 @@ def test_a_pass_moves_the_teachers_statistics_by_a_tenth_of_the_way_to_the_batch
     convolution, norm = method.teacher.backbone.stem[:2]
     old, seen = norm.running_mean.clone(), []
     convolution.register_forward_hook(lambda module, inputs, output: seen.append(output))
-    method.step(make_batch(), at(START + 1))
+    step_of(method, make_batch(), at(START + 1))
     assert len(seen) == 2
     assert torch.allclose(norm.running_mean, 0.9 * old + 0.1 * seen[1].mean(dim=(0, 2, 3)), atol=1e-6)
 
@@ -536,7 +537,7 @@ def test_with_own_statistics_the_teacher_looks_at_the_labelled_images_in_the_war
     method = build("u2pl", teacher_mode="train", teacher_statistics=kind, warm_teacher="own")
     assert isinstance(method, U2PL)
     before, passes = statistics(method.teacher), watch(method.teacher)
-    method.step(make_batch(), at(0))
+    step_of(method, make_batch(), at(0))
     method.after_update(at(0))
     if kind == "passes":
         assert [p.training for p in passes] == [True]
@@ -559,7 +560,7 @@ def test_warm_teacher_own_keeps_random_weights_that_nobody_updates_until_the_war
             assert equal(weights(method.teacher), weights(method.student)) == (kind == "copy")
             assert equal(weights(method.teacher), first) == (kind == "own")
         passes, student = watch(method.teacher), copy.deepcopy(method.student)
-        method.step(make_batch(), at(START))
+        step_of(method, make_batch(), at(START))
         assert equal(weights(method.teacher), weights(student))
         if kind == "copy":
             expected = replayed(student, passes[0].image, training=False, seed=0).logits
@@ -597,7 +598,7 @@ def test_first_epoch_share_makes_the_first_pseudo_labels_the_students_own(warm_t
                 parameter.mul_(1.1).add_(0.1)
         method.after_update(at(index))
     assert equal(weights(method.teacher), weights(method.student)) == (warm_teacher == "copy")
-    method.step(make_batch(), at(START))
+    step_of(method, make_batch(), at(START))
     assert equal(weights(method.teacher), weights(method.student))
 
 
@@ -616,7 +617,7 @@ def test_first_epoch_share_also_holds_without_a_warm_start():
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_replicas_have_thresholds_and_losses_of_their_own(replicas: int, monkeypatch: pytest.MonkeyPatch):
+def test_replicas_have_thresholds_and_losses_of_their_own(replicas: int):
     """D14, D19: gamma_t, lambda_u and the means of the losses belong to a device's images; the losses are averaged."""
     method = trained("u2pl", cutmix_probability=0)
     several = build("u2pl", cutmix_probability=0, batch=4, replicas=replicas)
@@ -627,17 +628,14 @@ def test_replicas_have_thresholds_and_losses_of_their_own(replicas: int, monkeyp
     batch.labeled.mask[2:, 8:] = IGNORE
     batch.unlabeled.image[2:] *= 3
     students = watch(several.student)
-    with monkeypatch.context() as patch:
-        scenes = spy(patch, U2PL, "more")
-        torch.manual_seed(0)
-        result = several.step(batch, at(START + 1))
-    scene = scenes[0][1]
+    targets = targets_in(several, batch, at(START + 1))
+    result = step_of(several, batch, at(START + 1))
     logits = upsample(students[0].output.logits, (32, 32)).detach().double()
 
     gammas, supervised, unsupervised = [], [], []
     for images in torch.arange(4).chunk(replicas):
         alone = method.pseudo_labels(batch._replace(unlabeled=batch.unlabeled.part(images)), at(START + 1))
-        gamma = np.percentile(alone.entropy.double().numpy(), 100 * (1 - scene.alpha))
+        gamma = np.percentile(alone.entropy.double().numpy(), 100 * (1 - targets.alpha_t))
         gammas += [gamma] * len(images)
         target = torch.where(alone.entropy < gamma, alone.label, IGNORE)
         supervised.append(
@@ -648,7 +646,7 @@ def test_replicas_have_thresholds_and_losses_of_their_own(replicas: int, monkeyp
             / (target != IGNORE).sum()
             * functional.cross_entropy(logits[4 + images], target, ignore_index=IGNORE)
         )
-    assert scene.gamma_B11.flatten().tolist() == pytest.approx(gammas, abs=1e-5)
+    assert targets.gamma_t.flatten().tolist() == pytest.approx(gammas, abs=1e-5)
     assert len({round(gamma, 4) for gamma in gammas}) == replicas
     assert result.losses["supervised"].item() == pytest.approx(np.mean(supervised), rel=1e-5)
     assert result.losses["unsupervised"].item() == pytest.approx(np.mean(unsupervised), rel=1e-3)
@@ -661,7 +659,7 @@ def test_the_supervised_loss_is_a_mean_over_replicas_in_the_warm_start_and_for_s
         method = build(name, batch=4, replicas=replicas)
         batch, students = make_batch(3, images=4), watch(method.student)
         batch.labeled.mask[2:, 8:] = IGNORE
-        loss = method.step(batch, at(0)).losses["supervised"]
+        loss = step_of(method, batch, at(0)).losses["supervised"]
         logits = upsample(students[0].output.logits, (32, 32))
         expected = [
             functional.cross_entropy(*part, ignore_index=IGNORE).item()
@@ -733,7 +731,7 @@ def test_cutmix_takes_the_other_image_from_the_same_replica():
         numbers = torch.arange(4.0)[:, None, None, None].expand(4, 3, 32, 32)
         batch = changed(batch, "unlabeled", image=numbers)
         students = watch(method.student)
-        method.step(batch, at(START))
+        step_of(method, batch, at(START))
         seen = [set(image.unique().tolist()) for image in students[0].image[4:]]
         partner = [1, 2, 3, 0] if replicas == 1 else [1, 0, 3, 2]
         assert seen == [{float(k), float(other)} for k, other in enumerate(partner)]
@@ -769,7 +767,7 @@ def test_a_step_of_the_released_flavour_is_computed_for_four_devices(monkeypatch
     method = build("u2pl", flavor="released", batch=8, warm_start_epochs=0)
     passes = watch(method.teacher)
     drawn = spy(monkeypatch, contrastive, "info_nce")
-    result = method.step(make_batch(images=8), at(0))
+    result = step_of(method, make_batch(images=8), at(0))
     assert len(drawn) == 4
     assert [p.training for p in passes] == [False, True]
     assert [len(p.image) for p in passes] == [8, 16]

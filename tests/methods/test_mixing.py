@@ -4,7 +4,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from u2pl.batches.mixing import half_area_boxes, paste_neighbor
+from u2pl.batches.mixing import half_area_boxes, paste
+from u2pl.steps.whole_batch import WholeBatch
+
+
+def paste_neighbor(inside: Tensor, batch: Tensor, groups: int = 1) -> Tensor:
+    """As CutMix does."""
+    return paste(inside, WholeBatch(groups).following(batch), batch)
 
 
 def extent(inside_HW: Tensor) -> tuple[int, int]:

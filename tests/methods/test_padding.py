@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from methods.tiny_method import CLASSES, EPOCH_STEPS, EPOCHS, at, build, changed, make_batch, scene_of, watch
+from methods.tiny_method import (
+    CLASSES,
+    EPOCH_STEPS,
+    EPOCHS,
+    at,
+    build,
+    changed,
+    make_batch,
+    targets_in,
+    watch,
+)
 from methods.world import (
     IGNORE,
     POINTS,
@@ -20,6 +30,7 @@ from torch.nn import functional
 
 from u2pl.methods.mt import MeanTeacher
 from u2pl.models.deeplab import upsample
+from u2pl.training.step import step_of
 
 STEP = at(EPOCH_STEPS)
 ALPHA = 0.2 * (1 - 1 / EPOCHS)
@@ -47,25 +58,31 @@ def test_padding_has_no_pseudo_label_and_does_not_count_in_gamma_t_and_lambda_u_
     valid = torch.ones_like(padded()) if use else padded()
     batch = changed(make_batch(), "unlabeled", valid=valid)
     teachers, students = watch(method.teacher), watch(method.student)
-    scene = scene_of(method, batch, STEP, monkeypatch)
-    result = method.step(batch, STEP)
+    targets = targets_in(method, batch, STEP)
+    result = step_of(method, batch, STEP)
 
     prob = upsample(teachers[0].output.logits, (32, 32)).double().softmax(1)
     entropy, label = entropies(prob), prob.argmax(1)
     gamma = np.percentile(entropy[valid].numpy(), 100 * (1 - ALPHA))
-    assert scene.gamma_B11.flatten().tolist() == pytest.approx([gamma] * 2, abs=1e-5)
+    assert targets.gamma_t.flatten().tolist() == pytest.approx([gamma] * 2, abs=1e-5)
     expected = torch.where(valid & (entropy < gamma), label, IGNORE)
     clear = (entropy - gamma).abs() > 1e-5
-    assert torch.equal(scene.target[clear], expected[clear])
-    assert (scene.target[~padded()] != IGNORE).any() == use
-    assert torch.equal(scene.pseudo.label, label.where(valid, IGNORE))
+    assert torch.equal(targets.pseudo_label.map[clear], expected[clear])
+    assert (targets.pseudo_label.map[~padded()] != IGNORE).any() == use
+    assert torch.equal(targets.unlabeled.label, label.where(valid, IGNORE))
 
-    labelled = (scene.target != IGNORE).sum().item()
-    assert result.health["lambda_u"].item() == pytest.approx(valid.sum().item() / labelled, rel=1e-6)
-    assert result.health["reliable/share"].item() == pytest.approx(labelled / valid.sum().item(), rel=1e-6)
-    assert result.health["reliable/share"].item() == pytest.approx(1 - ALPHA, abs=0.002)
+    labelled = (targets.pseudo_label.map != IGNORE).sum().item()
+    assert result.diagnostics["lambda_u"].item() == pytest.approx(valid.sum().item() / labelled, rel=1e-6)
+    assert result.diagnostics["reliable/share"].item() == pytest.approx(
+        labelled / valid.sum().item(), rel=1e-6
+    )
+    assert result.diagnostics["reliable/share"].item() == pytest.approx(1 - ALPHA, abs=0.002)
     logits = upsample(students[1].output.logits, (32, 32))[2:].detach().double()
-    loss = functional.cross_entropy(logits, scene.target, ignore_index=IGNORE) * valid.sum() / labelled
+    loss = (
+        functional.cross_entropy(logits, targets.pseudo_label.map, ignore_index=IGNORE)
+        * valid.sum()
+        / labelled
+    )
     assert result.losses["unsupervised"].item() == pytest.approx(loss.item(), rel=1e-5)
 
 
@@ -73,22 +90,24 @@ def test_padding_has_no_pseudo_label_and_does_not_count_in_gamma_t_and_lambda_u_
 def test_cutmix_moves_padding_with_its_pixels(source: str, monkeypatch: pytest.MonkeyPatch):
     method = build("cutmix", cutmix_probability=1, entropy_pass=source)
     batch = changed(make_batch(), "unlabeled", valid=padded())
-    scene = scene_of(method, batch, STEP, monkeypatch)
-    boxes = (scene.pseudo.image != batch.unlabeled.image).any(dim=1)
+    targets = targets_in(method, batch, STEP)
+    boxes = (targets.unlabeled.image != batch.unlabeled.image).any(dim=1)
     valid = torch.where(boxes, padded().roll(-1, 0), padded())
-    assert torch.equal(scene.pseudo.valid, valid)
+    assert torch.equal(targets.unlabeled.valid, valid)
     assert not torch.equal(valid, padded())
-    gamma = np.percentile(scene.pseudo.entropy[valid].double().numpy(), 100 * (1 - ALPHA))
-    assert scene.gamma_B11.flatten().tolist() == pytest.approx([gamma] * 2, abs=1e-5)
-    assert (scene.target[~valid] == IGNORE).all()
-    assert (scene.target[valid] != IGNORE).float().mean().item() == pytest.approx(1 - ALPHA, abs=0.002)
+    gamma = np.percentile(targets.unlabeled.entropy[valid].double().numpy(), 100 * (1 - ALPHA))
+    assert targets.gamma_t.flatten().tolist() == pytest.approx([gamma] * 2, abs=1e-5)
+    assert (targets.pseudo_label.map[~valid] == IGNORE).all()
+    assert (targets.pseudo_label.map[valid] != IGNORE).float().mean().item() == pytest.approx(
+        1 - ALPHA, abs=0.002
+    )
 
 
 def test_images_of_nothing_but_padding_give_no_loss_and_no_nan():
     for flavor in ("paper", "released"):
         method = build("u2pl", flavor=flavor, replicas=1, warm_start_epochs=0)
         batch = changed(make_batch(), "unlabeled", valid=torch.zeros(2, 32, 32, dtype=torch.bool))
-        result = method.step(batch, at(0))
+        result = step_of(method, batch, at(0))
         assert result.losses["unsupervised"] == 0
         sum(result.losses.values()).backward()
         assert all(loss.isfinite() for loss in result.losses.values())
@@ -103,12 +122,12 @@ def test_a_replica_of_nothing_but_padding_counts_as_0_in_the_mean_and_leaves_the
     batch = make_batch(images=4)
     batch.unlabeled.valid[2:] = False
     students = watch(method.student)
-    scene = scene_of(method, batch, STEP, monkeypatch)
-    loss = method.step(batch, STEP).losses["unsupervised"]
+    targets = targets_in(method, batch, STEP)
+    loss = step_of(method, batch, STEP).losses["unsupervised"]
     logits = upsample(students[1].output.logits, (32, 32))[4:6].detach().double()
-    weight = scene.target[:2].numel() / (scene.target[:2] != IGNORE).sum()
-    expected = weight * functional.cross_entropy(logits, scene.target[:2], ignore_index=IGNORE)
-    assert (scene.target[2:] == IGNORE).all()
+    weight = targets.pseudo_label.map[:2].numel() / (targets.pseudo_label.map[:2] != IGNORE).sum()
+    expected = weight * functional.cross_entropy(logits, targets.pseudo_label.map[:2], ignore_index=IGNORE)
+    assert (targets.pseudo_label.map[2:] == IGNORE).all()
     assert loss.item() == pytest.approx((expected.item() + 0) / 2, rel=1e-5)
 
 

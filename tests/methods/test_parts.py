@@ -8,6 +8,9 @@ from methods import parting
 from methods.tiny_method import at, build, make_batch
 from torch import Tensor
 
+from u2pl.steps.micro_batch import micro_batches
+from u2pl.training.step import step_of
+
 Found = dict[str, Tensor]
 
 
@@ -39,8 +42,7 @@ def test_the_parts_of_a_batch_add_up_to_it(kind: str, micro_batch: int, whole: d
 @pytest.mark.parametrize("images", range(2, 10))
 @pytest.mark.parametrize("at_once", [0, 1, 2, 3, 4])
 def test_no_image_is_left_alone_where_batch_norm_needs_two(images: int, at_once: int):
-    method = build("suponly")
-    parts = list(method.cut(images, 2 * at_once, least=2))
+    parts = list(micro_batches(images, at_once, streams=1))
     assert all(part.images >= 2 for part in parts)
     assert [part.first for part in parts] == [
         0,
@@ -54,7 +56,7 @@ def test_no_image_is_left_alone_where_batch_norm_needs_two(images: int, at_once:
 def test_an_odd_batch_can_be_taken_one_by_one(name: str):
     """In the warm start too."""
     method = build(name, batch=3, micro_batch=1)
-    result = method.step(make_batch(images=3), at(0))
+    result = step_of(method, make_batch(images=3), at(0))
     assert result.losses["supervised"].isfinite()
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from u2pl import processes
-from u2pl.methods.base import Part
-from u2pl.methods.pixels import Pixels
+from u2pl.steps.micro_batch import MicroBatch
+from u2pl.steps.pixels import Pixels
 
 CPU = torch.device("cpu")
 AREA = 3
@@ -79,8 +79,8 @@ def test_a_pixel_of_a_group_is_found_in_one_part_of_one_process(
             at_once = max(1, images // 2)
             for first in range(0, images, at_once):
                 mine = slice(first, first + at_once)
-                part = Part(rank * images + first, at_once, mine, False, size * images)
-                row, here = pixels.rows(group, torch.arange(each), part)
+                micro = MicroBatch(rank * images + first, at_once, mine, False, size * images)
+                row, here = pixels.rows(group, torch.arange(each), micro)
                 times += here
                 of_part = places[:, mine].flatten()
                 assert (row >= 0).all() and (row < len(of_part)).all()

@@ -25,10 +25,10 @@ from u2pl.errors import UsageError
 from u2pl.losses import contrastive, partition
 from u2pl.losses.memory_bank import MemoryBank
 from u2pl.methods import Classes
-from u2pl.methods.contrast import aligned, rows
-from u2pl.methods.u2pl import U2PL
+from u2pl.methods.u2pl import U2PL, aligned, rows
 from u2pl.models.deeplab import upsample
 from u2pl.models.dropout import ChannelDropout
+from u2pl.training.step import step_of
 
 
 def u2pl(**overrides: object) -> U2PL:
@@ -108,7 +108,7 @@ def test_anchors_and_negatives_are_the_sets_of_the_paper(negatives: str, monkeyp
     expected = Reconstruction(method, negatives)
     pushed = spy(monkeypatch, MemoryBank, "push")
     centred = spy(monkeypatch, contrastive, "centers")
-    method.step(make_batch(), expected.step)
+    step_of(method, make_batch(), expected.step)
     (_, representation, negative_mask), (_, anchor_mask, _) = pushed[0], centred[0]
     assert representation.tolist() == expected.z
     assert expected.agree(negative_mask, expected.negatives)
@@ -126,7 +126,7 @@ def test_the_contrastive_loss_is_equation_4_on_what_was_drawn(monkeypatch: pytes
     drawn = spy(monkeypatch, contrastive, "info_nce")
     averaged = spy(monkeypatch, contrastive, "mean_over_classes")
     students = watch(method.student)
-    loss = method.step(make_batch(), at(warm_steps(method) + 1)).losses["contrastive"]
+    loss = step_of(method, make_batch(), at(warm_steps(method) + 1)).losses["contrastive"]
 
     ((_, z_PD, negative_CP),) = pushed
     z_teacher, z_student = z_PD.tolist(), rows(students[0].output.representation).tolist()
@@ -153,7 +153,7 @@ def test_the_contrastive_loss_is_equation_4_on_what_was_drawn(monkeypatch: pytes
 
 def test_the_contrastive_loss_moves_the_student_and_neither_the_classifier_nor_the_teacher():
     method = trained()
-    method.step(make_batch(), at(warm_steps(method) + 1)).losses["contrastive"].backward()
+    step_of(method, make_batch(), at(warm_steps(method) + 1)).losses["contrastive"].backward()
     assert method.student.representer[-1].weight.grad.abs().sum() > 0
     assert method.student.backbone.stem[0].weight.grad.abs().sum() > 0
     assert all(p.grad is None for p in method.student.classifier.parameters())
@@ -162,26 +162,28 @@ def test_the_contrastive_loss_moves_the_student_and_neither_the_classifier_nor_t
 
 def test_without_a_single_reliable_pixel_training_goes_on():
     """alpha_0 = 1: in the first epoch after the warm start of 0 epochs, no pixel has a pseudo-label."""
-    result = u2pl(alpha0=1, warm_start_epochs=0).step(make_batch(), at(0))
+    result = step_of(u2pl(alpha0=1, warm_start_epochs=0), make_batch(), at(0))
     assert result.losses["unsupervised"].item() == 0
-    assert result.health["reliable/share"].item() == 0
+    assert result.diagnostics["reliable/share"].item() == 0
     assert all(loss.isfinite() for loss in result.losses.values())
 
 
 def test_with_alpha_0_of_0_unlabelled_pixels_are_no_negatives(monkeypatch: pytest.MonkeyPatch):
     method = trained(alpha0=0)
     pushed = spy(monkeypatch, MemoryBank, "push")
-    result = method.step(make_batch(), at(warm_steps(method) + 1))
+    result = step_of(method, make_batch(), at(warm_steps(method) + 1))
     negative_CP = pushed[0][2]
     assert negative_CP[:, negative_CP.shape[1] // 2 :].sum() == 0
     assert negative_CP.any()
-    assert result.health["reliable/share"].item() > 0.99
+    assert result.diagnostics["reliable/share"].item() > 0.99
 
 
 def test_the_share_of_unreliable_pixels_falls_with_dynamic_partition_and_stays_without():
     for dpa, expected in ((True, [0.2, 0.15, 0.1, 0.05]), (False, [0.2] * 4)):
         method = build("mt", warm_start_epochs=0, dpa=dpa)
-        alphas = [method.step(make_batch(), at(5 * epoch)).health["alpha_t"] for epoch in range(EPOCHS)]
+        alphas = [
+            step_of(method, make_batch(), at(5 * epoch)).diagnostics["alpha_t"] for epoch in range(EPOCHS)
+        ]
         assert alphas == pytest.approx(expected)
 
 
@@ -189,7 +191,7 @@ def test_cutmix_mixes_images_labels_and_entropies_with_the_same_boxes(monkeypatc
     method = build("cutmix", cutmix_probability=1)
     seen = spy(monkeypatch, type(method.student), "forward")
     batch = make_batch()
-    method.step(batch, at(warm_steps(method)))
+    step_of(method, batch, at(warm_steps(method)))
     mixed = seen[-1][1][2:]
     swapped = (mixed == batch.unlabeled.image.roll(-1, 0)).all(dim=1)
     kept = (mixed == batch.unlabeled.image).all(dim=1)
@@ -246,7 +248,7 @@ def test_the_teacher_may_be_the_students_average_from_the_first_step_on():
                 ours.fill_(1.0)
                 theirs.fill_(0.0)
         if index == start:
-            method.step(make_batch(), at(index))
+            step_of(method, make_batch(), at(index))
         method.after_update(at(index))
         decays.append(next(method.teacher.parameters()).flatten()[0].item())
     assert decays == pytest.approx([0, 1 / 2, 4 / 5, 5 / 6, 6 / 7, 0.99])
@@ -272,7 +274,7 @@ def test_ranks_that_leave_no_negative_are_refused_with_a_setting_that_works(clas
         build("u2pl", few, r_l=r_l, r_h=r_h)
     mended = dict(word.split("=") for word in str(caught.value).split() if word[:2] == "r_" and "=" in word)
     method = build("u2pl", few, r_l=int(mended["r_l"]), r_h=int(mended["r_h"]))
-    result = method.step(make_batch(classes=classes), at(warm_steps(method)))
+    result = step_of(method, make_batch(classes=classes), at(warm_steps(method)))
     assert result.losses["contrastive"].isfinite()
 
 

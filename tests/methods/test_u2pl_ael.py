@@ -22,10 +22,10 @@ from methods.world import POINTS, World, contrast, contrasting, random_labels
 from torch import Tensor
 
 from u2pl.losses.memory_bank import MemoryBank
-from u2pl.methods.ael import AEL
-from u2pl.methods.teaching import Scene
+from u2pl.methods.ael import AEL, AELTargets
 from u2pl.methods.u2pl_ael import U2PLAEL
 from u2pl.settings import RunSpec
+from u2pl.training.step import step_of, targets_of
 
 STEP = 2 * EPOCH_STEPS
 """In the third of four epochs, where alpha_t is half of alpha_0."""
@@ -40,25 +40,27 @@ def u2pl_ael(**overrides: object) -> U2PLAEL:
     return method
 
 
-def scene_of(method: U2PLAEL, images: int = 2) -> Scene:
+def targets_in(method: U2PLAEL, images: int = 2) -> AELTargets:
     """Of a step over images with some padding."""
     batch = make_batch(images=images)
     assert batch.unlabeled is not None
     batch.unlabeled.valid[0, :9] = False
     batch.extra["partner"].valid[1, :, 20:] = False
-    return method.scene(batch, at(STEP))[0]
+    targets = targets_of(method, batch, at(STEP))
+    assert isinstance(targets, AELTargets)
+    return targets
 
 
-def percentile(scene: Scene, share: float, groups: int = 1) -> Tensor:
+def percentile(targets: AELTargets, share: float, groups: int = 1) -> Tensor:
     """The entropy below which a share of each group's valid pixels lies, (B, 1, 1)."""
-    maps = zip(scene.pseudo.entropy.chunk(groups), scene.pseudo.valid.chunk(groups), strict=True)
+    maps = zip(targets.unlabeled.entropy.chunk(groups), targets.unlabeled.valid.chunk(groups), strict=True)
     found = [np.percentile(entropy[valid].double().numpy(), 100 * share) for entropy, valid in maps]
-    return torch.tensor(found).repeat_interleave(len(scene.target) // groups)[:, None, None]
+    return torch.tensor(found).repeat_interleave(len(targets.pseudo_label.map) // groups)[:, None, None]
 
 
-def assert_but_for_rounding(scene: Scene, gamma: Tensor, ours: Tensor, expected: Tensor) -> None:
+def assert_but_for_rounding(targets: AELTargets, gamma: Tensor, ours: Tensor, expected: Tensor) -> None:
     """Where an entropy is not all but a threshold's."""
-    clear = (scene.pseudo.entropy - gamma).abs() > 1e-6
+    clear = (targets.unlabeled.entropy - gamma).abs() > 1e-6
     assert clear.float().mean() > 0.99
     assert torch.equal(ours[clear], expected[clear])
 
@@ -74,34 +76,37 @@ def test_the_pixels_of_highest_or_of_lowest_entropy_have_no_pseudo_label(
 ):
     """Eq. 6 drops those of gamma_t and more; the released code the alpha_t of lowest entropy instead."""
     method = u2pl_ael(entropy_filter=entropy_filter, dpa=dpa, batch=4, replicas=replicas)
-    scene = scene_of(method, images=4)
-    alpha, entropy = ALPHA if dpa else ALPHA0, scene.pseudo.entropy
+    targets = targets_in(method, images=4)
+    alpha, entropy = ALPHA if dpa else ALPHA0, targets.unlabeled.entropy
     share = 1 - alpha if entropy_filter == "highest" else alpha
-    gamma = percentile(scene, share, replicas)
-    kept = scene.pseudo.valid & (entropy < gamma if entropy_filter == "highest" else entropy >= gamma)
-    assert_but_for_rounding(scene, gamma, scene.target, scene.pseudo.label.where(kept, IGNORE))
-    assert kept.sum() / scene.pseudo.valid.sum() == pytest.approx(1 - alpha, abs=0.005)
-    assert (scene.target[~scene.pseudo.valid] == IGNORE).all()
+    gamma = percentile(targets, share, replicas)
+    kept = targets.unlabeled.valid & (entropy < gamma if entropy_filter == "highest" else entropy >= gamma)
+    assert_but_for_rounding(
+        targets, gamma, targets.pseudo_label.map, targets.unlabeled.label.where(kept, IGNORE)
+    )
+    assert kept.sum() / targets.unlabeled.valid.sum() == pytest.approx(1 - alpha, abs=0.005)
+    assert (targets.pseudo_label.map[~targets.unlabeled.valid] == IGNORE).all()
 
 
 @FILTERS
 def test_a_pseudo_label_must_pass_aels_threshold_too(entropy_filter: str):
-    plain, sure = (scene_of(u2pl_ael(entropy_filter=entropy_filter, threshold=t)) for t in (0.0, 0.6))
-    assert torch.equal(plain.pseudo.entropy, sure.pseudo.entropy)
-    unsure = sure.target != plain.target
-    assert (sure.target[unsure] == IGNORE).all()
+    plain, sure = (targets_in(u2pl_ael(entropy_filter=entropy_filter, threshold=t)) for t in (0.0, 0.6))
+    assert torch.equal(plain.unlabeled.entropy, sure.unlabeled.entropy)
+    labels = sure.pseudo_label.map
+    unsure = labels != plain.pseudo_label.map
+    assert (labels[unsure] == IGNORE).all()
     assert unsure.any()
     # Of four classes the likeliest has less than 0.6 wherever the entropy exceeds that of (0.6, 0.4/3 x 3).
     limit = -(0.6 * np.log(0.6) + 0.4 * np.log(0.4 / 3))
-    assert (sure.target[sure.pseudo.entropy > limit] == IGNORE).all()
+    assert (labels[sure.unlabeled.entropy > limit] == IGNORE).all()
 
 
 def test_the_student_learns_the_pseudo_labels_that_are_left():
     """Those without keep their share of the weights, as in AEL; here all pixels weigh the same."""
     method = u2pl_ael(equalization=False, reweighting=False)
     seen, twin = watch(method.student), copy.deepcopy(method)
-    loss = method.step(make_batch(), at(STEP)).losses["unsupervised"]
-    target = twin.scene(make_batch(), at(STEP))[0].target
+    loss = step_of(method, make_batch(), at(STEP)).losses["unsupervised"]
+    target = targets_of(twin, make_batch(), at(STEP)).pseudo_label.map
     expected = pixel_losses(full(seen[0])[2:], target).mean()
     assert (target == IGNORE).float().mean() == pytest.approx(ALPHA, abs=0.005)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
@@ -125,7 +130,9 @@ def test_with_nothing_filtered_and_nothing_contrasted_it_trains_exactly_as_ael_d
 
 
 @pytest.mark.parametrize("settings", [{}, {"flavor": "released", "replicas": 1, "lambda_c": 0.1}], ids=str)
-def test_of_one_scene_the_contrastive_loss_is_that_of_u2pl(settings: dict, monkeypatch: pytest.MonkeyPatch):
+def test_of_one_partition_the_contrastive_loss_is_that_of_u2pl(
+    settings: dict, monkeypatch: pytest.MonkeyPatch
+):
     labels = [random_labels(0, 1, 2, 3, images=2, seed=seed) for seed in (1, 2)]
     many = {"M": 200, "N": 4, "queue": 500, "queue_background": 500, **settings}
     ours, theirs = u2pl_ael(**many), contrasting(**many)
@@ -144,15 +151,15 @@ def test_of_one_scene_the_contrastive_loss_is_that_of_u2pl(settings: dict, monke
 def test_there_is_a_contrastive_loss_from_the_given_epoch_on(first: int):
     method = u2pl_ael(contrast_from=first)
     for epoch in range(EPOCHS):
-        losses = method.step(make_batch(), at(epoch * EPOCH_STEPS)).losses
+        losses = step_of(method, make_batch(), at(epoch * EPOCH_STEPS)).losses
         assert ("contrastive" in losses) == (epoch >= first)
         assert {"supervised", "unsupervised"} <= set(losses)
 
 
 def test_the_contrast_waits_for_the_end_of_a_warm_start():
     method = u2pl_ael(warm_start_epochs=1, contrast_from=0)
-    assert set(method.step(make_batch(), at(0)).losses) == {"supervised"}
-    assert "contrastive" in method.step(make_batch(), at(warm_steps(method))).losses
+    assert set(step_of(method, make_batch(), at(0)).losses) == {"supervised"}
+    assert "contrastive" in step_of(method, make_batch(), at(warm_steps(method))).losses
 
 
 @FILTERS
@@ -166,22 +173,22 @@ def test_anchors_and_negatives_follow_alpha_t_or_keep_to_alpha_0(
         method = u2pl_ael(
             entropy_filter=entropy_filter, contrast_dpa=contrast_dpa, anchors=anchors, negatives=negatives
         )
-        scene = scene_of(method)
-        entropy, valid, label = scene.pseudo.entropy, scene.pseudo.valid, scene.pseudo.label
+        targets = targets_in(method)
+        entropy, valid, label = targets.unlabeled.entropy, targets.unlabeled.valid, targets.unlabeled.label
         share = ALPHA if contrast_dpa else ALPHA0
-        assert scene.alpha == pytest.approx(share)
-        low, high = percentile(scene, share), percentile(scene, 1 - share)
-        assert scene.gamma_B11.flatten().tolist() == pytest.approx(high.flatten().tolist(), abs=1e-6)
+        assert targets.alpha_t == pytest.approx(share)
+        low, high = percentile(targets, share), percentile(targets, 1 - share)
+        assert targets.gamma_t.flatten().tolist() == pytest.approx(high.flatten().tolist(), abs=1e-6)
 
         taking_part = valid
         if entropy_filter == "lowest":
-            taking_part = scene.target != IGNORE
+            taking_part = targets.pseudo_label.map != IGNORE
             assert (valid & ~taking_part).sum() > 100
         chosen = {"unreliable": entropy > high, "reliable": entropy < low, "all": valid}[negatives]
         anchor = {"reliable": entropy < high, "lowest": entropy <= low}[anchors]
         for ours, expected in (
-            (method.chosen(scene), chosen & taking_part),
-            (method.anchor_labels(scene), label.where(anchor & taking_part, IGNORE)),
+            (method.contrast.negative_pixels(targets), chosen & taking_part),
+            (method.contrast.anchor_labels(targets), label.where(anchor & taking_part, IGNORE)),
         ):
             clear = torch.minimum((entropy - low).abs(), (entropy - high).abs()) > 1e-6
             assert torch.equal(ours[clear], expected[clear])

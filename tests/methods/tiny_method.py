@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from u2pl import methods
 from u2pl.batches.loader import Batch, Images
 from u2pl.methods import Classes, Method, Step
-from u2pl.methods.mt import MeanTeacher
-from u2pl.methods.teaching import Scene
 from u2pl.models.deeplab import Output
 from u2pl.settings import Params, RunSpec
+from u2pl.training.step import losses_of, step_of, targets_of
 
 CLASSES = Classes(4, ignore_index=255, background=True)
 EPOCH_STEPS, EPOCHS = 5, 4
@@ -87,7 +86,7 @@ def optimizer(method: Method, lr: float = 0.01) -> torch.optim.SGD:
 def train_step(method: Method, sgd: torch.optim.SGD, index: int, batch: Batch) -> dict[str, Tensor]:
     """One step of training, with dropout seeded by its number; its losses."""
     torch.manual_seed(index)
-    losses = method.step(batch, at(index)).losses
+    losses = step_of(method, batch, at(index)).losses
     sgd.zero_grad()
     torch.stack(list(losses.values())).sum().backward()
     sgd.step()
@@ -130,9 +129,9 @@ def watch(network: nn.Module) -> list[Pass]:
     return passes
 
 
-def scene_of(method: MeanTeacher, batch: Batch, step: Step, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    """All that one step finds out."""
-    with monkeypatch.context() as patch:
-        calls = spy(patch, type(method), "more")
-        method.step(batch, step)
-    return calls[0][1]
+def targets_in(method: Method, batch: Batch, step: Step) -> Any:
+    """What is to be learned in a step that is taken."""
+    targets = targets_of(method, batch, step)
+    for _ in losses_of(method, targets, step):
+        pass
+    return targets

@@ -11,12 +11,12 @@ from methods.tiny_method import CLASSES, as_images, at, build, spy
 from torch import Tensor
 from torch.nn import functional
 
-from u2pl.batches.loader import Batch
 from u2pl.losses import contrastive
-from u2pl.methods.base import Part
-from u2pl.methods.teaching import Pseudo, Scene
+from u2pl.methods import Method
+from u2pl.methods.student_teacher import PartitionTargets, Unlabeled
 from u2pl.methods.u2pl import U2PL
 from u2pl.models.deeplab import Output
+from u2pl.steps.micro_batch import MicroBatch
 
 IGNORE = CLASSES.ignore_index
 POINTS, SIZE = 4, 16
@@ -90,33 +90,33 @@ class World:
         valid, entropy = (maps.chunk(self.groups)[group] for maps in (self.valid, self.entropy))
         return float(np.percentile(entropy[valid].double().numpy(), 100 * share))
 
-    def scene(self) -> Scene:
-        """What the method is given."""
+    def targets(self, method: Method) -> PartitionTargets:
+        """What the contrastive loss of a method is given."""
         images = len(self.labels)
         gamma = [self.threshold(group, 1 - ALPHA) for group in range(self.groups)]
         gamma_B11 = torch.tensor(gamma).repeat_interleave(images // self.groups)[:, None, None]
         picture = torch.zeros(images, 3, SIZE, SIZE)
         truth = torch.full_like(self.pseudo, IGNORE)
-        return Scene(
-            batch=Batch(
-                as_images(picture, self.labels), as_images(picture, truth)._replace(valid=self.valid)
-            ),
-            pseudo=Pseudo(picture, self.pseudo, self.entropy, self.valid, truth),
-            target=self.pseudo.where(self.entropy < gamma_B11, IGNORE),
-            alpha=ALPHA,
-            gamma_B11=gamma_B11,
+        return PartitionTargets(
+            forwards=(),
+            label=method.labels(self.labels),
+            labeled=as_images(picture, self.labels),
+            unlabeled=Unlabeled(picture, self.pseudo, self.entropy, self.valid, truth),
+            pseudo_label=method.labels(self.pseudo.where(self.entropy < gamma_B11, IGNORE)),
+            alpha_t=ALPHA,
+            gamma_t=gamma_B11,
             usable=self.valid,
             teacher=self.teacher,
         )
 
     def student(self) -> Output:
-        """What the student says, in one part."""
+        """What the student says of all images."""
         return Output(torch.zeros_like(self.teacher.logits), self.representation)
 
-    def whole(self) -> Part:
-        """All images in one part."""
+    def whole(self) -> MicroBatch:
+        """All images in one micro-batch."""
         images = len(self.labels)
-        return Part(0, images, slice(0, images), True, images)
+        return MicroBatch(0, images, slice(0, images), True, images)
 
     def points(
         self, pixel: Callable[[int], int] = lambda k: round(k * (SIZE - 1) / (POINTS - 1))
@@ -223,8 +223,8 @@ def contrast(method: U2PL, world: World, monkeypatch: pytest.MonkeyPatch, loss: 
     with monkeypatch.context() as patch:
         compared = spy(patch, contrastive, loss)
         averaged = spy(patch, contrastive, "mean_over_classes")
-        more = method.more(world.scene(), at(5))
-        result = more.losses(world.student(), world.whole())["contrastive"]
+        targets = method.contrast.added(world.targets(method), at(5)).of(world.whole())
+        result = method.contrast.losses(world.student(), targets)["contrastive"]
     result.backward()
     assert world.representation.grad is not None
     gradient = world.representation.grad.abs().sum(1).flatten()

@@ -7,6 +7,7 @@ from u2pl.pipeline import resolve
 from u2pl.pipeline.departures import APART, HYPER, METHODS, NO_MATTER, RECIPES, departures, of_plan
 from u2pl.project import Project
 from u2pl.settings import Params
+from u2pl.settings.hyper import settings_of
 
 REPOSITORY = Project(Path(__file__).parents[2])
 STEM = "the backbone's stem is one 7x7 convolution, in the released code three of 3x3"
@@ -69,16 +70,16 @@ def test_every_setting_is_judged_or_known_not_to_matter() -> None:
     assert set(params.values["recipe"]) == {*RECIPES["voc"]} | APART | NO_MATTER
     assert not RECIPES["voc"].keys() & (APART | NO_MATTER)
     for own in METHODS.values():
-        judged = {name: {*HYPER, *own.get(name, {})} for name in params.methods}
-        assert not [key for name in params.methods for key in params.values[name] if key not in judged[name]]
-        assert not [name for name in own if own[name].keys() - params.values[name].keys()]
-    assert not HYPER.keys() - {key for name in params.methods for key in params.values[name]}
+        for name in params.methods:
+            assert not settings_of(name) - {*HYPER, *own.get(name, {})}, name
+        assert not [name for name in own if own[name].keys() - settings_of(name)]
+    assert not HYPER.keys() - set.union(*map(settings_of, params.methods))
 
 
 def test_the_released_flavour_departs_in_each_of_its_settings() -> None:
     params = Params.read(REPOSITORY)
     presets = params.values["flavors"]["released"].keys() - NO_MATTER - {"precision"}
-    own = {key for section in ("recipe", "u2pl") for key in params.values[section]}
+    own = {*params.values["recipe"], *settings_of("u2pl")}
     assert len(of_run("voc", stem="deep", flavor="released")) == len(presets & own)
 
 

@@ -144,7 +144,7 @@ def test_what_a_trainer_that_breaks_off_leaves_is_enough(project: Project, monke
     def broken(self: Any, *arguments: Any) -> None:
         raise UserError("No more today. Come back tomorrow.")
 
-    monkeypatch.setattr("u2pl.training.trainer._Run._step", broken)
+    monkeypatch.setattr("u2pl.training.loop.Run._step", broken)
     with pytest.raises(UserError):
         trainer.train(project, spec_of(ActivePlan.read(project).runs[RUN]))
     found = first(project)
@@ -258,10 +258,10 @@ def test_it_sees_what_the_trainer_sees(tiny_project: Project, method: str):
         )
         if other is None:
             continue
-        old, new = Params.read(tiny_project).values[method][key], other(value)
+        old, new = Params.read(tiny_project).values[method], other(value)
         edit_params(tiny_project, lambda values, k=key, v=new: values[method].update({k: v}))
         assert seen(before) == differences(before, described())
-        edit_params(tiny_project, lambda values, k=key, v=old: values[method].update({k: v}))
+        edit_params(tiny_project, lambda values, o=old: values.update({method: o}))
         changed += 1
     assert changed or method == "suponly"
     edit_params(tiny_project, lambda values: values["recipe"].update(momentum=0.8))

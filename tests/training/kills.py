@@ -29,7 +29,7 @@ from u2pl.data.prepare import prepare
 from u2pl.project import Project
 from u2pl.runs import folder
 from u2pl.settings import Params
-from u2pl.training import trainer
+from u2pl.training import loop
 from u2pl.training.learner import Learner
 
 WORDS = ["train", "--dataset", "tiny", "--split", "1/4", "--save-every", "0"]
@@ -80,15 +80,15 @@ def child(project: Project, board: Board) -> None:
     os.dup2(silence, 1)
     os.dup2(silence, 2)
     Learner.step = noted(board, "step", Learner.step)  # type: ignore[method-assign]
-    trainer.evaluate = noted(board, "evaluation", trainer.evaluate)  # type: ignore[attr-defined]
+    loop.evaluate = noted(board, "evaluation", loop.evaluate)  # type: ignore[attr-defined]
     folder.write_atomically = noted(board, "checkpoint", folder.write_atomically)  # type: ignore[attr-defined]
-    finish = trainer._Run._finish
+    finish = loop.Run._finish
 
     def finishing(self: Any) -> None:
         torch.save(self.learner.state_dict(), project.root / "end.pt")
         finish(self)
 
-    trainer._Run._finish = finishing  # type: ignore[method-assign]
+    loop.Run._finish = finishing  # type: ignore[method-assign]
     os._exit(run(WORDS))
 
 

@@ -16,7 +16,7 @@ from u2pl.runs import stored_evaluation
 from u2pl.runs.folder import RunFolder
 from u2pl.settings import Params
 from u2pl.training import ablation as engine
-from u2pl.training import trainer
+from u2pl.training import loop, trainer
 from u2pl.training.ablation import Ablation
 
 
@@ -238,7 +238,7 @@ def test_words_that_make_no_ablation_are_refused(
 def test_each_value_is_announced_before_it_is_trained(tiny_project: Project):
     seen = []
 
-    def starting(value: str, run: str) -> trainer.Observer:
+    def starting(value: str, run: str) -> loop.Observer:
         seen.append((value, run, (tiny_project.runs / run).exists()))
         return lambda *_: None
 

@@ -9,6 +9,7 @@ from methods.tiny_method import EPOCH_STEPS, EPOCHS, at, build, make_batch
 from torch import Tensor, nn
 
 from u2pl.training.learner import Learner
+from u2pl.training.step import step_of
 
 CPU = torch.device("cpu")
 START = EPOCH_STEPS
@@ -111,7 +112,7 @@ def test_a_step_is_that_of_plain_stochastic_gradient_descent():
         for group, lr in zip(slow.param_groups, rates, strict=True):
             group["lr"] = lr * (1 - index / (EPOCHS * EPOCH_STEPS)) ** recipe.poly_power
         slow.zero_grad(set_to_none=True)
-        sum(method.step(make_batch(index), at(index)).losses.values()).backward()
+        sum(step_of(method, make_batch(index), at(index)).losses.values()).backward()
         slow.step()
         method.after_update(at(index))
     for name, value in method.state_dict().items():

@@ -59,10 +59,11 @@ def test_a_run_by_two_processes_or_by_torchrun_is_the_run_of_one(
                 timeout=120,
             )
         else:
-            done = u2pl(*WORDS, *(["--nproc", "2"] if who == "two" else []), cwd=project)
+            done = u2pl(*WORDS, *(["--nproc", "2", "--name", "both"] if who == "two" else []), cwd=project)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("mIoU") == 1  # of several processes one speaks
         found[who] = run_of(Project(project))
+    assert found["two"].name == "both"
     one = steps(found["one"])
     for who in ("two", "torchrun"):
         several = steps(found[who])

@@ -26,12 +26,12 @@ from u2pl.data.prepared import open_split
 from u2pl.errors import Interrupted, UsageError, UserError
 from u2pl.files import read_json, write_json
 from u2pl.inference.evaluator import Evaluation, evaluate
-from u2pl.methods import base
 from u2pl.project import Project
 from u2pl.runs import set_aside
 from u2pl.runs.results import colored, evaluate_run, load_network, train_command
 from u2pl.settings import Params, Recipe, RunSpec, parse_overrides
-from u2pl.training import trainer
+from u2pl.steps import whole_batch
+from u2pl.training import loop, trainer
 from u2pl.training.machine import Machine
 
 STEPS, EPOCHS = 18, 3
@@ -46,7 +46,7 @@ def spec(project: Project, method: str = "u2pl", **overrides: object) -> RunSpec
     return Params.read(project).spec("tiny", "1/4", method, 0, overrides)
 
 
-def at(event: str, step: int, act: Callable[[], object]) -> trainer.Observer:
+def at(event: str, step: int, act: Callable[[], object]) -> loop.Observer:
     """An observer that acts when a run reports one event."""
 
     def observe(seen: str, seen_step: int, steps: int, metrics: Mapping[str, float]) -> None:
@@ -296,7 +296,7 @@ def test_validating_less_often_trains_the_same_network(project: Project):
 @pytest.fixture
 def second_is_best(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second validation finds every pixel right and the third every one wrong; a fourth finds the truth."""
-    original, calls = trainer.evaluate, 0
+    original, calls = loop.evaluate, 0
 
     def evaluate(*arguments, **options):
         nonlocal calls
@@ -306,7 +306,7 @@ def second_is_best(monkeypatch: pytest.MonkeyPatch) -> None:
             result.confusion = torch.diag(result.confusion.sum(1)).roll(calls - 2, dims=1)
         return result
 
-    monkeypatch.setattr(trainer, "evaluate", evaluate)
+    monkeypatch.setattr(loop, "evaluate", evaluate)
 
 
 SHORT = {"epoch": "labeled"}
@@ -403,7 +403,7 @@ def test_a_flavour_is_told_of_a_run_and_decides_nothing_beside_its_presets(proje
 def test_a_finished_run_returns_at_once_and_unchanged(project: Project, monkeypatch: pytest.MonkeyPatch):
     path = trainer.train(project, spec(project, "suponly", epochs=1))
     before = {item: item.read_bytes() for item in path.iterdir() if item.is_file()}
-    monkeypatch.setattr(trainer, "_Run", lambda *_: pytest.fail("a finished run was built again"))
+    monkeypatch.setattr(trainer, "Run", lambda *_: pytest.fail("a finished run was built again"))
     assert trainer.train(project, spec(project, "suponly", epochs=1)) == path
     assert {item: item.read_bytes() for item in path.iterdir() if item.is_file()} == before
 
@@ -449,7 +449,7 @@ def test_a_run_may_be_stopped_again_and_again_also_between_two_epochs(project: P
 def test_a_run_told_to_stop_in_an_evaluation_stops_there_and_makes_up_for_it(
     project: Project, unbroken: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    original, calls = trainer.evaluate, 0
+    original, calls = loop.evaluate, 0
 
     def told(*arguments, between, **options):
         nonlocal calls
@@ -458,7 +458,7 @@ def test_a_run_told_to_stop_in_an_evaluation_stops_there_and_makes_up_for_it(
             terminate()
         return original(*arguments, between=between, **options)
 
-    monkeypatch.setattr(trainer, "evaluate", told)
+    monkeypatch.setattr(loop, "evaluate", told)
     with pytest.raises(Interrupted, match="step 12 of 18"):
         trainer.train(project, spec(project))
     path = project.runs / unbroken.name
@@ -594,14 +594,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step_and_the_term
         trainer.train(project, spec(project, "suponly"), observe=at("step", 10, terminate))
     path = project.runs / "tiny-1_4-suponly-s0"
     good, taken = (path / "last.pt").read_bytes(), 10
-    original = base.cross_entropy
+    original = whole_batch.cross_entropy
 
     def broken(*arguments, **options):
         nonlocal taken
         taken += 1
         return original(*arguments, **options) * (math.nan if taken >= 13 else 1)
 
-    monkeypatch.setattr(base, "cross_entropy", broken)
+    monkeypatch.setattr(whole_batch, "cross_entropy", broken)
     with pytest.raises(
         UserError, match=r"not finite at step 1[23] .*loss/supervised.*last\.pt.*smaller learning rate"
     ):
@@ -668,7 +668,7 @@ def test_every_setting_seed_and_list_changes_the_fingerprint(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ):
     # Where a processor does not multiply bfloat16, precision=auto is float32, as in the recipe of `tiny`.
-    monkeypatch.setattr("u2pl.settings.has_native_bfloat16", lambda: True)
+    monkeypatch.setattr("u2pl.settings.params.has_native_bfloat16", lambda: True)
     prepare(project, str(project.root / "pictures" / "tiny.yaml"), "1/2")
     params = Params.read(project)
     seen: dict[str, str] = {}
@@ -771,7 +771,7 @@ def test_a_network_that_cannot_be_built_leaves_no_folder_and_moves_none_aside(
     path = trainer.train(project, spec(project, "suponly", epochs=1))
     before = (path / "run.json").read_bytes()
     edit_params(project, lambda values: values["recipes"]["tiny"].update(lr=0.02))
-    monkeypatch.setattr(trainer.methods, "create", refuse)
+    monkeypatch.setattr(loop.methods, "create", refuse)
     for fresh, words in ((True, {"epochs": 1}), (False, {"epochs": 2})):
         with pytest.raises(UserError, match="no such weights"):
             trainer.train(project, spec(project, "suponly", **words), fresh=fresh)
@@ -916,13 +916,13 @@ def test_a_result_that_is_no_number_is_no_result(
     run = spec(project, "suponly", epochs=1)
     if broken == "weights":
         # By the last update, after the last loss.
-        def spoil(self: trainer._Run, *rest: object) -> None:
+        def spoil(self: loop.Run, *rest: object) -> None:
             with torch.no_grad():
                 next(self.method.parameters()).fill_(math.nan)
             end(self, *rest)
 
-        end = trainer._Run._end_epoch
-        monkeypatch.setattr(trainer._Run, "_end_epoch", spoil)
+        end = loop.Run._end_epoch
+        monkeypatch.setattr(loop.Run, "_end_epoch", spoil)
     else:
         monkeypatch.setattr(Evaluation, "miou", property(lambda _: math.nan))
     with pytest.raises(UserError, match=r"The result is not finite.*--set lr="):
@@ -961,7 +961,7 @@ def test_a_signal_before_the_first_step_ends_the_run_at_once(
         terminate()
         pytest.fail("it went on")
 
-    monkeypatch.setattr(trainer.methods, "create", slow)
+    monkeypatch.setattr(loop.methods, "create", slow)
     with pytest.raises(Interrupted, match="before training began"):
         trainer.train(project, spec(project, "suponly"))
     assert not project.runs.exists()

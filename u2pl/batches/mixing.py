@@ -34,17 +34,15 @@ def half_area_boxes(count: int, height: int, width: int, generator: torch.Genera
     return inside
 
 
-def paste_neighbor(inside_BHW: Tensor, batch: Tensor, groups: int = 1) -> Tensor:
-    """Replace each image's pixels inside its box by those of the next image of its group, the last's by the first's.
+def paste(inside_BHW: Tensor, other: Tensor, maps: Tensor) -> Tensor:
+    """Images, labels or entropies with those of others inside a mask.
 
     Args:
-        inside_BHW: bool, from `half_area_boxes`.
-        batch: (B, H, W) or (B, channels, H, W): images, labels or entropies, mixed with the same boxes.
-        groups: equal parts of the batch, none of which sees another's images.
+        inside_BHW: bool.
+        other: (B, H, W) or (B, channels, H, W).
+        maps: likewise.
     """
-    inside = inside_BHW if batch.dim() == 3 else inside_BHW[:, None]
-    neighbor = batch.unflatten(0, (groups, -1)).roll(-1, dims=1).flatten(0, 1)
-    return torch.where(inside, neighbor, batch)
+    return torch.where(inside_BHW if maps.dim() == 3 else inside_BHW[:, None], other, maps)
 
 
 def proportional_box(

@@ -19,7 +19,7 @@ from u2pl.files import write_json, write_text
 from u2pl.inference.evaluator import protocol
 from u2pl.models import released, weights
 from u2pl.models.deeplab import DeepLabV3Plus
-from u2pl.project import Project, is_name
+from u2pl.project import Project, check_name
 from u2pl.runs.folder import RunFolder, described
 from u2pl.settings import RECIPE_VERSION, Params, ResolvedRun
 from u2pl.typed_files import read
@@ -70,8 +70,7 @@ def import_checkpoint(
         UsageError: a name is unknown.
         UserError: there is such a run already; the file is no released checkpoint, or of other classes or shapes.
     """
-    if not is_name(name):
-        raise UsageError(f"--as takes a name of letters, digits and _ . = + , - alone, not {name!r}.")
+    check_name("--as", name)
     if (project.runs / name).exists():
         raise UserError(
             f"{project.runs / name} exists already. Take another name, or delete that folder first."

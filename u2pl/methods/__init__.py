@@ -3,13 +3,11 @@
 import importlib
 import pkgutil
 
-from u2pl.methods.base import (
-    Classes,
-    Method,
-    Step,
-    StepResult,
+from u2pl.methods.base import Classes, Method, Step, Targets
+from u2pl.methods.registry import (
     create,
     epoch_steps,
+    method,
     names,
     passes,
     settings,
@@ -24,9 +22,10 @@ __all__ = [
     "Classes",
     "Method",
     "Step",
-    "StepResult",
+    "Targets",
     "create",
     "epoch_steps",
+    "method",
     "names",
     "passes",
     "settings",

@@ -5,95 +5,62 @@ student's confidence in each class steers what is pasted into labelled images, w
 where, and how much each pixel counts.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from u2pl import processes
 from u2pl.batches.loader import Batch, Choice, Images, Stream
-from u2pl.batches.mixing import class_region, of_classes, proportional_box
+from u2pl.batches.mixing import class_region, of_classes, paste, proportional_box
 from u2pl.errors import UsageError
 from u2pl.losses import equalization
-from u2pl.methods.base import Classes, Part, Step, StepResult, method, onto
-from u2pl.methods.teaching import Pseudo, Scene, StudentTeacher, TeacherSettings
-from u2pl.models import dropout
-from u2pl.models.deeplab import upsample
-from u2pl.settings import Range, Recipe, Settings
+from u2pl.methods.base import Classes, Step, Targets, onto
+from u2pl.methods.registry import method
+from u2pl.methods.student_teacher import PartitionTargets, StudentTeacher, Unlabeled
+from u2pl.models.deeplab import Output
+from u2pl.settings import Recipe, Settings
+from u2pl.settings.hyper import AELSettings
+from u2pl.steps.forward import Forward
+from u2pl.steps.micro_batch import MicroBatch
 
 _NOWHERE = 255
 """Instead of a class, in bytes, where a prediction is of padding."""
 
 
-class AELSettings(TeacherSettings):
-    """Hyper-parameters of AEL."""
-
-    confidence_momentum: float = Field(ge=0, lt=1)
-    """Of the confidence bank."""
-    confidence_start: Literal["zero", "random"]
-    """What the bank holds before the first step; `random` is uniform from 0 to 1."""
-    confidence_mean: Literal["image", "pixel"]
-    """Over what a class's probability is averaged: images that have it (Eq. 4), or all its pixels."""
-    absent_class: Literal["keep", "zero"]
-    """A class that no image of a batch has keeps its confidence, or is counted as having none."""
-    copy_paste: bool
-    """Adaptive copy-paste: pixels of badly learned classes from other labelled images."""
-    paste_share: float = Field(ge=0, le=1)
-    """Of the labelled images, how many get some."""
-    paste_classes: int = Field(ge=1)
-    """Draws of a class for each."""
-    paste_scale: Range
-    """Least and greatest random scale of what is pasted."""
-    paste_power: float = Field(gt=0)
-    """Exponent of 1 - confidence in that draw (1: Eq. 9)."""
-    paste_except: list[int]
-    """Classes that are never pasted, besides a background."""
-    adaptive_cutmix: bool
-    """Adaptive CutMix: which images are mixed and where follows the classes; without, both are random."""
-    region_area: float = Field(gt=0, lt=1)
-    """Share of an image that a piece of a class must exceed to be cut out."""
-    cover_area: float = Field(gt=0, lt=1)
-    """Share of an image that a class must cover in the teacher's prediction for the image to be chosen by it."""
-    equalization: bool
-    """Adaptive equalization sampling: of well learned classes fewer pixels count."""
-    beta: float = Field(ge=0)
-    """Exponent of its rates."""
-    reweighting: bool
-    """Dynamic re-weighting: a pixel counts as the teacher is sure of it."""
-    gamma: float = Field(ge=0)
-    """Exponent of that."""
-    threshold: float = Field(ge=0, lt=1)
-    """Probability of its class that a pseudo-label needs."""
-    weights_sum: Literal["image", "batch"]
-    """Over what the pixels' weights sum to 1 (Eq. 12: each image)."""
-    labeled_consistency: bool
-    """Whether labelled images have a consistency loss too, beside that of their labels."""
-    alpha_w: float = Field(ge=0)
-    """Weight of the consistency loss."""
-    label_mode: Literal["eval", "train"]
-    """Of the teacher's pass over the unlabelled images, which gives their labels."""
-
-
 @dataclass(frozen=True)
-class Taught:
-    """What the student is to learn about some images of this process, beside the true labels."""
+class PseudoLabels:
+    """The teacher's labels of some images of this process, and how sure it is of them."""
 
-    target: Tensor
+    label: Tensor
     """(b, H, W) int64, the ignore index where there is no pseudo-label."""
     confidence: Tensor
     """(b, H, W): the teacher's probability of its label."""
     valid: Tensor
     """(b, H, W) bool."""
 
-    def part(self, images: slice) -> "Taught":
-        """Of some of the images."""
-        return Taught(self.target[images], self.confidence[images], self.valid[images])
+    def of(self, micro: MicroBatch) -> "PseudoLabels":
+        """Those of a micro-batch."""
+        return PseudoLabels(self.label[micro.own], self.confidence[micro.own], self.valid[micro.own])
+
+
+@dataclass(frozen=True, kw_only=True)
+class AELTargets(PartitionTargets):
+    """Pseudo-labels, and how the pixels that have them are weighted."""
+
+    of_labeled: PseudoLabels | None
+    """Of the labelled images, where these have a consistency loss too."""
+    confidence: Tensor
+    """(b, H, W): the teacher's probability of its label of the mixed ones."""
+    weigh: Callable[..., Tensor] | None = None
+    """Weights of pixels, given confidences, the student's likeliest classes and which pixels are valid."""
+    seen: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """Of each micro-batch so far, what the student said of the true classes of the labelled images."""
 
 
 @method("ael")
@@ -110,10 +77,6 @@ class AEL(StudentTeacher):
         start_C = torch.rand(classes.count) if random else torch.zeros(classes.count)
         self.register_buffer("confidence_C", start_C)
         self.chooser = Chooser(start_C)
-
-    def sees_mixed(self, step: Step) -> bool:
-        """Not where the passes that give labels move the statistics already."""
-        return super().sees_mixed(step) and self.settings.label_mode == "eval"
 
     @classmethod
     def check(cls, classes: Classes, recipe: Recipe, settings: Any) -> None:
@@ -134,7 +97,7 @@ class AEL(StudentTeacher):
             )
 
     @property
-    def whole(self) -> bool:
+    def takes_batch_whole(self) -> bool:
         """Where the weights of all pixels of a batch sum to 1."""
         return self.settings.weights_sum == "batch"
 
@@ -151,49 +114,34 @@ class AEL(StudentTeacher):
         """For each image of the batch one in which a class that it draws was seen; without adaptive CutMix any."""
         return self.chooser.choose(images, self.recipe.batch, rng, adaptive=self.settings.adaptive_cutmix)
 
-    def taught_parts(self, batch: Batch, step: Step) -> Iterator[StepResult]:
-        """L_s, the consistency loss, and what a method built on this one adds."""
-        s, ignore = self.settings, self.classes.ignore_index
-        scene, taught, health = self.scene(batch, step)
-        more = self.more(scene, step)
-        labeled, mixed = scene.batch.labeled, scene.pseudo.image
-        images = len(mixed)
-        count_G = self.count_labeled(labeled.mask)
-        rate_C = equalization.keep_rate(self.confidence_C, s.beta)
-        rate_C = rate_C if s.equalization else torch.ones_like(rate_C)
-        draw_HW = onto(torch.rand(labeled.mask.shape[1:], generator=step.generator), mixed.device)
-        weigh = partial(
-            equalization.weights, rate_C=rate_C, draw_HW=draw_HW, gamma=s.gamma if s.reweighting else 0.0
-        )
-        measured, tallies = self.measured(scene.target, scene.pseudo)
-        health |= measured
-        kept = dropout.draw(self.student, 2 * processes.size() * images, step.generator)
-        seen: list[tuple[Tensor, Tensor]] = []
-        for part in self.cut(images, self.recipe.micro_batch):
-            student = self.see(
-                self.student, kept, part, labeled.image, mixed, represent=self.has_representation
-            )
-            logits = upsample(student.logits, labeled.mask.shape[1:]).chunk(2)
-            mask = labeled.mask[part.mine]
-            seen.append(equalization.true_class_probability(logits[0].detach(), mask, ignore))
-            consistency = [
-                self.consistency(on_images, known.part(part.mine), part, weigh)
-                for on_images, known in zip(logits, taught, strict=True)
-                if known is not None
-            ]
-            losses = {
-                "supervised": self.mean_loss(logits[0], mask, count_G, part, ignore),
-                "unsupervised": s.alpha_w * torch.stack(consistency).sum(),
-            }
-            yield StepResult(
-                losses | more.losses(student, part), health | more.health, tallies | more.tallies
-            )
-        self.learned(*(processes.gather(torch.cat(parts)) for parts in zip(*seen, strict=True)))
+    def targets(self, batch: Batch, step: Step) -> AELTargets:
+        """The teacher's labels of mixed images, and the weights of their pixels."""
+        return self.weighted(self.pseudo_labeled(batch, step), step)
 
-    @torch.no_grad()
-    def learned(self, total_BC: Tensor, count_BC: Tensor) -> None:
-        """Update the confidence bank by what the student said of the labelled images of all processes."""
-        s = self.settings
+    def losses(self, student: Output, targets: AELTargets) -> dict[str, Tensor]:
+        """L_s and alpha_w L_cons."""
+        on_labeled, on_unlabeled = self.upsampled(student, targets.label.size)
+        label = targets.label
+        targets.seen.append(
+            equalization.true_class_probability(on_labeled.detach(), label.map, label.ignore_index)
+        )
+        mixed = PseudoLabels(targets.pseudo_label.map, targets.confidence, targets.unlabeled.valid)
+        consistency = [
+            self.consistency(logits, known, targets)
+            for logits, known in ((on_labeled, targets.of_labeled), (on_unlabeled, mixed))
+            if known is not None
+        ]
+        return {
+            "supervised": label.cross_entropy(on_labeled),
+            "unsupervised": self.settings.alpha_w * torch.stack(consistency).sum(),
+        }
+
+    def after_losses(self, targets: Targets) -> None:
+        """The confidence bank learns what the student said of the labelled images of all processes."""
+        if not isinstance(targets, AELTargets):
+            return
+        s, seen = self.settings, zip(*targets.seen, strict=True)
+        total_BC, count_BC = (processes.gather(torch.cat(micro_batches)) for micro_batches in seen)
         self.confidence_C = equalization.update(
             self.confidence_C,
             total_BC,
@@ -203,64 +151,98 @@ class AEL(StudentTeacher):
             absent=s.absent_class,
         )
 
-    def consistency(self, logits: Tensor, taught: Taught, part: Part, weigh: "partial[Tensor]") -> Tensor:
-        """A part's share of the mean over images, or over the groups of the batch, of their weighted losses."""
-        s, ignore = self.settings, self.classes.ignore_index
-        weight = weigh(taught.confidence, logits.detach().argmax(dim=1), taught.valid)
-        loss_B = equalization.weighted_cross_entropy(logits, taught.target, weight, ignore)
+    def consistency(self, logits: Tensor, known: PseudoLabels, targets: AELTargets) -> Tensor:
+        """A micro-batch's share of the mean over images, or over groups of the batch, of their weighted losses."""
+        assert targets.weigh is not None and targets.label.micro is not None
+        micro = targets.label.micro
+        weight = targets.weigh(known.confidence, logits.detach().argmax(dim=1), known.valid)
+        loss_B = equalization.weighted_cross_entropy(logits, known.label, weight, targets.label.ignore_index)
         sum_B = weight.sum(dim=(1, 2))
         least = torch.finfo(sum_B.dtype).tiny
-        if s.weights_sum == "image":
-            return (loss_B / sum_B.clamp(min=least)).sum() / part.of
+        if self.settings.weights_sum == "image":
+            return (loss_B / sum_B.clamp(min=least)).sum() / micro.of
         groups = self.recipe.replicas
-        sum_G = self.over_batch(sum_B).clamp(min=least)
-        sum_B = sum_G.repeat_interleave(part.of // groups)[part.first : part.first + part.images]
+        sum_G = self.whole_batch.sum(sum_B).clamp(min=least)
+        sum_B = sum_G.repeat_interleave(micro.of // groups)[micro.first : micro.first + micro.images]
         return (loss_B / sum_B).sum() / groups
 
-    @torch.no_grad()
-    def scene(
-        self, batch: Batch, step: Step
-    ) -> tuple[Scene, tuple[Taught | None, Taught], dict[str, Tensor | float]]:
-        """What the student sees; what it is to learn of the labelled and of the mixed images; health."""
+    def pseudo_labeled(self, batch: Batch, step: Step) -> AELTargets:
+        """What the student sees, and what it is to learn of it but for the weights."""
         s, ignore = self.settings, self.classes.ignore_index
-        if s.copy_paste:
-            batch = batch._replace(labeled=self.pasted(batch, step))
-        first, second = batch.unlabeled, batch.extra["partner"]
+        labeled = self.pasted(batch, step) if s.copy_paste else batch.labeled
+        unlabeled, confidence, adapted = self.mixed(batch, step)
+        teacher = None
+        if self.teacher_sees_both(step):
+            teacher = self.teacher_forward(labeled.image, unlabeled.image, step=step)
+        pseudo_label = unlabeled.label.where(confidence >= s.threshold, ignore)
+        images = labeled.image, unlabeled.image
+        found = AELTargets(
+            forwards=(Forward(self.student, images, {"represent": self.has_representation}),),
+            label=self.labels(labeled.mask),
+            labeled=labeled,
+            unlabeled=unlabeled,
+            pseudo_label=self.labels(pseudo_label),
+            alpha_t=0.0,
+            gamma_t=torch.full((len(pseudo_label), 1, 1), torch.inf, device=pseudo_label.device),
+            usable=unlabeled.valid,
+            teacher=teacher,
+            of_labeled=None,
+            confidence=confidence,
+            diagnostics={
+                "cutmix/adapted": adapted,
+                "confidence/least": self.confidence_C.min(),
+                "confidence/most": self.confidence_C.max(),
+            },
+        )
+        found = self.filtered(found, step)
+        if s.labeled_consistency:
+            output = teacher or self.teacher_forward(labeled.image, step=step, represent=False)
+            label, _, sure = self.predictions(output.logits[: len(labeled.image)], labeled.mask.shape[1:])
+            wanted = (sure >= s.threshold) & labeled.valid
+            found = replace(found, of_labeled=PseudoLabels(label.where(wanted, ignore), sure, labeled.valid))
+        found.diagnostics.update(self.diagnose(found.pseudo_label.map, unlabeled))
+        found.class_counts.update(self.count_reliable(found.pseudo_label.map, unlabeled))
+        return found
+
+    def teacher_sees_both(self, step: Step) -> bool:
+        """Not where the forwards that give labels move the statistics already."""
+        return super().teacher_sees_both(step) and self.settings.label_mode == "eval"
+
+    def filtered(self, targets: AELTargets, step: Step) -> AELTargets:
+        """AEL calls no pixel unreliable."""
+        return targets
+
+    def weighted(self, targets: AELTargets, step: Step) -> AELTargets:
+        """With the weights of pixels: fewer pixels of well learned classes count, and each as the teacher is sure."""
+        s, mask = self.settings, targets.label.map
+        rate_C = equalization.keep_rate(self.confidence_C, s.beta)
+        rate_C = rate_C if s.equalization else torch.ones_like(rate_C)
+        draw_HW = onto(torch.rand(mask.shape[1:], generator=step.generator), mask.device)
+        gamma = s.gamma if s.reweighting else 0.0
+        return replace(
+            targets, weigh=partial(equalization.weights, rate_C=rate_C, draw_HW=draw_HW, gamma=gamma)
+        )
+
+    def mixed(self, batch: Batch, step: Step) -> tuple[Unlabeled, Tensor, Tensor]:
+        """Unlabelled images with regions of others, the teacher's confidence in its labels of them (b, H, W), and the
+        share of regions that follow a class.
+        """
+        first, second, ignore = batch.unlabeled, batch.extra["partner"], self.classes.ignore_index
         assert first is not None
-        size = first.mask.shape[1:]
-        guess = self.look(first.image, second.image, step=step, represent=False, mode=s.label_mode)
-        predicted = self.said(guess.logits, size)
+        output = self.teacher_forward(
+            first.image, second.image, step=step, represent=False, mode=self.settings.label_mode
+        )
+        predicted = self.predictions(output.logits, first.mask.shape[1:])
         boxes, adapted = self.regions(predicted.label, first, second, step)
         inside = onto(boxes, first.image.device)
 
         def mix(maps: Tensor) -> Tensor:
             on_first, on_second = maps.chunk(2)
-            return on_second.where(inside if maps.dim() == 3 else inside[:, None], on_first)
+            return paste(inside, on_second, on_first)
 
         image, truth, valid = (mix(torch.cat(pair)) for pair in zip(first[:3], second[:3], strict=True))
         label, entropy, confidence = map(mix, predicted)
-        pseudo = Pseudo(image, label.where(valid, ignore), entropy, valid, truth).everywhere()
-        target = pseudo.label.where(processes.gather(confidence) >= s.threshold, ignore)
-        nothing = torch.full((len(target), 1, 1), torch.inf, device=target.device)
-        teacher = self.look(batch.labeled.image, image, step=step) if self.sees_mixed(step) else None
-        scene = self.filtered(Scene(batch, pseudo, target, 0.0, nothing, pseudo.valid, teacher), step)
-        of_labeled = None
-        if s.labeled_consistency:
-            view = teacher or self.look(batch.labeled.image, step=step, represent=False)
-            said = self.said(view.logits[: len(image)], size)
-            wanted = (said.confidence >= s.threshold) & batch.labeled.valid
-            of_labeled = Taught(said.label.where(wanted, ignore), said.confidence, batch.labeled.valid)
-        health: dict[str, Tensor | float] = {
-            "cutmix/adapted": adapted,
-            "confidence/least": self.confidence_C.min(),
-            "confidence/most": self.confidence_C.max(),
-        }
-        mixed = Taught(scene.target[self.mine(len(image))], confidence, valid)
-        return scene, (of_labeled, mixed), health
-
-    def filtered(self, scene: Scene, step: Step) -> Scene:
-        """AEL calls no pixel unreliable."""
-        return scene
+        return Unlabeled(image, label.where(valid, ignore), entropy, valid, truth), confidence, adapted
 
     def pasted(self, batch: Batch, step: Step) -> Images:
         """The labelled images with pixels of drawn classes from others, and their labels."""
@@ -270,11 +252,11 @@ class AEL(StudentTeacher):
         images = len(labeled.image)
         shape = processes.size() * images, s.paste_classes
         drawn = share_C.multinomial(shape[0] * shape[1], replacement=True, generator=step.generator)
-        class_BN = onto(drawn.view(shape)[self.mine(images)], labeled.mask.device)
+        class_BN = onto(drawn.view(shape)[self.whole_batch.own(images)], labeled.mask.device)
         there = of_classes(other.mask, class_BN) & other.valid
         return labeled._replace(
-            image=other.image.where(there[:, None], labeled.image),
-            mask=other.mask.where(there, labeled.mask),
+            image=paste(there, other.image, labeled.image),
+            mask=paste(there, other.mask, labeled.mask),
             valid=labeled.valid | there,
         )
 
@@ -297,7 +279,9 @@ class AEL(StudentTeacher):
             torch.stack([(shown == c).sum(dim=(1, 2)) for c in range(count)], dim=1) >= s.cover_area * area
         )
         partners = shown[images:].cpu().numpy()  # waits for the device
-        draws = torch.rand(processes.size() * images, 4, generator=step.generator)[self.mine(images)]
+        draws = torch.rand(processes.size() * images, 4, generator=step.generator)[
+            self.whole_batch.own(images)
+        ]
         inside, adapted = torch.zeros(images, height, width, dtype=torch.bool), 0
         for k, (pick, aspect, *place) in enumerate(draws.tolist()):
             box = None

@@ -6,22 +6,15 @@
 from typing import ClassVar
 
 import torch
-from pydantic import Field
-from torch import Tensor
 
 from u2pl import processes
-from u2pl.batches.mixing import half_area_boxes, paste_neighbor
-from u2pl.methods.base import Step, method, onto
-from u2pl.methods.mt import MeanTeacher, MeanTeacherSettings
-from u2pl.methods.teaching import Pseudo
+from u2pl.batches.mixing import half_area_boxes, paste
+from u2pl.methods.base import Step, onto
+from u2pl.methods.mt import MeanTeacher
+from u2pl.methods.registry import method
+from u2pl.methods.student_teacher import Unlabeled
 from u2pl.settings import Settings
-
-
-class CutMixSettings(MeanTeacherSettings):
-    """Hyper-parameters of CutMix."""
-
-    cutmix_probability: float = Field(ge=0, le=1)
-    """Probability that a batch is mixed."""
+from u2pl.settings.hyper import CutMixSettings
 
 
 @method("cutmix")
@@ -31,29 +24,11 @@ class CutMix(MeanTeacher):
     settings_class: ClassVar[type[Settings]] = CutMixSettings
     settings: CutMixSettings
 
-    def augmented(self, pseudo: Pseudo, step: Step) -> Pseudo:
+    def augmented(self, unlabeled: Unlabeled, step: Step) -> Unlabeled:
         """Images and all that goes with them mixed with the same boxes, in the given share of the steps."""
         if torch.rand((), generator=step.generator) >= self.settings.cutmix_probability:
-            return pseudo
-        count, height, width = pseudo.label.shape
-        boxes = half_area_boxes(count, height, width, step.generator)
-        inside, groups = onto(boxes, pseudo.label.device), self.recipe.replicas
-        own = inside[self.mine(len(pseudo.image)), None]
-        image = torch.where(own, following(pseudo.image, groups), pseudo.image)
-        return Pseudo(image, *(paste_neighbor(inside, maps, groups) for maps in pseudo[1:]))
-
-
-def following(image: Tensor, groups: int) -> Tensor:
-    """Of each image of this process the next one of its group, of the last one the first; (b, 3, H, W) both ways.
-
-    Args:
-        image: this process's.
-        groups: of all images; a group is some of one process's images, or those of some processes.
-    """
-    size = processes.size()
-    if groups >= size:
-        return image.unflatten(0, (groups // size, -1)).roll(-1, dims=1).flatten(0, 1)
-    together = size // groups
-    start = processes.rank() // together * together
-    neighbor = start + (processes.rank() - start + 1) % together
-    return torch.cat([image[1:], processes.gather(image[:1])[neighbor : neighbor + 1]])
+            return unlabeled
+        whole, (images, height, width) = self.whole_batch, unlabeled.label.shape
+        boxes = half_area_boxes(processes.size() * images, height, width, step.generator)
+        inside = onto(boxes[whole.own(images)], unlabeled.label.device)
+        return Unlabeled(*(paste(inside, whole.following(maps), maps) for maps in unlabeled))

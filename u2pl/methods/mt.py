@@ -4,33 +4,34 @@ The mean teacher of the paper's tables: hard pseudo-labels filtered by entropy (
 strong augmentation and without the contrastive loss.
 """
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-import torch
-from pydantic import Field
 from torch import Tensor
 
 from u2pl import processes
 from u2pl.batches.loader import Batch
-from u2pl.losses import partition
-from u2pl.losses.cross_entropy import lambda_u
-from u2pl.methods.base import Step, StepResult, method, over_groups
-from u2pl.methods.teaching import PartitionSettings, Pseudo, Scene, StudentTeacher, TeacherSettings
-from u2pl.models import dropout
-from u2pl.models.deeplab import upsample
+from u2pl.losses import cross_entropy
+from u2pl.methods.base import Step
+from u2pl.methods.registry import method
+from u2pl.methods.student_teacher import (
+    PartitionTargets,
+    StudentTeacher,
+    Unlabeled,
+)
+from u2pl.models.deeplab import Output
 from u2pl.settings import Settings
+from u2pl.settings.hyper import MeanTeacherSettings
+from u2pl.steps.forward import Forward
 
 
-class MeanTeacherSettings(TeacherSettings, PartitionSettings):
-    """Hyper-parameters of MT."""
+@dataclass(frozen=True, kw_only=True)
+class MeanTeacherTargets(PartitionTargets):
+    """Pseudo-labels, and how much they weigh."""
 
-    eta: float = Field(ge=0)
-    """Base weight of the unsupervised loss (Eq. 8)."""
-    entropy_pass: Literal["plain", "mixed"]
-    """Which pass gives the entropy: the one that gives the labels, in evaluation mode, or the one over the student's
-    images."""
+    lambda_u: tuple[Tensor, ...]
+    """Weight of the unsupervised loss (Eq. 8), one for each group of the batch."""
 
 
 @method("mt")
@@ -40,71 +41,77 @@ class MeanTeacher(StudentTeacher):
     settings_class: ClassVar[type[Settings]] = MeanTeacherSettings
     settings: MeanTeacherSettings
 
-    def sees_mixed(self, step: Step) -> bool:
-        """The entropy too may be that of a pass over the mixed images."""
-        return super().sees_mixed(step) or self.settings.entropy_pass == "mixed"
-
-    def taught_parts(self, batch: Batch, step: Step) -> Iterator[StepResult]:
-        """L_s, lambda_u L_u, and what a method built on this one adds."""
-        s = self.settings
-        scene = self.scene(batch, step)
-        more = self.more(scene, step)
-        ignore, target, pseudo = self.classes.ignore_index, scene.target, scene.pseudo
-        weight_G = over_groups(
-            self.recipe.replicas, partial(lambda_u, eta=s.eta, ignore_index=ignore), target, pseudo.valid
-        )
-        labeled_G = self.count_labeled(batch.labeled.mask)
-        reliable_G = (target != ignore).view(self.recipe.replicas, -1).sum(dim=1).clamp(min=1)
-        measured, tallies = self.measured(target, pseudo)
-        health: dict[str, Tensor | float] = {
-            "alpha_t": scene.alpha,
-            "gamma_t": scene.gamma_B11.mean(),
-            "lambda_u": weight_G.mean(),
-            **measured,
-        }
-        kept = dropout.draw(self.student, 2 * len(target), step.generator)
-        for part in self.cut(len(pseudo.image), self.recipe.micro_batch):
-            student = self.see(
-                self.student, kept, part, batch.labeled.image, pseudo.image, represent=self.has_representation
-            )
-            on_labeled, on_unlabeled = upsample(student.logits, target.shape[1:]).chunk(2)
-            mask = batch.labeled.mask[part.mine]
-            wanted = target[part.first : part.first + part.images]
-            losses = {
-                "supervised": self.mean_loss(on_labeled, mask, labeled_G, part, ignore),
-                "unsupervised": self.mean_loss(on_unlabeled, wanted, reliable_G, part, ignore, weight_G),
-            }
-            yield StepResult(
-                losses | more.losses(student, part), health | more.health, tallies | more.tallies
-            )
-
-    @torch.no_grad()
-    def scene(self, batch: Batch, step: Step) -> Scene:
-        """What the teacher says of the batch, and which of it is reliable."""
-        s, ignore = self.settings, self.classes.ignore_index
-        alpha = s.alpha(step)
-        # Labels of the images as they are; then the same boxes mix the images and all that goes with them.
-        pseudo = self.augmented(self.pseudo_labels(batch, step).everywhere(), step)
+    def targets(self, batch: Batch, step: Step) -> MeanTeacherTargets:
+        """The teacher's label of each unlabelled pixel, where the entropy of its prediction is low."""
+        unlabeled = self.augmented(self.pseudo_labels(batch, step), step)  # Eq. 5
         teacher = None
-        if self.sees_mixed(step):
-            teacher = self.look(batch.labeled.image, pseudo.image, step=step)
-        if s.entropy_pass == "mixed":
-            assert teacher is not None
-            on_mixed = self.said(teacher.logits[len(batch.labeled.image) :], pseudo.label.shape[1:])
-            pseudo = pseudo._replace(entropy=processes.gather(on_mixed.entropy))
-        gamma_B11 = self.threshold(pseudo, 1 - alpha)
-        target = partition.pseudo_label(pseudo.label, pseudo.entropy, gamma_B11, ignore)
-        return Scene(batch, pseudo, target, alpha, gamma_B11, pseudo.valid, teacher)
+        if self.teacher_sees_both(step):
+            teacher = self.teacher_forward(batch.labeled.image, unlabeled.image, step=step)
+        unlabeled = self.with_entropy(unlabeled, teacher)
 
-    @torch.no_grad()
-    def pseudo_labels(self, batch: Batch, step: Step) -> Pseudo:
-        """The teacher's labels of this process's plain images, and their entropies (Eqs. 5 and 6)."""
-        assert batch.unlabeled is not None
-        image, truth, valid = batch.unlabeled[:3]
-        view = self.look(image, step=step, represent=False, mode="eval")
-        said = self.said(view.logits, image.shape[2:])
-        return Pseudo(image, said.label.where(valid, self.classes.ignore_index), said.entropy, valid, truth)
+        alpha_t = self.alpha_t(step)  # Eq. 7
+        gamma_t = self.threshold(unlabeled, 1 - alpha_t)
+        pseudo_label = self.reliable(unlabeled, gamma_t)  # Eq. 6
+        lambda_u = self.lambda_u(pseudo_label, unlabeled)  # Eq. 8
+        return self.collected(batch, unlabeled, teacher, alpha_t, gamma_t, pseudo_label, lambda_u)
 
-    def augmented(self, pseudo: Pseudo, step: Step) -> Pseudo:
+    def losses(self, student: Output, targets: MeanTeacherTargets) -> dict[str, Tensor]:
+        """L_s and lambda_u L_u."""
+        on_labeled, on_unlabeled = self.upsampled(student, targets.label.size)
+        return {
+            "supervised": targets.label.cross_entropy(on_labeled),  # Eq. 2
+            "unsupervised": targets.pseudo_label.cross_entropy(on_unlabeled, targets.lambda_u),  # Eq. 3
+        }
+
+    def augmented(self, unlabeled: Unlabeled, step: Step) -> Unlabeled:
         """What the student sees: MT has no strong augmentation."""
-        return pseudo
+        return unlabeled
+
+    def teacher_sees_both(self, step: Step) -> bool:
+        """Too where the entropies are those of the student's images."""
+        return super().teacher_sees_both(step) or self.settings.entropy_pass == "mixed"
+
+    def with_entropy(self, unlabeled: Unlabeled, teacher: Output | None) -> Unlabeled:
+        """The images with the entropies that count: those of the labels' own forward, or of the student's images."""
+        if self.settings.entropy_pass == "plain":
+            return unlabeled
+        assert teacher is not None
+        logits = teacher.logits[len(unlabeled.image) :]
+        return unlabeled._replace(entropy=self.predictions(logits, unlabeled.label.shape[1:]).entropy)
+
+    def lambda_u(self, pseudo_label: Tensor, unlabeled: Unlabeled) -> Tensor:
+        """Weight of the unsupervised loss in each group of the batch, (replicas,) (Eq. 8)."""
+        weigh = partial(cross_entropy.lambda_u, eta=self.settings.eta, ignore_index=self.classes.ignore_index)
+        return self.whole_batch.each(weigh, pseudo_label, unlabeled.valid)
+
+    def collected(
+        self,
+        batch: Batch,
+        unlabeled: Unlabeled,
+        teacher: Output | None,
+        alpha_t: float,
+        gamma_t: Tensor,
+        pseudo_label: Tensor,
+        lambda_u: Tensor,
+    ) -> MeanTeacherTargets:
+        """The targets, and what is to be known of the partition that they come from."""
+        images = batch.labeled.image, unlabeled.image
+        return MeanTeacherTargets(
+            forwards=(Forward(self.student, images, {"represent": self.has_representation}),),
+            label=self.labels(batch.labeled.mask),
+            labeled=batch.labeled,
+            unlabeled=unlabeled,
+            pseudo_label=self.labels(pseudo_label),
+            alpha_t=alpha_t,
+            gamma_t=gamma_t,
+            usable=unlabeled.valid,
+            teacher=teacher,
+            lambda_u=lambda_u.unbind(),
+            diagnostics={
+                "alpha_t": alpha_t,
+                "gamma_t": processes.gather(gamma_t).mean(),
+                "lambda_u": lambda_u.mean(),
+                **self.diagnose(pseudo_label, unlabeled),
+            },
+            class_counts=self.count_reliable(pseudo_label, unlabeled),
+        )

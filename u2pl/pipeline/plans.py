@@ -24,6 +24,9 @@ from .figures import FigureBinding, read_figure
 from .files import read_named, read_yaml
 from .tables import Ablation, Binding, Cell, Table, bind, read_table, table_name, value_text
 
+SECTIONS = 8
+"""Places for sections of params.yaml that a stage of dvc.yaml has; DVC fills in no list of any length."""
+
 
 class Plan(Settings):
     """Tables and figures bound to data sets, as pipelines/plans/NAME.yaml describes it."""
@@ -69,6 +72,8 @@ class TrainStage(Settings):
     """Folder of the split."""
     recipe: str
     """The data set's section of params.yaml's `recipes`."""
+    sections: list[Name] = Field(min_length=SECTIONS, max_length=SECTIONS)
+    """The method's sections of params.yaml: its own and those of its groups; its own again in places that are left."""
 
 
 class EvaluateStage(Settings):
@@ -223,7 +228,8 @@ class _Stages:
         self.plan = plan
         for key in plan.set:
             if not any(self.params.find_key(key, method) for method in self.params.methods):
-                raise unknown(f"setting of plan {name!r}", key, self.params.values["recipe"])
+                known = {short for method in self.params.methods for short in self.params.names(method)}
+                raise unknown(f"setting of plan {name!r}", key, known)
         pictures = "figures" if plan.figures and figures else "tables"
         self.active = ActivePlan(
             plan=name, set=plan.set, reports=plan.reports, pictures=f"{plan.reports}/{pictures}"
@@ -299,6 +305,7 @@ class _Stages:
             args=shlex.join(run_arguments(spec)),
             folder=self.add_split(spec.dataset, spec.split),
             recipe=self.params.section(spec.dataset),
+            sections=_filled(self.params.sections(spec.method)),
         )
         key = safe_name(f"{shows}-{name}")
         shown = self.active.evaluations[key].cells if key in self.active.evaluations else []
@@ -327,6 +334,20 @@ class _Stages:
             group=f"results/{name}/runs",
             record=f"results/{name}/{key}.json",
         )
+
+
+def _filled(sections: list[str]) -> list[str]:
+    """A method's sections, as many as a stage has places for.
+
+    Raises:
+        UsageError: there are more of them.
+    """
+    if len(sections) > SECTIONS:
+        raise UsageError(
+            f"Method {sections[0]!r} has its settings in {len(sections)} sections of params.yaml, and a stage of "
+            f"dvc.yaml has places for {SECTIONS}. Add places there and to SECTIONS in u2pl/pipeline/plans.py."
+        )
+    return sections + sections[:1] * (SECTIONS - len(sections))
 
 
 def cell_spec(params: Params, common: Mapping[str, Any], dataset: str, cell: Cell, seed: int) -> RunSpec:

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,8 @@ from u2pl.project import Project
 from u2pl.runs.records import Event, Run, event, read_metrics, read_run
 from u2pl.runs.scored_classes import over_fewer
 from u2pl.runs.staleness import facts
-from u2pl.settings import Params, differences
+from u2pl.runs.stored_evaluation import run_path
+from u2pl.settings import Params, RunSpec, differences, says_all
 
 T = TypeVar("T")
 
@@ -58,11 +60,28 @@ class RunStatus:
     seconds_left: float | None = None
     holder: str = ""
     """Host and process that train it."""
+    set: dict[str, Any] = field(default_factory=dict)
+    """Dotted setting -> value, of those that differ from params.yaml."""
+    is_told_by_name: bool = True
+    """Whether its name shows all of them."""
 
     @property
     def share(self) -> float | None:
         """How much of it is done, 0 to 1."""
         return self.step / self.steps if self.step is not None and self.steps else None
+
+
+@dataclass(frozen=True)
+class OneRun:
+    """A run, whether it is part of the plan or not."""
+
+    status: RunStatus
+    dataset: str
+    split: str
+    method: str
+    seed: int
+    defaults: dict[str, Any]
+    """Of the settings that differ from params.yaml what that says, where it knows them."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +113,7 @@ def status(project: Project) -> PlanStatus:
         UserError: there is no active plan, or params.yaml cannot be read.
     """
     plan, params = ActivePlan.read(project), Params.read(project)
-    at_work = is_held(plan_folder(project) / "lock")
-    record = Record.read(project)
-    entries = record.stages if record else {}
+    entries, at_work = _scheduled(project)
     runs = [
         _run_status(project, params, name, stage, entries.get(f"train@{name}"), at_work=at_work)
         for name, stage in plan.runs.items()
@@ -114,10 +131,69 @@ def status(project: Project) -> PlanStatus:
     return PlanStatus(plan.plan, runs, tables, _holder(plan_folder(project)) if at_work else "")
 
 
-def _run_status(project: Project, params: Params, name: str, *arguments: Any, at_work: bool) -> RunStatus:
-    """As `run_status`; a run that cannot be looked at does not hide the others."""
+def one(project: Project, name: str) -> OneRun:
+    """How far one run is, and what was set for it.
+
+    Args:
+        project: whose runs/ and active plan, if it has one, are looked into.
+        name: of a run that has a folder, or is part of the plan; or its folder.
+
+    Raises:
+        UserError: there is no such run, its run.json is damaged, or params.yaml cannot be read.
+    """
+    params, stages = Params.read(project), dict[str, TrainStage]()
+    with suppress(UserError):  # none was made yet, or it is damaged
+        stages = ActivePlan.read(project).runs
+    if name not in stages:
+        folder = run_path(project, name).resolve()
+        name = folder.name if folder.parent == project.runs.resolve() else str(folder)
+    folder, stage = project.runs / name, stages.get(name)
+    # What the folder holds, which of a stale run is not what the plan wants.
+    if stage is None:
+        spec = _asked(read_run(folder))
+    else:
+        run = _there(read_run, folder)
+        spec = _asked(run) if run else spec_of(stage)
+    changed, defaults = spec.overrides, dict[str, Any]()
+    with suppress(UserError):  # today's params.yaml may not have all of them
+        resolved = params.resolve(spec, bfloat16=False)
+        changed, defaults = resolved.changed, dict(resolved.defaults)
+    entries, at_work = _scheduled(project)
+    found = _run_status(project, params, name, stage or spec, entries.get(f"train@{name}"), at_work=at_work)
+    return OneRun(
+        replace(found, set=dict(changed)), spec.dataset, spec.split, spec.method, spec.seed, defaults
+    )
+
+
+def _asked(run: Run) -> RunSpec:
+    """What was asked for when a run began."""
+    return RunSpec(run["dataset"], run["split"], run["method"], run["seed"], run["overrides"])
+
+
+def _scheduled(project: Project) -> tuple[dict[str, Entry], bool]:
+    """What the newest `u2pl plan run` wrote down about each stage, and whether it is still at work."""
+    record = Record.read(project)
+    return record.stages if record else {}, is_held(plan_folder(project) / "lock")
+
+
+def _run_status(
+    project: Project,
+    params: Params,
+    name: str,
+    stage: TrainStage | RunSpec,
+    entry: Entry | None,
+    *,
+    at_work: bool,
+) -> RunStatus:
+    """As `run_status`; a run that cannot be looked at does not hide the others.
+
+    Args:
+        stage: the run's entry in the plan; of a run that is not in it, what was asked for when it began.
+    """
     try:
-        return run_status(project, params, name, *arguments, at_work=at_work)
+        spec = spec_of(stage) if isinstance(stage, TrainStage) else stage
+        found = run_status(project, params, name, spec, entry, at_work=at_work, is_planned=spec is not stage)
+        return replace(found, set=dict(spec.overrides), is_told_by_name=says_all(name, spec))
     except UserError as error:
         return RunStatus(name, RunState.FAILED, f"How far it is cannot be told. {error}")
     # Whatever a file brings about that is no longer, or never was, what this version writes.
@@ -134,10 +210,11 @@ def run_status(
     project: Project,
     params: Params,
     name: str,
-    stage: TrainStage,
+    spec: RunSpec,
     entry: Entry | None = None,
     *,
     at_work: bool = False,
+    is_planned: bool = True,
 ) -> RunStatus:
     """How far a run is.
 
@@ -145,9 +222,10 @@ def run_status(
         project: whose runs/ is looked into.
         params: the settings of today.
         name: of the run.
-        stage: its entry in the plan.
+        spec: what the plan wants it to be; of a run that is in no plan, what was asked for when it began.
         entry: what the newest `u2pl plan run` wrote down about it.
         at_work: whether that is still at work.
+        is_planned: whether it is part of the plan, so that it has to be called what params.yaml calls it.
     """
     folder = project.runs / name
     run, log = _there(read_run, folder), Events.read(folder / "events.jsonl")
@@ -159,9 +237,10 @@ def run_status(
     if at_work and entry and entry.state is State.RUNNING:
         return RunStatus(name, RunState.RUNNING, "about to start, or to end", **where)
     try:
-        spec = spec_of(stage)
-        lines = differences(run["facts"], facts(project, params, spec, run["facts"])) if run else []
-        named = params.resolve(spec, bfloat16=False).name
+        lines = []
+        if run and (is_planned or "imported" not in run):  # how an imported network was trained is not known
+            lines = differences(run["facts"], facts(project, params, spec, run["facts"]))
+        named = params.resolve(spec, bfloat16=False).name if is_planned else name
     except UserError as error:
         return RunStatus(name, RunState.FAILED, str(error), **where)
     if named != name:

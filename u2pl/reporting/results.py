@@ -257,7 +257,7 @@ def collect(project: Project, plan: ActivePlan, name: str) -> TableResults:
                 )
             cell, seed = filled[row, column].cell, plan.runs[stage.run].seed
             spec = cell_spec(params, plan.set, bound.dataset, cell, seed)
-            if params.resolve(spec, bfloat16=False).name != stage.run:
+            if stage.run not in params.resolve(spec, bfloat16=False).names:
                 # A default was changed since, and runs at the default are not named by its value.
                 raise UserError(
                     f"{cell.row}, {cell.column} in {name} is not what {stage.run} is any more: params.yaml has "

@@ -49,6 +49,7 @@ def described(name: str, resolved: ResolvedRun, facts: Mapping[str, Any]) -> dic
     """What run.json says of a run, given all that decides its numbers."""
     return {
         "name": name,
+        **({"named": True} if resolved.spec.name else {}),
         **{key: facts[key] for key in ("dataset", "split", "method", "seed")},
         "overrides": dict(resolved.spec.overrides),
         "flavor": resolved.flavor,

@@ -86,6 +86,8 @@ class Run(Described):
 
     flavor: str
     facts: Facts
+    named: NotRequired[bool]
+    """Whether its name is the user's own."""
     parent: FolderName | None
     """The ablation it was trained for."""
     uid: Uid

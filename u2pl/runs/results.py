@@ -70,7 +70,7 @@ def load_network(path: Path, classes: int) -> tuple[DeepLabV3Plus, Recipe]:
 def train_command(run: Mapping[str, Any]) -> str:
     """The command line that trains the run again."""
     words = ["u2pl", "train"]
-    for key in ("dataset", "split", "method", "seed"):
+    for key in ("dataset", "split", "method", "seed", *(["name"] if run.get("named") else [])):
         words += [f"--{key}", str(run[key])]
     for key, value in run["overrides"].items():
         words += ["--set", f"{key}={value}"]

@@ -3,6 +3,7 @@
 Knows no torch, so that a pipeline's stage that only copies results takes no time to speak of.
 """
 
+import os
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -22,9 +23,9 @@ from u2pl.settings import RECIPE_VERSION
 def run_path(project: Project, name: str) -> Path:
     """The folder of a run that exists, by its name or its path."""
     path = project.runs / name
-    if not (path / "run.json").exists():
+    if not os.path.lexists(path / "run.json"):  # of a name that no folder could have it says no
         path = Path(name)
-    if not (path / "run.json").exists():
+    if not os.path.lexists(path / "run.json"):
         known = [p.parent.name for p in project.runs.glob("*/run.json")]
         raise (
             unknown("run", name, known)

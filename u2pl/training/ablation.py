@@ -1,5 +1,6 @@
 """Trains one run for every value of a setting, and compares them; loads torch only to train or to evaluate."""
 
+import json
 import math
 import os
 import uuid
@@ -14,7 +15,7 @@ from filelock import FileLock
 
 from u2pl.errors import UsageError, UserError
 from u2pl.files import sweep, write_json
-from u2pl.project import Project, safe_name
+from u2pl.project import Project, kept_name, readable_name, safe_name
 from u2pl.runs import scored_classes, stored_evaluation
 from u2pl.runs.records import Ablation as AblationRecord
 from u2pl.runs.records import AblationRow, Metrics, read_metrics, read_run
@@ -82,9 +83,11 @@ def plan_ablation(
             raise UsageError(f"{same!r} and {value!r} are the same run. Name each value once.")
         specs.append((value, spec))
     short = "+".join(key.rpartition(".")[2] for key in keys)
-    rest = "".join(f"-{key.rpartition('.')[2]}={value}" for key, value in sorted((overrides or {}).items()))
-    name = safe_name(f"{fixed.dataset}-{fixed.split}-{fixed.method}-by-{short}{rest}-s{fixed.seed}")
-    return Ablation(name, keys, tuple(specs))
+    rest = [f"{key.rpartition('.')[2]}={value}" for key, value in sorted((overrides or {}).items())]
+    parts, end = [fixed.dataset, fixed.split, fixed.method, f"by-{short}", *rest], f"s{fixed.seed}"
+    said = [fixed.dataset, fixed.split, fixed.method, keys, sorted(map(str, fixed.overrides.items()))]
+    name, former = readable_name(parts, end, json.dumps(said)), safe_name("-".join([*parts, end]))
+    return Ablation(kept_name(_records(Project(params.root)), name, former), keys, tuple(specs))
 
 
 def find_finished(project: Project, fingerprint: str) -> Path | None:
@@ -222,7 +225,11 @@ def _header(ablation: Ablation) -> dict[str, Any]:
 
 def record_of(project: Project, ablation: Ablation) -> Path:
     """Where the comparison is recorded, and mirrored from."""
-    return project.runs / ".ablations" / ablation.name / "ablation.json"
+    return _records(project) / ablation.name / "ablation.json"
+
+
+def _records(project: Project) -> Path:
+    return project.runs / ".ablations"
 
 
 def _record(

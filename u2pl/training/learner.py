@@ -1,4 +1,4 @@
-"""One step of training: a method's parts, their gradients, the optimiser, and whatever follows it."""
+"""Trains a method step by step: the gradients of its micro-batches, the optimiser, and whatever follows it."""
 
 import warnings
 from typing import Any
@@ -9,9 +9,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from u2pl import processes
 from u2pl.batches.loader import Batch
-from u2pl.methods import Method, Step, StepResult
+from u2pl.methods import Method, Step
 from u2pl.models.backbone import Backbone
 from u2pl.settings import Recipe
+from u2pl.training.step import Losses, StepResult, losses_of, targets_of
 
 
 class Learner:
@@ -52,8 +53,8 @@ class Learner:
         for module in method.modules():
             if isinstance(module, Backbone):
                 module.recompute = recompute
-        if processes.size() > 1:
-            self.method.wrappers = {network: _wrapped(network, device) for network in trained}
+        several = processes.size() > 1
+        self.wrappers = {network: _wrapped(network, device) for network in trained} if several else {}
         self.optimizer = torch.optim.SGD(
             method.parameter_groups(), momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
         )
@@ -73,30 +74,29 @@ class Learner:
             step: where training stands.
 
         Returns:
-            Losses, health and tallies of the step over all processes, still on the device. Nothing here waits for it
-            but a method that looks at a prediction on the host, and several processes: how many negatives each has
-            found, they must tell each other.
+            Losses, diagnostics and class counts of the step over all processes, still on the device. Nothing here
+            waits for it but a method that looks at a prediction on the host, and several processes: how many
+            negatives each has found, they must tell each other.
         """
         factor = (1 - step.index / self.steps) ** self.recipe.poly_power
         for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
             group["lr"] = lr * factor
         self.optimizer.zero_grad(set_to_none=True)
-        losses: dict[str, Tensor] = {}
-        health: dict[str, Tensor | float] = {}
-        tallies: dict[str, Tensor] = {}
-        for part in self.method.parts(batch, step):
-            self.backward(torch.stack(list(part.losses.values())).sum())
-            for name, loss in part.losses.items():
+        losses: Losses = {}
+        targets = targets_of(self.method, batch, step)
+        for of_micro_batch in losses_of(self.method, targets, step, self.wrappers):
+            self.backward(torch.stack(list(of_micro_batch.values())).sum())
+            for name, loss in of_micro_batch.items():
                 losses[name] = losses.get(name, 0) + loss.detach()
-            health |= part.health
-            tallies |= part.tallies
         self.update()
         self.method.after_update(step)
         everywhere = processes.total(torch.stack(list(losses.values())))
-        return StepResult(dict(zip(losses, everywhere.unbind(), strict=True)), health, tallies)
+        return StepResult(
+            dict(zip(losses, everywhere.unbind(), strict=True)), targets.diagnostics, targets.class_counts
+        )
 
     def backward(self, loss: Tensor) -> None:
-        """Add a part's gradient to the step's."""
+        """Add a micro-batch's gradient to the step's."""
         # The wrapper takes the mean over processes of gradients that are to add up.
         self.scaler.scale(loss * processes.size()).backward()
 

@@ -86,7 +86,7 @@ def try_step(learner: Learner, batch: Batch, step: Step) -> Trial:
         UserError: it does not fit; the message says what does.
     """
     recipe, device = learner.method.recipe, learner.device
-    uncut = learner.method.whole
+    uncut = learner.method.takes_batch_whole
     images = len(batch.labeled.image)
     # Without unlabelled images twice as many labelled ones go at once.
     wanted = recipe.micro_batch or (images if batch.unlabeled is not None else -(-images // 2))

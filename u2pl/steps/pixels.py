@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from u2pl import processes
-from u2pl.methods.base import Part
+from u2pl.steps.micro_batch import MicroBatch
 
 
 @dataclass(frozen=True)
@@ -80,19 +80,42 @@ class Pixels:
         ends = torch.tensor([group * size, (group + 1) * size], device=place_K.device)
         return slice(*torch.searchsorted(place_K, ends).tolist())
 
-    def rows(self, group: int, pixel: Tensor, part: Part) -> tuple[Tensor, Tensor]:
-        """Rows of some pixels of a group in the maps of a part, and which of them are there.
+    def rows(self, group: int, pixel: Tensor, micro: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Rows of some pixels of a group in the maps of a micro-batch, and which of them are there.
 
         Args:
             group: whose.
             pixel: int64, counted from the group's first.
-            part: whose maps have its labelled images first, then the unlabelled ones.
+            micro: whose maps have its labelled images first, then the unlabelled ones.
 
         Returns:
             Two tensors of the shape of `pixel`: int64 rows, in bounds, and bool.
         """
         image = pixel // self.area
-        index = group * self.each + image % self.each - part.first
-        here = (index >= 0) & (index < part.images)
-        row = image // self.each * part.images + index.clamp(0, part.images - 1)
+        index = group * self.each + image % self.each - micro.first
+        here = (index >= 0) & (index < micro.images)
+        row = image // self.each * micro.images + index.clamp(0, micro.images - 1)
         return row * self.area + pixel % self.area, here
+
+
+def rows(map_BDHW: Tensor) -> Tensor:
+    """(B, D, H, W) as one row a pixel, (B H W, D)."""
+    return map_BDHW.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def aligned(map_BHW: Tensor, size: torch.Size) -> Tensor:
+    """A pixel map at the heads' resolution: the values at the points that features lie on when corners are aligned."""
+    y, x = (
+        torch.linspace(0, old - 1, new, device=map_BHW.device).round().long()
+        for old, new in zip(map_BHW.shape[1:], size, strict=True)
+    )
+    return map_BHW[:, y[:, None], x]
+
+
+def floored(map_BHW: Tensor, size: torch.Size) -> Tensor:
+    """A pixel map at the heads' resolution as the released code makes it: row k shows pixel floor(k H / h)."""
+    y, x = (
+        torch.arange(new, device=map_BHW.device) * old // new
+        for old, new in zip(map_BHW.shape[1:], size, strict=True)
+    )
+    return map_BHW[:, y[:, None], x]

@@ -1,0 +1,106 @@
+"""How a network is built and trained on one data set, whatever the method."""
+
+import platform
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from u2pl.settings.base import Range, Settings
+
+_MANY = 10**6
+"""Of epochs, channels or images: beyond it a number is a slip of the keyboard, and memory or patience ends first."""
+
+WORDS_FOR_WEIGHTS = ("none", "imagenet")
+"""What the setting `weights` may say; anything else is a file."""
+
+
+class Recipe(Settings):
+    """How a network is built and trained on one data set (Sec. 4.1), whatever the method."""
+
+    backbone: Literal["resnet10", "resnet18", "resnet34", "resnet50", "resnet101"]
+    """torchvision's residual networks; resnet10 has one basic block a stage, for demonstrations on a CPU."""
+    stem: Literal["plain", "deep"]
+    """The backbone's first layers: torchvision's 7x7 convolution, or three of 3x3 as in the released code."""
+    weights: str = Field(min_length=1)
+    """What the network starts from: `none` (random weights), `imagenet` (torchvision's newest), or a file with the
+    weights of a ResNet or of a run."""
+    output_stride: Literal[8, 16]
+    multi_grid: bool
+    zero_init_residual: bool
+    """Whether the last batch norm of every residual block starts at zero; overwritten by ImageNet weights."""
+    width: int = Field(gt=0, le=_MANY)
+    representation: int = Field(gt=0, le=_MANY)
+    dropout: float = Field(ge=0, lt=1)
+    """Share of channels left out, behind the ASPP and in both heads."""
+    resize: float = Field(gt=0, le=1)
+    crop: int = Field(ge=32, le=_MANY)
+    scale: Range
+    interpolation: Literal["uint8", "float32"]
+    """Whether scaled pictures are rounded to bytes."""
+    padding_label: Literal["ignore", "class0"]
+    """What the padding of a labelled crop is labelled as."""
+    padding_unlabeled: Literal["ignore", "use"]
+    """Whether the padding of an unlabelled crop takes part like its other pixels."""
+    labeled_order: Literal["permutations", "oversampled"]
+    """An endless sequence of permutations, or a multiset as long as the unlabelled list, drawn once for the run."""
+    unlabeled_truth: bool
+    """Whether masks of unlabelled images, where there are any, are opened to measure the pseudo-labels by."""
+    batch: int = Field(ge=2, le=_MANY)
+    micro_batch: int = Field(ge=0, le=_MANY)
+    """Labelled images, and as many unlabelled ones, that go through the networks at once; 0: all that a process has.
+    Thresholds, centres, negatives and losses are those of the whole batch all the same; batch norm's are not."""
+    batch_norm: Literal["batch", "fixed"]
+    """Statistics of the student's batch norm in training: the batch's, or those that its weights came with."""
+    replicas: int = Field(ge=1, le=_MANY)
+    """Groups that a batch is cut into, each with thresholds, class centres and losses of its own, which are averaged:
+    what several devices that each look at their own images alone compute."""
+    epochs: int = Field(ge=1, le=_MANY)
+    lr: float = Field(gt=0)
+    head_lr_multiplier: float = Field(gt=0)
+    momentum: float = Field(ge=0, lt=1)
+    weight_decay: float = Field(ge=0)
+    poly_power: float = Field(ge=0)
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
+    validate_every: int = Field(ge=1, le=_MANY)
+    """Epochs between two validations; the last epoch always has one."""
+    evaluation: Literal["whole", "sliding", "center"]
+    """Whole images at the resolution of their masks, the same from windows as large as the crop, or the crop at the
+    centre of the resized image."""
+    score_padding: bool
+    """Whether the padding of a centre crop is scored as class 0."""
+    absent_iou: Literal["skip", "zero"]
+    """What a class that nowhere occurs adds to the mean."""
+    checkpoint: Literal["last", "best"]
+    """Which network a finished run is reported by: the last, or the best on the validation set."""
+
+    @model_validator(mode="after")
+    def _parts_fill_a_batch(self) -> Self:
+        if self.micro_batch and self.batch % self.micro_batch:
+            raise ValueError(f"a batch of {self.batch} is no multiple of micro_batch={self.micro_batch}")
+        return self
+
+    @model_validator(mode="after")
+    def _replicas_share_a_batch(self) -> Self:
+        if self.batch % self.replicas or self.batch < 2 * self.replicas:
+            raise ValueError(
+                f"{self.replicas} replicas do not cut a batch of {self.batch} into equal groups of two images or more; "
+                "--set replicas=1 makes one group"
+            )
+        return self
+
+
+def has_native_bfloat16() -> bool:
+    """Whether this machine's default device multiplies bfloat16 faster than float32.
+
+    A CPU does with AVX512_BF16 or AMX (read from /proc/cpuinfo, so False where there is none).
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return platform.machine() == "x86_64" and ("avx512_bf16" in flags or "amx_bf16" in flags)
