@@ -72,7 +72,7 @@ class TrainStage(Settings):
     """Folder of the split."""
     recipe: str
     """The data set's section of params.yaml's `recipes`."""
-    sections: list[Name] = Field(min_length=SECTIONS, max_length=SECTIONS)
+    sections: list[SafeName] = Field(min_length=SECTIONS, max_length=SECTIONS)
     """The method's sections of params.yaml: its own and those of its groups; its own again in places that are left."""
 
 
