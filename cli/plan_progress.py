@@ -68,11 +68,11 @@ def rendered(status: "PlanStatus", lines: int | None = None) -> "RenderableType"
 
 def _untold(runs: "list[RunStatus]") -> list[str]:
     """What is set in the runs whose names do not say it, a line for all seeds of a run."""
-    from u2pl.pipeline import word
+    from u2pl.pipeline import value_text
 
     settings = {re.sub(r"-s\d+$", "", run.name): run.set for run in runs if not run.is_told_by_name}
     said = [
-        f"  {name}: {' '.join(f'{k}={word(v)}' for k, v in sorted(s.items()))}"
+        f"  {name}: {' '.join(f'{k}={value_text(v)}' for k, v in sorted(s.items()))}"
         for name, s in settings.items()
     ]
     return ["Not all that is set stands in these names:", *said] if said else []
@@ -83,7 +83,7 @@ def rendered_one(run: "OneRun") -> "RenderableType":
     from rich.table import Table
     from rich.text import Text
 
-    from u2pl.pipeline import word
+    from u2pl.pipeline import value_text
 
     status, settings = run.status, run.status.set
     rows: dict[str, str | Text] = {
@@ -107,8 +107,8 @@ def rendered_one(run: "OneRun") -> "RenderableType":
         if str(cell):
             shown.add_row(heading, cell)
     for heading, (key, value) in zip(("set", *[""] * len(settings)), sorted(settings.items()), strict=False):
-        default = f" (params.yaml: {word(run.defaults[key])})" if key in run.defaults else ""
-        shown.add_row(heading, f"{key}={word(value)}{default}")
+        default = f" (params.yaml: {value_text(run.defaults[key])})" if key in run.defaults else ""
+        shown.add_row(heading, f"{key}={value_text(value)}{default}")
     return shown
 
 

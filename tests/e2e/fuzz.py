@@ -45,7 +45,7 @@ from u2pl_cli import __main__ as cli
 
 # What commands import when they need it: a child of this process then has it already.
 from u2pl.data import audit, check, prepare  # noqa: F401
-from u2pl.evidence import comparison, features, history, subject, unlabeled  # noqa: F401
+from u2pl.evidence import comparison, features, figure_runs, history, unlabeled  # noqa: F401
 from u2pl.exchange import importer, predictor  # noqa: F401
 from u2pl.pipeline import departures  # noqa: F401
 from u2pl.reporting import charts, page, paper_figures  # noqa: F401
