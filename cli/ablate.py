@@ -16,7 +16,7 @@ def ablate(
         list[str], typer.Argument(help="Values to try; parts joined by commas for several parameters.")
     ],
     param: Annotated[
-        str, typer.Option(help="Setting to vary: alpha0, u2pl.tau, recipe.lr, or several: r_l,r_h.")
+        str, typer.Option(help="Setting to vary: alpha0, contrast.tau, recipe.lr, or several: r_l,r_h.")
     ],
     dataset: Annotated[str | None, typer.Option(help="Data set that was prepared.")] = None,
     split: Annotated[str | None, typer.Option(help="Which images keep their labels.")] = None,

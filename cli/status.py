@@ -37,7 +37,7 @@ def status(
         say_json(asdict(found or status(project)))
     elif not watch:
         # What reads it in place of a person wants a line a run.
-        width = None if sys.stdout.isatty() else 200
+        width = None if sys.stdout and sys.stdout.isatty() else 200  # it may have been closed
         console(width=width).print(rendered_one(found) if found else rendered(status(project)))
     else:
         with suppress(KeyboardInterrupt), live(project, name=run) as refresh:

@@ -114,6 +114,8 @@ def read_json(path: Path, remedy: str = "Delete it, then start the same command 
     except FileNotFoundError:
         raise
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # what no file can be called is not there
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
         raise UserError(f"{path} cannot be read ({error.strerror}). {remedy}") from None
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,9 @@ def test_a_long_value_that_is_refused_is_refused_for_what_it_is(
     assert "cannot be read (File name too long). --set weights= takes" in capsys.readouterr().err
     assert run(["train", *SUPONLY, "--set", f"stem={'x' * 1000}"]) == 2
     assert "Bad setting: recipe.stem" in capsys.readouterr().err
+    for words in (["--dataset", "x" * 300], ["--dataset", "tiny", "--split", "x" * 300]):
+        assert run(["train", *words]) == 1
+        assert "is not prepared. Run: u2pl prepare" in capsys.readouterr().err
     assert runs(project) == []
 
 
@@ -340,3 +344,8 @@ def test_one_run_can_be_watched(named: Project, capsys: pytest.CaptureFixture[st
         refresh()
     shown = capsys.readouterr().out
     assert "mine" in shown and "done" in shown and "nothing; all is as in params.yaml" in shown
+
+
+def test_status_is_no_defect_where_there_is_nowhere_to_print(named: Project, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert run(["status", "mine"]) == 0

@@ -156,7 +156,7 @@ class Template:
 def _shorten(values: dict[str, Any]) -> None:
     recipe = values["recipes"]["tiny"]
     recipe["epochs"] = 1
-    recipe["overrides"] |= {f"{method}.warm_start_epochs": 0 for method in ("mt", "cutmix", "u2pl")}
+    recipe["overrides"]["teacher.warm_start_epochs"] = 0
 
 
 def _user_files(folder: Path) -> None:

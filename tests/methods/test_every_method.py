@@ -1,6 +1,7 @@
 """What every method must do; a new one is asked by being registered."""
 
 import copy
+import json
 import os
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ from u2pl.errors import UsageError
 from u2pl.methods import Method
 from u2pl.methods.registry import method as register
 from u2pl.project import Project
+from u2pl.settings import Params
 from u2pl.training import memory
 from u2pl.training.learner import Learner
 from u2pl.training.step import step_of
@@ -302,3 +304,57 @@ def test_a_new_method_is_one_new_file_and_its_values_in_params_yaml(tiny_project
     assert done.returncode == 0, done.stderr
     history = (tiny_project.runs / "tiny-1_4-toy-bonus=0.25-s0" / "history.csv").read_text()
     assert "train/loss/bonus" in history.splitlines()[0]
+
+
+MINE = '''
+"""Mine: MT whose student is scored."""
+
+from u2pl.methods.base import method
+from u2pl.methods.mt import MeanTeacher
+
+
+@method("mine")
+class Mine(MeanTeacher):
+    """L_s + lambda_u L_u."""
+
+    def evaluated(self, epoch):
+        return "student", self.student
+'''
+
+
+def test_a_method_of_ten_lines_inherits_all_settings_and_needs_an_empty_section(
+    tiny_project: Project, tmp_path: Path
+):
+    """And what recipes and flavours say of the groups of its settings reaches it like the method it is built on."""
+    library = tmp_path / "library"
+    shutil.copytree(REPOSITORY / "u2pl", library / "u2pl", ignore=shutil.ignore_patterns("__pycache__"))
+    (library / "u2pl" / "methods" / "mine.py").write_text(MINE)
+    overrides = {"teacher.warm_start_epochs": 2, "u2pl.ema_decay": 0.5}
+    edit_params(tiny_project, lambda v: v["recipes"]["tiny"]["overrides"].update(overrides))
+
+    def u2pl(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "u2pl_cli", *words],
+            cwd=tiny_project.root,
+            env={**os.environ, "PYTHONPATH": str(library)},
+            capture_output=True,
+            text=True,
+        )
+
+    words = ["--dataset", "tiny", "--split", "1/4", "--set", "flavor=released", "--set", "replicas=1"]
+    words += ["--set", "mixing.cutmix_probability=1"]
+    refused = u2pl("train", "--method", "mine", *words[:4])
+    assert refused.returncode == 2
+    assert "Method 'mine' has no section in params.yaml. Add the line: mine: {}" in refused.stderr
+    edit_params(tiny_project, lambda v: v.update(mine={}))
+    refused = u2pl("train", "--method", "mine", *words)
+    assert "a run of method 'mine' reads the sections" in refused.stderr
+    done = u2pl("train", "--method", "mine", *words[:-2])
+    assert done.returncode == 0, done.stderr
+    run = tiny_project.runs / "tiny-1_4-mine-flavor=released-replicas=1-s0"
+    params = Params.read(tiny_project)
+    spec = params.spec("tiny", "1/4", "mt", 0, {"flavor": "released", "replicas": 1})
+    hyper = json.loads((run / "run.json").read_text())["facts"]["hyper"]
+    assert hyper == params.resolve(spec).hyper
+    assert (hyper["warm_start_epochs"], hyper["teacher_mode"]) == (2, "train")
+    assert json.loads((run / "metrics.json").read_text())["protocol"]["network"] == "student"

@@ -23,8 +23,8 @@ def facts(project: Project, params: Params, spec: RunSpec, recorded: Mapping[str
 
     Three things are taken on trust. Precision `auto` is what it was when the run began, if it can be, since asking
     the device takes seconds. A method's settings are compared as they stand in params.yaml, after the type of what
-    was recorded; defaults or conversions of the method's own class are not known here. Lists and images are those
-    that the split's manifest tells of; `u2pl train` refuses lists that were edited since.
+    was recorded; conversions of the method's own class are not made here. Lists and images are those that the
+    split's manifest tells of; `u2pl train` refuses lists that were edited since.
 
     Args:
         project: whose splits and weights are looked at.

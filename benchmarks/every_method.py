@@ -3,8 +3,8 @@
 Every method has the same recipe and the same images, takes turns with the others in one process, and has left its
 warm start behind. "times" is the median of the ratios to the first method in the same round.
 
-    OMP_NUM_THREADS=1 python benchmarks/methods.py
-    python benchmarks/methods.py --device cuda --dataset voc --crop 513 --batch 4
+    OMP_NUM_THREADS=1 python benchmarks/every_method.py
+    python benchmarks/every_method.py --device cuda --dataset voc --crop 513 --batch 4
 """
 
 import argparse
