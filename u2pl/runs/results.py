@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from u2pl.batches.loader import scored_mask
 from u2pl.batches.transforms import center_crop, resize_image
+from u2pl.batches.validation import scored_mask
 from u2pl.data.prepared import Split, open_split
 from u2pl.errors import UsageError, UserError, is_out_of_memory, unknown
 from u2pl.files import sha256, write_csv, write_json
