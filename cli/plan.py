@@ -154,7 +154,7 @@ def _missing(project: "Project", active: "ActivePlan") -> list[str]:
     from pathlib import Path
     from shlex import split
 
-    from u2pl.data.prepare import missing
+    from u2pl.data.data_set import missing
     from u2pl.pipeline.plan_runner import missing_git
 
     roots: dict[str, str | None] = {}

@@ -18,7 +18,7 @@ from u2pl.pipeline.outdated_results import move_outdated, outdated_folder
 from u2pl.pipeline.scheduling import (
     Entry,
     Observer,
-    Record,
+    PlanRecord,
     Schedule,
     Stage,
     State,
@@ -89,7 +89,7 @@ def _run(
     tick: Callable[[], None],
 ) -> dict[str, Entry]:
     schedule = Schedule(stages(plan), workers.jobs)
-    record = Record(plan.plan, platform.node(), os.getpid(), time.time())
+    record = PlanRecord(plan.plan, platform.node(), os.getpid(), time.time())
     record.stages = {name: Entry() for name in schedule.stages}
 
     def start(stage: Stage, slot: int) -> StageProcess:

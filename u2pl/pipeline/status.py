@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from u2pl.errors import UserError
 from u2pl.files import holder, is_held
 from u2pl.pipeline import ActivePlan, TrainStage, spec_of
-from u2pl.pipeline.scheduling import Entry, Record, State, plan_folder
+from u2pl.pipeline.scheduling import Entry, PlanRecord, State, plan_folder
 from u2pl.project import Project
 from u2pl.runs.records import Event, Run, is_complete, parse_event, read_metrics, read_run
 from u2pl.runs.scored_classes import counted_classes
@@ -172,7 +172,7 @@ def _asked(run: Run) -> RunSpec:
 
 def _scheduled(project: Project) -> tuple[dict[str, Entry], bool]:
     """What the newest `u2pl plan run` wrote down about each stage, and whether it is still at work."""
-    record = Record.read(project)
+    record = PlanRecord.read(project)
     return record.stages if record else {}, is_held(plan_folder(project) / "lock")
 
 
