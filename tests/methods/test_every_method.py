@@ -31,6 +31,7 @@ from u2pl.errors import UsageError
 from u2pl.methods import Method
 from u2pl.methods.registry import method as register
 from u2pl.project import Project
+from u2pl.runs.records import read_history
 from u2pl.settings import Params
 from u2pl.training import memory
 from u2pl.training.learner import Learner
@@ -307,18 +308,20 @@ def test_a_new_method_is_one_new_file_and_its_values_in_params_yaml(tiny_project
 
 
 MINE = '''
-"""Mine: MT whose student is scored."""
+"""Mine: MT whose student sees noise on unlabelled images."""
 
-from u2pl.methods.base import method
+import torch
 from u2pl.methods.mt import MeanTeacher
+from u2pl.methods.registry import method
 
 
 @method("mine")
 class Mine(MeanTeacher):
     """L_s + lambda_u L_u."""
 
-    def evaluated(self, epoch):
-        return "student", self.student
+    def augmented(self, unlabeled, step):
+        noise = torch.randn(unlabeled.image.shape, generator=step.generator)
+        return unlabeled._replace(image=unlabeled.image + 0.3 * noise)
 '''
 
 
@@ -357,4 +360,6 @@ def test_a_method_of_ten_lines_inherits_all_settings_and_needs_an_empty_section(
     hyper = json.loads((run / "run.json").read_text())["facts"]["hyper"]
     assert hyper == params.resolve(spec).hyper
     assert (hyper["warm_start_epochs"], hyper["teacher_mode"]) == (2, "train")
-    assert json.loads((run / "metrics.json").read_text())["protocol"]["network"] == "student"
+    assert json.loads((run / "metrics.json").read_text())["protocol"]["network"] == "teacher"
+    history = read_history(run)
+    assert {"train/loss/supervised", "train/loss/unsupervised", "train/gamma_t", "val/miou"} <= history.keys()
