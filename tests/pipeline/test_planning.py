@@ -126,7 +126,7 @@ def test_a_plan_without_a_data_set_takes_the_tables_own_and_prepares_from_the_ro
         "table4": "voc",
         "tableA2": "cityscapes",
     }
-    assert list(dict.fromkeys(run.dataset for run in plan.runs.values())) == ["voc", "cityscapes"]
+    assert plan.datasets == ["voc", "cityscapes"]
     assert [stage.args.endswith("--root ../city") for stage in plan.prepare.values()] == [
         False,
         False,

@@ -153,6 +153,11 @@ class ActivePlan(Settings):
             raise UserError("There is no active plan. Make one with: u2pl plan demo")
         return read_yaml(ActivePlan, project.active_plan, "u2pl plan demo writes it anew.")
 
+    @property
+    def datasets(self) -> list[str]:
+        """Every data set of the plan, in order."""
+        return list(dict.fromkeys(stage.dataset for stage in self.runs.values()))
+
     def text(self) -> str:
         """The plan as YAML, one line a stage; the same plan always gives the same text."""
         lines = [
