@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from u2pl.pipeline import ActivePlan
+from u2pl.pipeline.plans import SECTIONS
 from u2pl.pipeline.scheduling import Entry, Outcome, PlanRecord, Schedule, Stage, State, Stopping, run, stages
 from u2pl.project import Project
 
@@ -43,7 +44,7 @@ def active(runs: dict[str, list[str]], *, ablation: bool = False, figure: bool =
             "runs": {
                 name: {
                     **{"dataset": "d", "split": "s", "method": "mt", "seed": 0, "recipe": "d"},
-                    **{"args": f"--run {name}", "folder": "data/d/splits/s"},
+                    **{"args": f"--run {name}", "folder": "data/d/splits/s", "sections": ["mt"] * SECTIONS},
                 }
                 for name in names
             },

@@ -184,7 +184,7 @@ def test_a_method_that_has_no_settings_any_more_is_the_sentence_of_its_runs(proj
     edit_params(project, lambda values: values.pop("suponly"))
     states = {run.name: run.state for run in status(project).runs}
     assert states.pop(RUN) is RunState.FAILED and list(states.values()) == [RunState.WAITING]
-    assert first(project).note.startswith("No method called 'suponly'.")
+    assert first(project).note == "Method 'suponly' has no section in params.yaml. Add the line: suponly: {}"
 
 
 def test_a_lock_that_may_not_be_opened_counts_as_free(project: Project, monkeypatch: pytest.MonkeyPatch):
