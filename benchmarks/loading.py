@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from u2pl.batches import transforms
-from u2pl.batches.transforms import MEAN, STD, View, augment, normalise, random_scale
+from u2pl.batches.transforms import MEAN, STD, AugmentedImage, augment, normalise, random_scale
 from u2pl.data.pictures import read_image, read_indices
 
 SCALE = (0.5, 2.0)
@@ -106,7 +106,7 @@ def ours(
     lap: Lap,
     interpolation: Literal["uint8", "float32"] = "uint8",
     decoded: dict[Pair, tuple[Pixels, Pixels]] | None = None,
-) -> View:
+) -> AugmentedImage:
     """As the loader's workers do it; `decoded` holds pictures that need not be decoded again."""
     image, mask = decoded[pair] if decoded else (read_image(pair[0]), read_indices(pair[1]))
     lap("decode")
@@ -137,7 +137,7 @@ def scaling_apart(lap: Lap) -> Iterator[None]:
         yield
 
 
-def finished(view: View) -> tuple[Tensor, Tensor]:
+def finished(view: AugmentedImage) -> tuple[Tensor, Tensor]:
     """What the training device makes of a view."""
     return normalise(view.image[None], view.rows[None], view.columns[None])[0], view.mask.long()
 

@@ -50,7 +50,7 @@ def main() -> None:
                 torch.load(Path(folder) / f"{size}-{rank}.pt", weights_only=True) for rank in range(size)
             ]
             for kind in chosen:
-                name = f"{kind[0]}, {size}" + (", parts of 1 + 1" if kind[1] else "")
+                name = f"{kind[0]}, {size}" + (", micro-batches of 1 + 1" if kind[1] else "")
                 worst = [max(apart(whole[kind[0]], one[kind], words) for one in saved) for _, words in ROWS]
                 rows.append((name, *(f"{value:.1e}" for value in worst)))
     measure.show("Largest absolute differences from one process", ["", *(name for name, _ in ROWS)], rows)

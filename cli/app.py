@@ -82,9 +82,8 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit status; a user's mistake becomes one sentence on stderr."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, io.TextIOWrapper
-        ):  # what a terminal's encoding lacks is written out, as `\u2020`
+        if isinstance(stream, io.TextIOWrapper):
+            # What a terminal's encoding lacks is written out, as `\u2020`.
             stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in arguments
     # Accepted anywhere, since it is typed after a command has failed.

@@ -68,7 +68,9 @@ def evaluate(
     for name, value in metrics["iou"].items():
         table.add_row(name, "-" if value is None else f"{value:.2f}")
     table.add_section()
-    table.add_row(f"mIoU {scored_classes.over_fewer(metrics)}".rstrip(), f"{metrics['miou']['reported']:.2f}")
+    table.add_row(
+        f"mIoU {scored_classes.counted_classes(metrics)}".rstrip(), f"{metrics['miou']['reported']:.2f}"
+    )
     console().print(table)
     say(stored_evaluation.result_in_words(metrics))
     say(f"Confusion matrix, IoU and pictures are in {folder}. Next: u2pl report")

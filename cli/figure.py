@@ -118,7 +118,7 @@ def figure(
         float | None, typer.Option(help="fig1, fig2: share of unreliable pixels; default: the run's alpha0.")
     ] = None,
     images: Annotated[
-        int | None, typer.Option(min=1, help="Look at so many images, evenly spread over the list.")
+        int | None, typer.Option(min=1, help="Use so many images, evenly spread over the list.")
     ] = None,
     image: Annotated[str | None, typer.Option(help="fig2: name of an unlabelled image.")] = None,
 ) -> None:

@@ -154,8 +154,8 @@ def _missing(project: "Project", active: "ActivePlan") -> list[str]:
     from pathlib import Path
     from shlex import split
 
-    from u2pl.data.prepare import missing
-    from u2pl.pipeline.dvc_stages import without_git
+    from u2pl.data.data_set import missing
+    from u2pl.pipeline.plan_runner import missing_git
 
     roots: dict[str, str | None] = {}
     for stage in active.prepare.values():
@@ -176,7 +176,7 @@ def _missing(project: "Project", active: "ActivePlan") -> list[str]:
         f"u2pl prepare --dataset {dataset} --split {split} --source FILE"
         for dataset, split in sorted(own)
     ]
-    found.append(without_git(project))
+    found.append(missing_git(project))
     return [sentence for sentence in found if sentence]
 
 

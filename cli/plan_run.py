@@ -29,8 +29,10 @@ def run(
     Example: u2pl plan run --jobs 2
     """
     from u2pl.errors import Interrupted
-    from u2pl.pipeline.dvc_stages import Workers, log_of, run_plan
+    from u2pl.pipeline.plan_runner import run_plan
     from u2pl.pipeline.scheduling import State
+    from u2pl.pipeline.stage_process import log_of
+    from u2pl.pipeline.workers import Workers
     from u2pl.project import Project
 
     from .plan_progress import showing

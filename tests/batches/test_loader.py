@@ -10,8 +10,9 @@ import torch
 from tiny import TINY
 
 from u2pl import processes
-from u2pl.batches.loader import Batch, Batches, Choice, Images, Stream, Views, validation
+from u2pl.batches.loader import Batch, Batches, Choice, Images, Stream, Views
 from u2pl.batches.transforms import normalise, resize_image, resize_mask
+from u2pl.batches.validation import validation
 from u2pl.data.prepare import prepare
 from u2pl.data.prepared import Split, open_split
 from u2pl.errors import UserError

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
 from u2pl.batches.transforms import (
-    View,
+    AugmentedImage,
     augment,
     center_crop,
     normalise,
@@ -32,14 +32,14 @@ class Chosen(np.random.Generator):
         return self.scale
 
 
-def view_of(image: NDArray[np.uint8], mask: NDArray[np.uint8] | None, **changes: object) -> View:
+def view_of(image: NDArray[np.uint8], mask: NDArray[np.uint8] | None, **changes: object) -> AugmentedImage:
     """A view of 32 x 32 at any scale, ignored where it is padding; `changes` replaces arguments of `augment`."""
     options = {"crop": 32, "scale": (0.5, 2.0), "interpolation": "uint8", **changes}
     options = {"ignore_index": 255, "padding_label": 255, **options}
     return augment(image, mask, **{"rng": np.random.default_rng(0), **options})  # type: ignore[arg-type]
 
 
-def inside_of(view: View) -> torch.Tensor:
+def inside_of(view: AugmentedImage) -> torch.Tensor:
     """Where a view is no padding, (crop, crop)."""
     return view.rows[:, None] & view.columns
 

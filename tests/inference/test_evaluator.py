@@ -246,6 +246,25 @@ def test_sample_pictures_show_what_was_scored(
         assert (pictures[f"{name}.input.png"] == split.image(name)[16:48, 16:48]).all()
 
 
+def test_sample_pictures_of_two_images_whose_names_become_one_do_not_replace_each_other(
+    split: Split, recipe: Recipe, tmp_path: Path
+):
+    first, second, third = split.val[:3]
+    images = {"a/b": first, "a_b": second, "c": third}
+    same = dataclasses.replace(
+        split,
+        val=list(images),
+        images={name: split.images[image] for name, image in images.items()},
+        masks={name: split.masks[image] for name, image in images.items()},
+    )
+    result = evaluator.evaluate(Constant(), same, recipe, keep_samples=True)
+    write_samples(tmp_path / "samples", same, recipe, result)
+    pictures = {path.name: read_image(path) for path in (tmp_path / "samples").glob("*.input.png")}
+    assert len(pictures) == 3 and (pictures["c.input.png"] == split.image(third)).all()
+    for image in (first, second):
+        assert sum((picture == split.image(image)).all() for picture in pictures.values()) == 1
+
+
 def test_by_windows_every_pixel_is_scored_once_and_a_large_window_is_the_whole_image(
     split: Split, recipe: Recipe
 ):

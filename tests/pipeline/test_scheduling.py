@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from u2pl.pipeline import ActivePlan
-from u2pl.pipeline.scheduling import Entry, Outcome, Record, Schedule, Stage, State, Stopping, run, stages
+from u2pl.pipeline.plans import SECTIONS
+from u2pl.pipeline.scheduling import Entry, Outcome, PlanRecord, Schedule, Stage, State, Stopping, run, stages
 from u2pl.project import Project
 
 # ---- the graph -----------------------------------------------------------------------------------------
@@ -43,8 +44,7 @@ def active(runs: dict[str, list[str]], *, ablation: bool = False, figure: bool =
             "runs": {
                 name: {
                     **{"dataset": "d", "split": "s", "method": "mt", "seed": 0, "recipe": "d"},
-                    "sections": ["mt"] * 8,
-                    **{"args": f"--run {name}", "folder": "data/d/splits/s"},
+                    **{"args": f"--run {name}", "folder": "data/d/splits/s", "sections": ["mt"] * SECTIONS},
                 }
                 for name in names
             },
@@ -233,13 +233,13 @@ def test_the_second_word_to_stop_kills():
 
 def test_a_record_is_read_as_it_was_written_and_none_where_it_makes_no_sense(tmp_path: Path):
     project = Project(tmp_path)
-    assert Record.read(project) is None
-    record = Record("toy", "here", 1, 2.0, {"report": Entry(State.FAILED, "it broke", 0, 1.0, 2.0)})
+    assert PlanRecord.read(project) is None
+    record = PlanRecord("toy", "here", 1, 2.0, {"report": Entry(State.FAILED, "it broke", 0, 1.0, 2.0)})
     record.write(project)
-    assert Record.read(project) == record
-    assert Record.read(project).stages["report"].state is State.FAILED
+    assert PlanRecord.read(project) == record
+    assert PlanRecord.read(project).stages["report"].state is State.FAILED
     (tmp_path / "runs/.plan/state.json").write_text('{"stages": 3}')
-    assert Record.read(project) is None
+    assert PlanRecord.read(project) is None
 
 
 @pytest.mark.parametrize("table", ["t1", "t2"])

@@ -17,7 +17,7 @@ from u2pl_cli.plan_progress import live
 from u2pl.errors import UserError
 from u2pl.files import read_json, write_json
 from u2pl.pipeline import ActivePlan, resolve, spec_of
-from u2pl.pipeline.scheduling import Entry, Record, State
+from u2pl.pipeline.scheduling import Entry, PlanRecord, State
 from u2pl.pipeline.status import RunState, RunStatus, status
 from u2pl.project import Project
 from u2pl.runs.folder import RunFolder
@@ -66,7 +66,7 @@ def first(project: Project) -> RunStatus:
 
 def note(project: Project, name: str, entry: Entry) -> None:
     """What a scheduler would have written down."""
-    Record("tiny", "here", 1, 0.0, {name: entry}).write(project)
+    PlanRecord("tiny", "here", 1, 0.0, {name: entry}).write(project)
 
 
 # ---- states --------------------------------------------------------------------------------------------

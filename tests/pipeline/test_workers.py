@@ -18,18 +18,11 @@ from tiny import edit_params
 from u2pl.errors import UsageError, UserError
 from u2pl.files import read_json, write_json
 from u2pl.pipeline import ActivePlan, process_groups, resolve
-from u2pl.pipeline.dvc_stages import (
-    _ANOTHER_HAS_IT,
-    StageProcess,
-    Workers,
-    forget_outdated,
-    is_recorded,
-    lock_entries,
-    log_of,
-    outputs,
-    sentence,
-)
+from u2pl.pipeline.dvc_lock import is_recorded, lock_entries, outputs
+from u2pl.pipeline.outdated_results import move_outdated
 from u2pl.pipeline.scheduling import Outcome, Stage
+from u2pl.pipeline.stage_process import _ANOTHER_HAS_IT, StageProcess, failure_reason, log_of
+from u2pl.pipeline.workers import Workers
 from u2pl.project import Project
 from u2pl.runs.folder import RunFolder
 
@@ -43,13 +36,13 @@ def project(tmp_path: Path) -> Project:
 
 
 @pytest.fixture
-def guard() -> Iterator[process_groups.Keeper]:
-    made = process_groups.Keeper()
+def reaper() -> Iterator[process_groups.Reaper]:
+    made = process_groups.Reaper()
     yield made
     made.close()
 
 
-def run(project: Project, guard: process_groups.Keeper, body: str) -> tuple[Outcome, int]:
+def run(project: Project, reaper: process_groups.Reaper, body: str) -> tuple[Outcome, int]:
     """How a stage ends whose DVC is the script `body`, and how often that was tried."""
     fake = project.root.parent / "fake"
     fake.mkdir(exist_ok=True)
@@ -59,7 +52,7 @@ def run(project: Project, guard: process_groups.Keeper, body: str) -> tuple[Outc
         f"{head}tries = len(open({str(count)!r}).read())\n"
         "assert sys.argv[1:] == ['--wait-for-lock', 'repro', '-s', 'report']\n" + body
     )
-    job = StageProcess(project, "report", os.environ | {"PYTHONPATH": str(fake)}, guard)
+    job = StageProcess(project, "report", os.environ | {"PYTHONPATH": str(fake)}, reaper)
     deadline = time.monotonic() + 30
     while (outcome := job.poll()) is None:
         assert time.monotonic() < deadline
@@ -69,38 +62,40 @@ def run(project: Project, guard: process_groups.Keeper, body: str) -> tuple[Outc
 
 @pytest.fixture(autouse=True)
 def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("u2pl.pipeline.dvc_stages._PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr("u2pl.pipeline.stage_process._PAUSE_SECONDS", 0.05)
 
 
 RECORD = "Path('dvc.lock').write_text('stages: {report: {cmd: x}}')\n"
 
 
 def test_a_stage_that_ends_well_and_is_in_the_lock_file_is_done(
-    project: Project, guard: process_groups.Keeper
+    project: Project, reaper: process_groups.Reaper
 ):
-    assert run(project, guard, RECORD) == (Outcome(True), 1)
+    assert run(project, reaper, RECORD) == (Outcome(True), 1)
 
 
-def test_a_stage_that_dvc_has_lost_is_run_again(project: Project, guard: process_groups.Keeper):
-    assert run(project, guard, f"if tries == 2:\n    {RECORD}") == (Outcome(True), 2)
+def test_a_stage_that_dvc_has_lost_is_run_again(project: Project, reaper: process_groups.Reaper):
+    assert run(project, reaper, f"if tries == 2:\n    {RECORD}") == (Outcome(True), 2)
 
 
-def test_a_stage_that_dvc_loses_every_time_is_given_up(project: Project, guard: process_groups.Keeper):
-    outcome, tries = run(project, guard, "")
+def test_a_stage_that_dvc_loses_every_time_is_given_up(project: Project, reaper: process_groups.Reaper):
+    outcome, tries = run(project, reaper, "")
     assert not outcome.succeeded and tries == 5
     assert outcome.sentence.startswith("DVC ran it 5 times and left no trace of it in dvc.lock.")
 
 
-def test_a_lock_file_that_is_being_written_is_looked_at_again(project: Project, guard: process_groups.Keeper):
+def test_a_lock_file_that_is_being_written_is_looked_at_again(
+    project: Project, reaper: process_groups.Reaper
+):
     late = "import subprocess\nsubprocess.Popen(['sh', '-c', 'sleep 0.07; echo \"stages: {report: {}}\" > dvc.lock'])"
-    assert run(project, guard, late) == (Outcome(True), 1)
+    assert run(project, reaper, late) == (Outcome(True), 1)
 
 
 def test_a_stage_that_another_dvc_is_in_the_way_of_is_tried_again(
-    project: Project, guard: process_groups.Keeper
+    project: Project, reaper: process_groups.Reaper
 ):
     body = f"if tries < 3:\n    print({BUSY!r})\n    sys.exit(255)\n{RECORD}"
-    assert run(project, guard, body) == (Outcome(True), 3)
+    assert run(project, reaper, body) == (Outcome(True), 3)
 
 
 LIVING = f"ERROR: 'models/a.pt' is busy, it is being blocked by:\\n  (PID {os.getpid()}): dvc repro -f"
@@ -116,10 +111,10 @@ OURS = "Error: Another process (process 12 on host) is training a. Wait.\\nERROR
     ids=["by dvc", "by hand"],
 )
 def test_a_stage_that_somebody_else_runs_is_waited_for_however_long_and_that_is_said(
-    project: Project, guard: process_groups.Keeper, said: str, words: str, monkeypatch: pytest.MonkeyPatch
+    project: Project, reaper: process_groups.Reaper, said: str, words: str, monkeypatch: pytest.MonkeyPatch
 ):
     """Twice as often as anything else is tried."""
-    monkeypatch.setattr("u2pl.pipeline.dvc_stages._LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("u2pl.pipeline.stage_process._LOOK_SECONDS", 0.05)
     waited = set()
     poll = StageProcess.poll
 
@@ -130,17 +125,17 @@ def test_a_stage_that_somebody_else_runs_is_waited_for_however_long_and_that_is_
 
     monkeypatch.setattr(StageProcess, "poll", noting)
     body = f"if tries < 11:\n    print({said!r}.replace(chr(92) + 'n', chr(10)))\n    sys.exit(255)\n{RECORD}"
-    assert run(project, guard, body) == (Outcome(True), 11)
+    assert run(project, reaper, body) == (Outcome(True), 11)
     assert waited == {"", words}
 
 
-def test_whoever_waits_for_somebody_else_can_be_stopped(project: Project, guard: process_groups.Keeper):
+def test_whoever_waits_for_somebody_else_can_be_stopped(project: Project, reaper: process_groups.Reaper):
     fake = project.root.parent / "fake"
     fake.mkdir()
     (fake / "dvc.py").write_text(
         f"import sys\nprint({LIVING!r}.replace(chr(92) + 'n', chr(10)))\nsys.exit(255)\n"
     )
-    job = StageProcess(project, "report", os.environ | {"PYTHONPATH": str(fake)}, guard)
+    job = StageProcess(project, "report", os.environ | {"PYTHONPATH": str(fake)}, reaper)
     deadline = time.monotonic() + 30
     while not job.waits_for:
         assert job.poll() is None
@@ -153,9 +148,9 @@ def test_whoever_waits_for_somebody_else_can_be_stopped(project: Project, guard:
     assert outcome.stopped
 
 
-def test_a_stage_that_fails_by_itself_is_tried_once(project: Project, guard: process_groups.Keeper):
+def test_a_stage_that_fails_by_itself_is_tried_once(project: Project, reaper: process_groups.Reaper):
     body = "print('Error: The disk is full. Free some space.')\nprint('ERROR: failed to reproduce')\nsys.exit(255)"
-    assert run(project, guard, body) == (Outcome(False, "The disk is full. Free some space."), 1)
+    assert run(project, reaper, body) == (Outcome(False, "The disk is full. Free some space."), 1)
     assert "failed to reproduce" in log_of(project, "report").read_text()
 
 
@@ -180,7 +175,7 @@ def test_a_stage_that_fails_by_itself_is_tried_once(project: Project, guard: pro
     ],
 )
 def test_the_sentence_of_a_failure(said: str, expected: str):
-    assert sentence(said, 255) == expected
+    assert failure_reason(said, 255) == expected
 
 
 def test_a_stage_counts_as_recorded_with_the_outputs_that_are_there(project: Project):
@@ -231,7 +226,7 @@ def blocked(kind: str) -> Stage:
 
 def forget_all(project: Project, plan: ActivePlan) -> list[bool]:
     """Whether results were moved away of the two evaluations and the figure."""
-    return [forget_outdated(project, plan, blocked(kind)) for kind in (*RUNS, "figure")]
+    return [move_outdated(project, plan, blocked(kind)) for kind in (*RUNS, "figure")]
 
 
 def test_results_of_todays_settings_stay_though_no_model_is_there(planned: tuple[Project, ActivePlan]):
@@ -277,7 +272,7 @@ def test_a_result_that_cannot_be_read_is_left_to_the_table(planned: tuple[Projec
 
 def test_each_slot_has_its_device_and_its_share_of_the_threads(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("u2pl.pipeline.dvc_stages._cores", lambda: 8)
+    monkeypatch.setattr("u2pl.pipeline.workers._cores", lambda: 8)
     workers = Workers.of(None, "0, 3")
     assert workers.jobs == 2
     assert [workers.environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in (0, 1, 2)] == ["0", "3", "0"]
@@ -332,18 +327,18 @@ def test_a_list_of_devices_that_makes_no_sense_is_refused(gpus: str):
         Workers.of(None, gpus)
 
 
-# ---- the keeper ----------------------------------------------------------------------------------------
+# ---- the reaper ----------------------------------------------------------------------------------------
 
 
-def test_the_keeper_ends_what_its_killed_owner_has_left(tmp_path: Path):
+def test_the_reaper_ends_what_its_killed_owner_has_left(tmp_path: Path):
     script = (
-        "import signal, subprocess, sys, time\nfrom u2pl.pipeline.process_groups import Keeper\nguard = Keeper()\n"
+        "import signal, subprocess, sys, time\nfrom u2pl.pipeline.process_groups import Reaper\nreaper = Reaper()\n"
         # What a shell starts in the background inherits that Ctrl-C is ignored; a stage's dvc does not.
         "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
         "for keep in (True, False):\n"
         "    left = subprocess.Popen(['sleep', '60'], stdout=subprocess.DEVNULL, start_new_session=True)\n"
-        "    guard.watch(left.pid)\n"
-        "    keep or guard.forget(left.pid)\n"
+        "    reaper.watch(left.pid)\n"
+        "    keep or reaper.forget(left.pid)\n"
         "    print(left.pid, flush=True)\n"
         "time.sleep(60)"
     )

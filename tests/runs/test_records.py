@@ -51,7 +51,7 @@ WHOLE = {
     "manifest.json": (Manifest, MANIFEST),
     "source.json": (Source, {"root": "/x", "version": None, "data": "0", "files": {"a/b": FILE}}),
     "tracking.json": (
-        records.Where,
+        records.TrackedRun,
         {"store": "sqlite:///x", "experiment": "1", "run": "0a", "fingerprint": "0" * 16},
     ),
 }
@@ -197,10 +197,10 @@ LINE = {"time": 1, "event": "step", "step": 1, "epoch": 0, "metrics": {"loss": 1
     [{"time": "1"}, {"metrics": []}, {"metrics": {"a": "b"}}, {"step": -1}, {"epoch": None}, {"event": 3}],
 )
 def test_a_line_that_is_no_event_is_passed_over(changes: dict[str, Any]):
-    assert records.event(json.dumps(LINE)) == LINE
-    assert records.event(json.dumps(LINE | changes)) is None
-    assert records.event(json.dumps(LINE)[:-3]) is None
-    assert records.event("[]") is None
+    assert records.parse_event(json.dumps(LINE)) == LINE
+    assert records.parse_event(json.dumps(LINE | changes)) is None
+    assert records.parse_event(json.dumps(LINE)[:-3]) is None
+    assert records.parse_event("[]") is None
 
 
 @pytest.mark.parametrize(

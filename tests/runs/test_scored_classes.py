@@ -7,7 +7,7 @@ from u2pl_cli.plan_progress import rendered
 
 from u2pl.pipeline.status import PlanStatus, RunState, RunStatus
 from u2pl.project import Project
-from u2pl.runs.scored_classes import left_out, named, over_fewer
+from u2pl.runs.scored_classes import counted_classes, left_out, names_left_out
 from u2pl.runs.stored_evaluation import result_in_words
 
 
@@ -22,13 +22,13 @@ def metrics(*without: str, absent_iou: str = "skip", **miou: float | None) -> di
 
 
 def test_an_miou_over_fewer_classes_says_so_and_which_are_left_out() -> None:
-    assert over_fewer(metrics("b", "d")) == "over 2 of 4 classes"
-    assert (left_out(metrics("b", "d")), named(metrics("b", "d"))) == (["b", "d"], "b, d")
+    assert counted_classes(metrics("b", "d")) == "over 2 of 4 classes"
+    assert (left_out(metrics("b", "d")), names_left_out(metrics("b", "d"))) == (["b", "d"], "b, d")
 
 
 def test_of_many_classes_only_the_first_are_named() -> None:
     many = metrics() | {"iou": dict.fromkeys("abcdefgh")}
-    assert named(many) == "a, b, c, d, e, 3 more"
+    assert names_left_out(many) == "a, b, c, d, e, 3 more"
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_of_many_classes_only_the_first_are_named() -> None:
     ],
 )
 def test_where_all_classes_count_or_nothing_is_measured_nothing_is_said(found: dict[str, Any]) -> None:
-    assert over_fewer(found) == "" and left_out(found) == []
+    assert counted_classes(found) == "" and left_out(found) == []
 
 
 def test_the_sentence_on_a_result_says_over_which_classes_it_is() -> None:

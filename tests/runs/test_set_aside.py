@@ -125,6 +125,22 @@ def test_what_was_trained_twice_is_kept_twice_and_the_finished_one_comes_back(pr
     assert holds(claim(project, A).path, "A")
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_run_that_was_copied_by_hand_with_its_lock_comes_back(project: Project, whole: bool):
+    """Also one whose way back was cut off after run.json."""
+    stored = project.runs / ".old" / f"run-{A}"
+    for name in ("lock", "holder"):
+        (stored / name).write_text("mine")
+    claim(project, A).release()
+    if not whole:
+        stored.mkdir()
+        shutil.move(project.runs / "run" / "best.pt", stored)
+        (stored / "lock").touch()
+        claim(project, A).release()
+    assert holds(project.runs / "run", "A") and not stored.exists()
+    assert (project.runs / "run" / "holder").read_text() != "mine"
+
+
 @pytest.mark.parametrize("stray", ["weights.pt", "metrics.json", "last.pt"])
 def test_the_files_of_nobody_knows_which_run_become_no_other_runs(tmp_path: Path, stray: str):
     (tmp_path / "runs" / "run").mkdir(parents=True)

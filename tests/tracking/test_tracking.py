@@ -463,7 +463,7 @@ def test_what_says_where_a_run_is_says_no_password(project, monkeypatch):
     folder = make_run(project, "placed", *CURVE)
     store = Store(project)
     store.uri = "http://user:s3cret@host/?token=t0ken"
-    store._say_where(folder, "id", "f")
+    store._write_tracked_run(folder, "id", "f")
     assert read_json(folder / "tracking.json")["store"] == "http://user:***@host/?token=***"
 
 

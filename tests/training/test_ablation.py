@@ -105,7 +105,7 @@ def finish(project: Project, ablation: Ablation, miou: float = 50.0) -> None:
         result = written.metrics(description, miou)
         write_json(folder.path / "metrics.json", result)
         write_json(stored_evaluation.own_folder(folder.path) / "metrics.json", result)
-        stored_evaluation.sign(project, folder.path)
+        stored_evaluation.write_stamp(project, folder.path)
 
 
 def test_a_value_whose_miou_leaves_classes_out_says_so(tiny_project: Project):

@@ -1,1 +1,1 @@
-"""What a step sees: images and masks loaded, augmented and mixed, from the seed and the step alone."""
+"""Images as networks take them: training batches, augmented and mixed, and validation images as they are scored."""

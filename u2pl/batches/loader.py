@@ -1,4 +1,4 @@
-"""Batches: what a step sees depends on the seed and the step alone, and where a method chooses images, on its state."""
+"""Training batches: decided by the seed and the step alone, and where a method chooses images, by its state."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from u2pl import processes
-from u2pl.batches.transforms import View, augment, center_crop, normalise, resize_image, resize_mask
+from u2pl.batches.transforms import AugmentedImage, augment, normalise, resize_image, resize_mask
 from u2pl.data.prepared import Split
 from u2pl.errors import UserError
 from u2pl.settings import Recipe
@@ -181,13 +181,15 @@ class Batches:
         ready = [k for k, stream in enumerate(extra.values(), UNLABELED + 1) if not stream.chosen]
         kinds = [LABELED, *([UNLABELED] if unlabeled else []), *ready]
         self._choose, self._seed, self._workers = choose, seed, workers
-        self._positions = _Positions(range(start_step, end_step), recipe.batch, tuple(kinds))
+        self._sampler = _BatchSampler(range(start_step, end_step), recipe.batch, tuple(kinds))
         readers = max(1, workers) + (choose is not None and workers > 0)
-        self._views = _Views(split, recipe, seed, unlabeled, tuple(extra.values()), CACHE_BYTES // readers)
+        self._dataset = _AugmentedImages(
+            split, recipe, seed, unlabeled, tuple(extra.values()), CACHE_BYTES // readers
+        )
         self._collate = partial(_collate, use_padding=recipe.padding_unlabeled == "use", names=tuple(extra))
         self._loader = DataLoader(
-            self._views,
-            batch_sampler=self._positions,
+            self._dataset,
+            batch_sampler=self._sampler,
             collate_fn=self._collate,
             num_workers=workers,
             # Its own generator: a loader otherwise draws from the global one, and a resumed run would differ.
@@ -195,23 +197,23 @@ class Batches:
         )
 
     def __len__(self) -> int:
-        return len(self._positions)
+        return len(self._sampler)
 
     def __iter__(self) -> Iterator[Views]:
         with ThreadPoolExecutor(max(1, self._workers)) as readers:
-            for step, batch in zip(self._positions.steps, self._loader, strict=True):
+            for step, batch in zip(self._sampler.steps, self._loader, strict=True):
                 yield _readable(batch) if self._choose is None else self._with_chosen(batch, step, readers)
 
     def _with_chosen(self, batch: "Views | _Unreadable", step: int, readers: ThreadPoolExecutor) -> Views:
         """The batch and the images that the method chooses for it, read here: no worker can know them before."""
         assert self._choose is not None
-        number = self._views.chosen
-        images = len(self._views.names[number])
+        number = self._dataset.chosen
+        images = len(self._dataset.names[number])
         choices = self._choose(images, np.random.default_rng([self._seed, number, step, 3]))
-        mine = self._positions.mine(step)
-        chosen = [choices[position - step * self._positions.batch] for position in mine]
-        views = readers.map(partial(self._views.read, number), mine, chosen)
-        return _readable(batch).with_more(_readable(self._collate(list(views))))
+        positions = self._sampler.positions(step)
+        chosen = [choices[position - step * self._sampler.batch] for position in positions]
+        samples = readers.map(partial(self._dataset.read, number), positions, chosen)
+        return _readable(batch).with_more(_readable(self._collate(list(samples))))
 
 
 def check_counts(split: Split, batch: int, unlabeled: bool) -> None:
@@ -235,7 +237,7 @@ def check_counts(split: Split, batch: int, unlabeled: bool) -> None:
 
 
 @dataclass(frozen=True)
-class _Positions:
+class _BatchSampler:
     """What each step is made of: the next `batch` positions of each stream, or this process's share of them."""
 
     steps: range
@@ -247,9 +249,9 @@ class _Positions:
 
     def __iter__(self) -> Iterator[list[Key]]:
         for step in self.steps:
-            yield [(stream, position) for stream in self.streams for position in self.mine(step)]
+            yield [(stream, position) for stream in self.streams for position in self.positions(step)]
 
-    def mine(self, step: int) -> range:
+    def positions(self, step: int) -> range:
         """Positions of a step that belong to this process."""
         each = self.batch // processes.size()
         first = step * self.batch + processes.rank() * each
@@ -262,13 +264,13 @@ class _Unreadable(NamedTuple):
     message: str
 
 
-class _Read(NamedTuple):
+class _Sample(NamedTuple):
     """An augmented image and where it comes from."""
 
     stream: int
     number: int
     note: int
-    view: View
+    augmented: AugmentedImage
 
 
 def _readable(batch: Views | _Unreadable) -> Views:
@@ -278,21 +280,21 @@ def _readable(batch: Views | _Unreadable) -> Views:
 
 
 def _collate(
-    views: list[_Read | _Unreadable], use_padding: bool, names: tuple[str, ...]
+    samples: list[_Sample | _Unreadable], use_padding: bool, names: tuple[str, ...]
 ) -> Views | _Unreadable:
-    readable: list[_Read] = []
-    for view in views:
-        if isinstance(view, _Unreadable):
-            return view
-        readable.append(view)
+    readable: list[_Sample] = []
+    for sample in samples:
+        if isinstance(sample, _Unreadable):
+            return sample
+        readable.append(sample)
     image, mask, rows, columns = (
-        torch.stack(part) for part in zip(*(read.view for read in readable), strict=True)
+        torch.stack(tensors) for tensors in zip(*(sample.augmented for sample in readable), strict=True)
     )
-    stream, number, note = torch.tensor([read[:3] for read in readable]).unbind(dim=1)
+    stream, number, note = torch.tensor([sample[:3] for sample in readable]).unbind(dim=1)
     return Views(image, mask, rows, columns, stream, number, note, use_padding, names)
 
 
-class _Views(Dataset[_Read | _Unreadable]):
+class _AugmentedImages(Dataset[_Sample | _Unreadable]):
     """Augmented images by stream and position."""
 
     def __init__(
@@ -314,33 +316,33 @@ class _Views(Dataset[_Read | _Unreadable]):
             *(split.labeled if stream.labeled else split.unlabeled for stream in extra),
         )
         self.recipe, self.seed, self.ignore_index = recipe, seed, split.ignore_index
-        self.pictures = _Pictures(split, recipe.resize, cache_bytes)
+        self.pictures = _ImageCache(split, recipe.resize, cache_bytes)
 
     @property
     def chosen(self) -> int:
         """Number of the stream whose images the method chooses."""
         return next(number for number, stream in enumerate(self.streams) if stream.chosen)
 
-    def __getitem__(self, key: Key) -> _Read | _Unreadable:
+    def __getitem__(self, key: Key) -> _Sample | _Unreadable:
         stream, position = key
         turn, place = divmod(position, len(self.names[stream]))
         # A fourth number keeps these generators apart from the augmentation's.
         order = _permutation((self.seed, stream, turn, 1), len(self.names[stream]))
         return self.read(stream, position, Choice(int(order[place]), 0))
 
-    def read(self, number: int, position: int, choice: Choice) -> _Read | _Unreadable:
+    def read(self, number: int, position: int, choice: Choice) -> _Sample | _Unreadable:
         """An image of a stream, augmented as the position says."""
         stream, recipe = self.streams[number], self.recipe
         rng = np.random.default_rng([self.seed, number, position])
         if stream.share < 1 and rng.random() >= stream.share:
-            return _Read(number, *choice, self._blank())
+            return _Sample(number, *choice, self._blank())
         try:
             # Nothing is trained on the mask of an unlabelled image, and none is opened unless to measure by.
             with_mask = stream.labeled or recipe.unlabeled_truth
             image, mask = self.pictures.read(self.names[number][choice.number], with_mask)
         except UserError as error:
             return _Unreadable(str(error))
-        view = augment(
+        augmented = augment(
             image,
             mask,
             crop=recipe.crop,
@@ -351,11 +353,11 @@ class _Views(Dataset[_Read | _Unreadable]):
             padding_label=0 if stream.labeled and recipe.padding_label == "class0" else self.ignore_index,
             rng=rng,
         )
-        return _Read(number, *choice, view)
+        return _Sample(number, *choice, augmented)
 
-    def _blank(self) -> View:
+    def _blank(self) -> AugmentedImage:
         crop = self.recipe.crop
-        return View(
+        return AugmentedImage(
             torch.zeros(crop, crop, 3, dtype=getattr(torch, self.recipe.interpolation)),
             torch.full((crop, crop), self.ignore_index, dtype=torch.uint8),
             *(torch.zeros(crop, dtype=torch.bool) for _ in range(2)),
@@ -373,7 +375,7 @@ def _permutation(seed: tuple[int, ...], count: int) -> NDArray[np.int64]:
     return np.random.default_rng(seed).permutation(count)
 
 
-class _Pictures:
+class _ImageCache:
     """Pictures and masks at the recipe's size, kept in memory until that is full.
 
     None is thrown out for another: where every pass reads each once, the newest is the one needed last.
@@ -396,33 +398,3 @@ class _Pictures:
         if size <= self.room and self.kept.setdefault(key, both) is both:
             self.room -= size
         return both
-
-
-def validation(split: Split, recipe: Recipe) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Of every validation image the name, the picture at the recipe's size, and the mask it is scored by.
-
-    Shapes: float32 (1, 3, H, W), normalised; int64 (H', W'). Of centre crops both are crop x crop, and the
-    picture has the mean colour around it where it is smaller.
-    """
-    for name in split.val:
-        pixels = resize_image(split.image(name), recipe.resize)
-        image = normalise(torch.from_numpy(pixels)[None])
-        if recipe.evaluation == "center":
-            image = center_crop(image, recipe.crop, 0)
-        yield name, image, scored_mask(split, recipe, name)
-
-
-def scored_mask(split: Split, recipe: Recipe, name: str) -> Tensor:
-    """The mask a validation image is scored by, int64: whole, at its own size, or the centre crop at the recipe's.
-
-    The padding of a centre crop is ignored, or class 0 where the recipe scores it. A whole image has none. Of an image
-    that has no mask all pixels are ignored.
-    """
-    if split.has_mask(name):
-        mask = split.mask(name)
-    else:  # of a training image without labels, which can be looked at like any other
-        mask = np.full(split.image(name).shape[:2], split.ignore_index, dtype=np.uint8)
-    if recipe.evaluation != "center":
-        return torch.from_numpy(mask.astype(np.int64))
-    small = torch.from_numpy(resize_mask(mask, recipe.resize).astype(np.int64))
-    return center_crop(small, recipe.crop, 0 if recipe.score_padding else split.ignore_index)

@@ -80,8 +80,8 @@ def random_scale(rng: np.random.Generator, low: float, high: float) -> float:
     return rng.uniform(low, high)
 
 
-class View(NamedTuple):
-    """An augmented image."""
+class AugmentedImage(NamedTuple):
+    """A picture and its mask after augmentation, and where they are padding."""
 
     image: Tensor
     """uint8 or float32 (crop, crop, 3), from 0 to 255; 0 on padding."""
@@ -103,8 +103,8 @@ def augment(
     ignore_index: int,
     padding_label: int,
     rng: np.random.Generator,
-) -> View:
-    """One augmented view.
+) -> AugmentedImage:
+    """A picture and its mask, augmented.
 
     Scaled (bilinear, mask nearest), flipped with probability 1/2, padded symmetrically with `padding_label` where
     smaller than the crop, cropped at a uniform place. Without a mask the picture is `ignore_index` everywhere.
@@ -112,7 +112,7 @@ def augment(
     Args:
         image_HW3: the picture.
         mask_HW: its classes, or None.
-        crop: side of the view.
+        crop: side of what comes back.
         scale: least and greatest factor.
         interpolation: whether interpolated values are rounded to bytes; of the visible ones none then differs by more
             than one from the others.
@@ -135,7 +135,9 @@ def augment(
         nearest = columns.nearest[::-1] if flip else columns.nearest
         lines = mask_HW[rows.needed].take(nearest, 1)
         mask[rows.inside, columns.inside] = lines.take(rows.nearest - rows.needed.start, 0)
-    return View(image, torch.from_numpy(mask), *(_marked(crop, axis.inside) for axis in (rows, columns)))
+    return AugmentedImage(
+        image, torch.from_numpy(mask), *(_marked(crop, axis.inside) for axis in (rows, columns))
+    )
 
 
 def _marked(length: int, inside: slice) -> Tensor:

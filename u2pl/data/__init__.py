@@ -1,1 +1,1 @@
-"""Data sets on disk: descriptions, checking, fetching, lists, preparation."""
+"""Data sets on disk: described, found, fetched, checked, split, and read once they are prepared."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from u2pl.data import published, sides, splits
+from u2pl.data import published, splits, train_val
 from u2pl.data.description import Progress
 from u2pl.data.records import Manifest, Source
 from u2pl.errors import UserError
@@ -91,7 +91,7 @@ def prepared(project: Project, dataset: str | None = None) -> list[Audit]:
 
 
 def _same_pictures(source: Path, manifest: Mapping[str, Any], lists: splits.Lists) -> list[str]:
-    """What `sides.same_pictures` says, where what was found in the files is known and is that of the split."""
+    """What `train_val.same_pictures` says, where what was found in the files is known and is that of the split."""
     if not source.is_file():
         return []
     known = read(Source, source)
@@ -99,7 +99,7 @@ def _same_pictures(source: Path, manifest: Mapping[str, Any], lists: splits.List
         return []
     pictures = {name: record["image_sha256"] for name, record in known["files"].items()}
     masks = {name: record["mask_sha256"] for name, record in known["files"].items()}
-    return sides.same_pictures(lists, pictures, masks, overlap=manifest.get("overlap", False))
+    return train_val.same_pictures(lists, pictures, masks, overlap=manifest.get("overlap", False))
 
 
 def published_lists(

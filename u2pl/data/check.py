@@ -30,7 +30,7 @@ Stat = list[int]
 
 
 @dataclass(frozen=True)
-class Record:
+class CheckedImage:
     """What one image and its mask were found to be."""
 
     image: str
@@ -50,7 +50,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Place:
+class DataSetFiles:
     """A data set's files, and the folder that its index masks go to."""
 
     description: Description
@@ -66,7 +66,7 @@ class Place:
         """`path` from the root, also where it lies elsewhere, as unpacked archives do."""
         return Path(os.path.relpath(path, self.root)).as_posix()
 
-    def stats(self, name: str, record: Record) -> list[Stat]:
+    def stats(self, name: str, record: CheckedImage) -> list[Stat]:
         """Of the record's files as they are now; empty where one is missing."""
         paths = [self.root / record.image]
         if record.mask:
@@ -102,14 +102,16 @@ class Journal:
     def __init__(self, path: Path, work: Any):
         """`work` is a JSON value that says what is being done: a journal of other work is not believed."""
         self.path = path
-        self.known: dict[str, Record] = {}
+        self.known: dict[str, CheckedImage] = {}
         self._lock = Lock()
         self._head = {"work": sha256_json([READING, work])}
         head, *lines = self._lines() or [None]
         self._goes_on = head == self._head
         self._changing = self._goes_on and CHANGING in lines
         if self._goes_on:
-            self.known = {line["name"]: Record(**line["record"]) for line in lines if fits(JournalLine, line)}
+            self.known = {
+                line["name"]: CheckedImage(**line["record"]) for line in lines if fits(JournalLine, line)
+            }
 
     def _lines(self) -> list[Any]:
         try:
@@ -133,7 +135,7 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def add(self, name: str, record: Record) -> None:
+    def add(self, name: str, record: CheckedImage) -> None:
         """Remember a record; from any thread."""
         with self._lock:
             self._write({"name": name, "record": asdict(record)})
@@ -155,30 +157,30 @@ class Journal:
 
 
 def check(
-    place: Place,
+    files: DataSetFiles,
     names: Collection[str],
     needs_mask: Mapping[str, str],
-    known: Mapping[str, Record],
+    known: Mapping[str, CheckedImage],
     journal: Journal,
     progress: Progress,
-) -> tuple[dict[str, Record], list[Problem]]:
+) -> tuple[dict[str, CheckedImage], list[Problem]]:
     """Of every name the record, and everything that is wrong.
 
     Args:
-        place: where the files are.
+        files: where the files are.
         names: images to look at, in the order in which the progress is told.
         needs_mask: names that cannot go without a mask, and what they are ("a validation image").
         known: records from an earlier time, taken where no file has changed since.
         journal: gets each new record.
         progress: told how far it is.
     """
-    look = _checker(place, needs_mask, {**known, **journal.known}, journal)
-    records: dict[str, Record] = {}
+    look = _checker(files, needs_mask, {**known, **journal.known}, journal)
+    records: dict[str, CheckedImage] = {}
     problems: list[Problem] = []
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
         for done, (name, outcome) in enumerate(zip(names, pool.map(look, names), strict=True), start=1):
-            if isinstance(outcome, Record):
+            if isinstance(outcome, CheckedImage):
                 records[name] = outcome
             else:
                 problems += outcome
@@ -189,7 +191,7 @@ def check(
     return records, problems + _palette_problems(records.values())
 
 
-def _palette_problems(records: Iterable[Record]) -> list[Problem]:
+def _palette_problems(records: Iterable[CheckedImage]) -> list[Problem]:
     """Indices that have different colours in different masks, and so may be different classes."""
     first: dict[str, tuple[list[int], str | None]] = {}
     problems: dict[str, Problem] = {}
@@ -208,7 +210,7 @@ def _palette_problems(records: Iterable[Record]) -> list[Problem]:
     return list(problems.values())
 
 
-def notes(records: Iterable[Record], description: Description) -> tuple[str, ...]:
+def notes(records: Iterable[CheckedImage], description: Description) -> tuple[str, ...]:
     """What was taken for granted and might be meant otherwise, in sentences."""
     turned = [record.image for record in records if record.only_image_turned]
     if not turned:
@@ -224,12 +226,12 @@ def notes(records: Iterable[Record], description: Description) -> tuple[str, ...
 
 
 def _checker(
-    place: Place, needs_mask: Mapping[str, str], known: Mapping[str, Record], journal: Journal
-) -> Callable[[str], Record | list[Problem]]:
+    files: DataSetFiles, needs_mask: Mapping[str, str], known: Mapping[str, CheckedImage], journal: Journal
+) -> Callable[[str], CheckedImage | list[Problem]]:
     """A function that checks the files of one name and writes its index mask."""
-    layout, description = place.layout, place.description
+    layout, description = files.layout, files.description
 
-    def look(name: str) -> Record | list[Problem]:
+    def look(name: str) -> CheckedImage | list[Problem]:
         found, found_masks = layout.images(name), layout.masks(name)
         problems = []
         if not found:
@@ -244,19 +246,19 @@ def _checker(
         if problems:
             return problems
         record = known.get(name)
-        paths = [place.relative(path) for path in (*found, *found_masks)]
+        paths = [files.relative(path) for path in (*found, *found_masks)]
         if (
             record
             and [record.image, *([record.mask] if record.mask else [])] == paths
-            and place.stats(name, record) == record.stats
+            and files.stats(name, record) == record.stats
         ):
             return record
         outcome = read(name, found[0], found_masks[0] if found_masks else None)
-        if isinstance(outcome, Record):
+        if isinstance(outcome, CheckedImage):
             journal.add(name, outcome)
         return outcome
 
-    def read(name: str, image: Path, mask: Path | None) -> Record | list[Problem]:
+    def read(name: str, image: Path, mask: Path | None) -> CheckedImage | list[Problem]:
         problems: list[Problem] = []
         pixels = indices = None
         only_image_turned = False
@@ -264,7 +266,7 @@ def _checker(
         try:
             pixels, orientation = read_picture(image)
         except BadFile as error:
-            problems.append(_problem(error, place))
+            problems.append(_problem(error, files))
         try:
             indices = layout.read_mask(mask) if mask else None
             if mask and mask.suffix.lower() in SUFFIXES:
@@ -273,7 +275,7 @@ def _checker(
                 if description.palette == "consistent":
                     palette = {str(k): list(color) for k, color in colors_of_indices(mask).items()}
         except BadFile as error:
-            problems.append(_problem(error, place))
+            problems.append(_problem(error, files))
         if pixels is not None and indices is not None:
             if only_image_turned and description.mask_orientation == "stored":
                 indices = upright(indices, orientation)
@@ -282,13 +284,13 @@ def _checker(
                 problems.append(_size_problem(name, pixels, indices, description if is_turned else None))
         if problems or pixels is None:
             return problems
-        written = place.index_mask(name)
+        written = files.index_mask(name)
         if indices is not None and written != mask:
             journal.changing()
             write_png(written, indices)
-        return Record(
-            image=place.relative(image),
-            mask=place.relative(mask) if mask else None,
+        return CheckedImage(
+            image=files.relative(image),
+            mask=files.relative(mask) if mask else None,
             image_sha256=_sha256(pixels),
             mask_sha256=None if indices is None else _sha256(indices),
             pixels=[]
@@ -319,6 +321,6 @@ def _sha256(pixels: np.ndarray) -> str:
     return sha256(repr(pixels.shape).encode() + pixels.tobytes())
 
 
-def _problem(error: BadFile, place: Place) -> Problem:
+def _problem(error: BadFile, files: DataSetFiles) -> Problem:
     detail = f" ({error.detail})" if error.detail else ""
-    return error.kind, f"{place.relative(error.path)}{detail}"
+    return error.kind, f"{files.relative(error.path)}{detail}"

@@ -1,4 +1,4 @@
-"""Prepares one split of a data set: finds or fetches its files, checks them, decides the lists, writes a manifest.
+"""Prepares one split of a data set: fetches its files if need be, checks them, decides the lists, writes a manifest.
 
 In data/NAME/ lie `dataset.json` (the description), `source.json` (where the images are, and what was
 found in each file: the memory that makes a second split quick), `masks/` and `splits/SPLIT/`. Only the last
@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from u2pl.data import sides, sources, splits
-from u2pl.data.catalog import built_in
-from u2pl.data.check import JOURNAL, Journal, Place, Record, check, notes
-from u2pl.data.description import Description, Progress, read_description, remembered
+from u2pl.data import sources, splits, train_val
+from u2pl.data.check import JOURNAL, CheckedImage, DataSetFiles, Journal, check, notes
+from u2pl.data.data_set import DataSet, find
+from u2pl.data.description import Description, Progress
 from u2pl.data.inspection import READING
-from u2pl.data.layout import BuiltIn, Layout, described
+from u2pl.data.layout import Layout, described
 from u2pl.data.lists import read_names
 from u2pl.data.problems import Problem, report
 from u2pl.data.records import Source
 from u2pl.data.sources import Request
-from u2pl.errors import UsageError, UserError, unknown
+from u2pl.errors import UsageError, UserError
 from u2pl.files import read_json, sha256_json, sweep, write_json
 from u2pl.project import Project
 from u2pl.typed_files import read as read_record
@@ -42,25 +42,12 @@ class Prepared:
     """Images read this time; the others are known from an earlier time."""
     found: tuple[str, ...]
     """What was found where, in sentences."""
-    train: sides.Shares
+    train: train_val.PixelShares
     """What the masks of training images show, labelled ones or not."""
-    val: sides.Shares
+    val: train_val.PixelShares
     """What those of validation images show."""
     warnings: tuple[str, ...]
     """What makes numbers mislead, in sentences."""
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A data set before it is prepared: what it is and where its files are."""
-
-    description: Description
-    root: Path
-    built_in: BuiltIn | None
-
-    @property
-    def version(self) -> int | None:
-        return self.built_in.version if self.built_in else None
 
 
 def prepare(
@@ -91,7 +78,7 @@ def prepare(
         UserError: the files are not what the description says; every problem at once.
         UsageError: the data set or the split is unknown.
     """
-    data_set = _find(project, dataset, root)
+    data_set = find(project, dataset, root)
     request = sources.request(
         project, data_set.description.name, data_set.built_in, split, source, overlap, seed
     )
@@ -107,22 +94,22 @@ def prepare(
         return _prepare(project, data_set, request, progress)
 
 
-def _prepare(project: Project, source: _Source, request: Request, progress: Progress) -> Prepared:
-    description, data = source.description, project.data(source.description.name)
-    known = _known(data, source)
+def _prepare(project: Project, data_set: DataSet, request: Request, progress: Progress) -> Prepared:
+    description, data = data_set.description, project.data(data_set.description.name)
+    known = _known(data, data_set)
     # Before gigabytes are fetched in vain.
     listed = sources.read(project, description.name, request, progress)
-    layout = _layout(source, data, known, progress)
-    place = Place(description, layout, source.root, data)
+    layout = _layout(data_set, data, known, progress)
+    files = DataSetFiles(description, layout, data_set.root, data)
     problems = _list_problems(description, layout)
     # Where the data set's own lists mean no images, theirs cannot be told from others.
     lists = sources.matched(listed, layout, description.name) if listed and not layout.problems else None
-    work = [description.model_dump(mode="json", exclude={"root"}), str(source.root), source.version]
+    work = [description.model_dump(mode="json", exclude={"root"}), str(data_set.root), data_set.version]
     with Journal(data / JOURNAL, work) as journal:
         names = list(dict.fromkeys([*layout.train, *layout.val]))
         needs_mask = dict.fromkeys(lists.labeled if lists else [], "a labelled image")
         needs_mask |= dict.fromkeys(layout.val, "a validation image")
-        records, more = check(place, names, needs_mask, known, journal, progress)
+        records, more = check(files, names, needs_mask, known, journal, progress)
     problems += more
     if not problems:
         problems = [
@@ -133,7 +120,7 @@ def _prepare(project: Project, source: _Source, request: Request, progress: Prog
     if problems:
         raise UserError(
             report(
-                f"Data set {description.name!r} in {source.root} cannot be used as it is:",
+                f"Data set {description.name!r} in {data_set.root} cannot be used as it is:",
                 problems,
                 "Mend these files or the lists, then run the same command again.",
             )
@@ -148,8 +135,8 @@ def _prepare(project: Project, source: _Source, request: Request, progress: Prog
     _write_json(
         data / "source.json",
         {
-            "root": _portable(source.root, project.root),
-            "version": source.version,
+            "root": _portable(data_set.root, project.root),
+            "version": data_set.version,
             "reading": READING,
             "data": digest,
             **_seeds(project, description.name, request),
@@ -181,7 +168,7 @@ def _prepare(project: Project, source: _Source, request: Request, progress: Prog
     _write_json(folder / "manifest.json", manifest)
     read = sum(records[name] is not known.get(name) for name in names)
     # Not in the manifest: runs are known by its hash, and would all be stale.
-    train, val = (_shares(place, part, records) for part in (layout.train, layout.val))
+    train, val = (_shares(files, part, records) for part in (layout.train, layout.val))
     warnings = _warnings(description, lists, manifest, records, train, val)
     found = (*layout.found, *notes(records.values(), description))
     return Prepared(description, request.split, folder, manifest, read, found, train, val, tuple(warnings))
@@ -198,22 +185,24 @@ def _seeds(project: Project, dataset: str, request: Request) -> dict[str, dict[s
     return {"seeds": seeds} if seeds else {}
 
 
-def _shares(place: Place, names: Collection[str], records: Mapping[str, Record]) -> sides.Shares:
+def _shares(
+    files: DataSetFiles, names: Collection[str], records: Mapping[str, CheckedImage]
+) -> train_val.PixelShares:
     masked = [name for name in names if records[name].mask]
-    pixels = sum(sides.area(place.index_mask(name)) for name in masked)
-    return sides.shares(place.description, [records[name].pixels for name in masked], pixels)
+    pixels = sum(train_val.area(files.index_mask(name)) for name in masked)
+    return train_val.shares(files.description, [records[name].pixels for name in masked], pixels)
 
 
 def _warnings(
     description: Description,
     lists: splits.Lists,
     manifest: Mapping[str, Any],
-    records: Mapping[str, Record],
-    train: sides.Shares,
-    val: sides.Shares,
+    records: Mapping[str, CheckedImage],
+    train: train_val.PixelShares,
+    val: train_val.PixelShares,
 ) -> list[str]:
     labeled_images = {name: found["labeled_images"] for name, found in manifest["classes"].items()}
-    same = sides.same_pictures(
+    same = train_val.same_pictures(
         lists,
         {name: record.image_sha256 for name, record in records.items()},
         {name: record.mask_sha256 for name, record in records.items()},
@@ -224,21 +213,21 @@ def _warnings(
             f"The same picture under two names, {text}. Take one of each pair out of the lists."
             for text in same
         ),
-        *sides.mask_warnings(description, train, val, labeled_images, len(lists.labeled)),
+        *train_val.mask_warnings(description, train, val, labeled_images, len(lists.labeled)),
     ]
 
 
-def _layout(source: _Source, data: Path, known: Mapping[str, Record], progress: Progress) -> Layout:
+def _layout(data_set: DataSet, data: Path, known: Mapping[str, CheckedImage], progress: Progress) -> Layout:
     """Where the files are, after they have been drawn, fetched or unpacked."""
-    built, own = source.built_in, data / "files"
-    if built and built.draw and not _is_intact(source, data, known):
-        built.draw(source.root, progress)
-    if built and built.fetch and source.root == own.resolve():
+    built, own = data_set.built_in, data / "files"
+    if built and built.draw and not _is_intact(data_set, data, known):
+        built.draw(data_set.root, progress)
+    if built and built.fetch and data_set.root == own.resolve():
         own.mkdir(exist_ok=True)
         built.fetch(own, progress)
     if built and built.locate:
-        return built.locate(source.root, own, progress)
-    return described(source.description, source.root)
+        return built.locate(data_set.root, own, progress)
+    return described(data_set.description, data_set.root)
 
 
 def _fine(layout: Layout, lists: splits.Lists) -> dict[str, Any]:
@@ -254,105 +243,41 @@ def _fine(layout: Layout, lists: splits.Lists) -> dict[str, Any]:
     }
 
 
-def missing(project: Project, dataset: str, root: Path | None) -> str | None:
-    """What has to happen before a data set can be prepared, in a sentence; None: nothing."""
-    try:
-        source = _find(project, dataset, root)
-    except UserError as error:
-        return str(error)
-    data = project.data(source.description.name)
-    is_fetched = source.built_in and source.built_in.fetch and source.root == (data / "files").resolve()
-    if not is_fetched or (data / "source.json").is_file():
-        return None
-    return (
-        f"{dataset} is not here yet: the first `u2pl prepare` downloads it, or takes a copy of yours: "
-        f"u2pl prepare --dataset {dataset} --root FOLDER"
-    )
-
-
-def _find(project: Project, dataset: str, root: Path | None) -> _Source:
-    """The data set that `dataset` means, and the folder it lies in."""
-    built = built_in()
-    if dataset.lower().endswith((".yaml", ".yml")):
-        path = Path(dataset)
-        description = read_description(path)
-        if description.name in built:
-            raise UsageError(
-                f"{path}: the name {description.name!r} is that of a built-in data set. Take another."
-            )
-        return _Source(description, _folder(root or path.parent / (description.root or ".")), None)
-    data = project.data(dataset)
-    if dataset in built:
-        description = built[dataset].description
-        if built[dataset].draw:
-            if root:
-                raise UsageError(f"{dataset} is drawn by u2pl and has no --root. Leave it out.")
-            return _Source(description, data, built[dataset])
-    elif (data / "dataset.json").is_file():
-        description = remembered(data / "dataset.json")
-    else:
-        raise unknown("data set", dataset, {*built, *_prepared_names(project)})
-    if root is None:
-        fetched = data / "files" if dataset in built and built[dataset].fetch else None
-        if (data / "source.json").is_file():
-            root = project.root / read_record(Source, data / "source.json")["root"]
-        if fetched and root in (None, fetched):  # which need not be there: it is fetched again
-            return _Source(description, fetched.resolve(), built[dataset])
-        if root is None:
-            needs = built[dataset].needs if dataset in built else ""
-            raise UsageError(
-                f"Where does {dataset} lie? Add --root FOLDER, the folder that holds "
-                + (
-                    needs
-                    or f"{description.images}, {description.masks}, {description.train} and {description.val}."
-                )
-            )
-    return _Source(description, _folder(root), built.get(dataset))
-
-
-def _prepared_names(project: Project) -> list[str]:
-    return [path.parent.name for path in (project.root / "data").glob("*/dataset.json")]
-
-
-def _folder(path: Path) -> Path:
-    if not path.is_dir():
-        raise UserError(f"There is no folder {path}. Name the data set's folder with --root.")
-    return path.resolve()
-
-
 def _portable(root: Path, project: Path) -> str:
     """`root` relative to the project where it lies inside it, so that the project can be moved."""
     return root.relative_to(project).as_posix() if root.is_relative_to(project) else str(root)
 
 
-def _known(data: Path, source: _Source) -> dict[str, Record]:
+def _known(data: Path, data_set: DataSet) -> dict[str, CheckedImage]:
     """What an earlier call found, if it looked at the same files in the same way."""
     try:
         before, described = read_record(Source, data / "source.json"), read_json(data / "dataset.json")
-        records = {name: Record(**record) for name, record in before["files"].items()}
+        records = {name: CheckedImage(**record) for name, record in before["files"].items()}
     except (FileNotFoundError, UserError, TypeError):  # the last of a record of another version
         return {}
     same = (
-        described == source.description.model_dump(mode="json", exclude={"root"})
-        and (data.parent.parent / before["root"]) == source.root
-        and before["version"] == source.version
+        described == data_set.description.model_dump(mode="json", exclude={"root"})
+        and (data.parent.parent / before["root"]) == data_set.root
+        and before["version"] == data_set.version
         and before.get("reading") == READING
     )
     return records if same else {}
 
 
-def _is_intact(source: _Source, data: Path, known: Mapping[str, Record]) -> bool:
+def _is_intact(data_set: DataSet, data: Path, known: Mapping[str, CheckedImage]) -> bool:
     """Whether a drawn data set is as it was when it was last checked."""
     try:
         names = [
-            *read_names(source.root / source.description.train),
-            *read_names(source.root / source.description.val),
+            *read_names(data_set.root / data_set.description.train),
+            *read_names(data_set.root / data_set.description.val),
         ]
     except UserError:
         return False
-    place = Place(source.description, described(source.description, source.root), source.root, data)
+    files = DataSetFiles(
+        data_set.description, described(data_set.description, data_set.root), data_set.root, data
+    )
     return set(names) == set(known) and all(
-        place.stats(name, record) == record.stats for name, record in known.items()
+        files.stats(name, record) == record.stats for name, record in known.items()
     )
 
 
@@ -366,7 +291,7 @@ def _list_problems(description: Description, layout: Layout) -> list[Problem]:
     return problems + [("in both the training and the validation list", name) for name in sorted(both)]
 
 
-def _mask_problems(description: Description, side: str, records: list[Record]) -> list[Problem]:
+def _mask_problems(description: Description, side: str, records: list[CheckedImage]) -> list[Problem]:
     """What is wrong with the masks of one side as a whole, where each alone is right."""
     masks = [record.pixels for record in records if record.mask]
     if not masks:
@@ -385,7 +310,7 @@ def _mask_problems(description: Description, side: str, records: list[Record]) -
 
 def _class_counts(
     description: Description,
-    records: Mapping[str, Record],
+    records: Mapping[str, CheckedImage],
     classes_of: Mapping[str, Collection[int]],
     labeled: Collection[str],
 ) -> dict[str, dict[str, int]]:

@@ -1,1 +1,1 @@
-"""What finished runs show of themselves, measured and handed over as arrays for figures to draw."""
+"""What the paper's figures show, measured of runs and handed over as arrays to be drawn."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from u2pl.batches.loader import scored_mask
+from u2pl.batches.validation import scored_mask
 from u2pl.data.description import Progress
 from u2pl.errors import UsageError
 from u2pl.evidence.figure_runs import LoadedRun, evenly_spaced

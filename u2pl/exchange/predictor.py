@@ -1,4 +1,4 @@
-"""Segments anybody's images with a trained network, and writes what it sees as pictures."""
+"""Segments anybody's images with a trained network, and writes the predictions as pictures."""
 
 import errno
 from collections import Counter, deque

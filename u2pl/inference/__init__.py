@@ -1,1 +1,1 @@
-"""Whole images through a network: in one pass, by windows or at several scales, and their scores."""
+"""Inference on whole images: in one pass, by sliding windows, with test-time augmentation; and the scores."""

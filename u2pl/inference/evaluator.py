@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from u2pl import processes
-from u2pl.batches.loader import validation
+from u2pl.batches.validation import validation
 from u2pl.data.prepared import Split
 from u2pl.errors import EndedElsewhere, UserError, enough_memory
 from u2pl.inference import scores

@@ -62,7 +62,7 @@ def end(groups: Iterable[int], grace: float = GRACE_SECONDS) -> None:
         kill(group)
 
 
-class Keeper:
+class Reaper:
     """A process that ends the groups it was told of when its owner is gone, however that came about."""
 
     def __init__(self) -> None:
@@ -75,20 +75,20 @@ class Keeper:
 
     def watch(self, group: int) -> None:
         """Take care of a group from now on."""
-        self._tell(f"+{group}")
+        self._send(f"+{group}")
 
     def forget(self, group: int) -> None:
         """Leave a group alone that has ended: its number may become another's."""
-        self._tell(f"-{group}")
+        self._send(f"-{group}")
 
-    def _tell(self, word: str) -> None:
+    def _send(self, line: str) -> None:
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
-            self._process.stdin.write(f"{word}\n")
+            self._process.stdin.write(f"{line}\n")
             self._process.stdin.flush()
 
     def close(self) -> None:
-        """End the groups that are still there, and the keeper."""
+        """End the groups that are still there, and the reaper."""
         with contextlib.suppress(OSError):
             self._process.communicate()
 

@@ -206,7 +206,7 @@ class Entry:
 
 
 @dataclass
-class Record:
+class PlanRecord:
     """What `u2pl plan run` writes down while it runs, for `u2pl status` to read from elsewhere."""
 
     plan: str
@@ -220,10 +220,10 @@ class Record:
         write_json(plan_folder(project) / "state.json", asdict(self))
 
     @classmethod
-    def read(cls, project: Project) -> "Record | None":
+    def read(cls, project: Project) -> "PlanRecord | None":
         """The newest record of the project; None where there is none that can be read."""
         try:
-            return TypeAdapter(Record).validate_python(read_json(plan_folder(project) / "state.json"))
+            return TypeAdapter(PlanRecord).validate_python(read_json(plan_folder(project) / "state.json"))
         except (OSError, UserError, ValidationError):
             return None  # of another version, or none: what ran before is no part of the truth about a run
 

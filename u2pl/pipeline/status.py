@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 from u2pl.errors import UserError
 from u2pl.files import holder, is_held
 from u2pl.pipeline import ActivePlan, TrainStage, spec_of
-from u2pl.pipeline.scheduling import Entry, Record, State, plan_folder
+from u2pl.pipeline.scheduling import Entry, PlanRecord, State, plan_folder
 from u2pl.project import Project
-from u2pl.runs.records import Event, Run, event, read_metrics, read_run
-from u2pl.runs.scored_classes import over_fewer
+from u2pl.runs.records import Event, Run, is_complete, parse_event, read_metrics, read_run
+from u2pl.runs.scored_classes import counted_classes
 from u2pl.runs.staleness import facts
 from u2pl.runs.stored_evaluation import run_path
 from u2pl.settings import Params, RunSpec, differences, says_all
@@ -172,7 +172,7 @@ def _asked(run: Run) -> RunSpec:
 
 def _scheduled(project: Project) -> tuple[dict[str, Entry], bool]:
     """What the newest `u2pl plan run` wrote down about each stage, and whether it is still at work."""
-    record = Record.read(project)
+    record = PlanRecord.read(project)
     return record.stages if record else {}, is_held(plan_folder(project) / "lock")
 
 
@@ -248,8 +248,8 @@ def run_status(
     if lines:
         return RunStatus(name, RunState.STALE, "; ".join(lines))
     metrics = _there(read_metrics, folder)
-    if metrics is not None and (folder / "weights.pt").is_file():
-        result = {"miou": metrics["miou"]["reported"], "over": over_fewer(metrics)}
+    if metrics is not None and is_complete(folder):
+        result = {"miou": metrics["miou"]["reported"], "over": counted_classes(metrics)}
         return RunStatus(name, RunState.DONE, **where | result)
     # Of what the scheduler and the run itself have said, the newer counts.
     if entry and entry.state is State.FAILED and (entry.ended or 0.0) * 1000 > log.time:
@@ -334,7 +334,7 @@ class Events:
 
 
 def _events(text: bytes) -> Iterator[Event]:
-    yield from filter(None, map(event, text.splitlines()))
+    yield from filter(None, map(parse_event, text.splitlines()))
 
 
 def _there(read: Callable[[Path], T], folder: Path) -> T | None:

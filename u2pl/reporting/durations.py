@@ -1,4 +1,4 @@
-"""Numbers as people say them; knows nothing heavy."""
+"""Durations as people say them."""
 
 
 def duration(seconds: float) -> str:

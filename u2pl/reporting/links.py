@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from u2pl.errors import UserError
 from u2pl.project import Project
 from u2pl.reporting.results import Result
-from u2pl.runs.records import Where
+from u2pl.runs.records import TrackedRun
 from u2pl.tracking.addresses import SQLITE, hidden, sqlite_address
 from u2pl.typed_files import read
 
@@ -31,7 +31,7 @@ def links(project: Project, results: Iterable[Result]) -> Links:
     found = Links()
     for result in results:
         try:
-            where = read(Where, project.runs / result.name / "tracking.json")
+            where = read(TrackedRun, project.runs / result.name / "tracking.json")
             store = hidden(where["store"], where["store"])
             same = where["fingerprint"] == result.metrics["fingerprint"]
             page = f"/#/experiments/{where['experiment']}/runs/{where['run']}"

@@ -73,13 +73,15 @@ class Result:
     @property
     def over(self) -> str:
         """`over 3 of 4 classes`; nothing where `reported` is over all."""
-        return scored_classes.over_fewer(self.metrics)
+        return scored_classes.counted_classes(self.metrics)
 
     @property
     def classes(self) -> str:
         """Over which classes `reported` is the mean, in words."""
         return (
-            f"mIoU {self.over} (without {scored_classes.named(self.metrics)})" if self.over else ALL_CLASSES
+            f"mIoU {self.over} (without {scored_classes.names_left_out(self.metrics)})"
+            if self.over
+            else ALL_CLASSES
         )
 
     @property

@@ -1,1 +1,1 @@
-"""What a run leaves on disk, and whether it still holds."""
+"""Folders of runs: what a run leaves on disk, its stored evaluation, and whether it is stale."""

@@ -28,7 +28,7 @@ from u2pl.files import (
 )
 from u2pl.project import Project
 from u2pl.runs import set_aside
-from u2pl.runs.records import Run, read_metrics, read_run
+from u2pl.runs.records import Run, is_complete, read_metrics, read_run
 from u2pl.settings import ResolvedRun, differences, fingerprint
 
 _log = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ class RunFolder:
         Raises:
             UserError: the result that lies there is damaged, or another run's.
         """
-        if not all((self.path / name).is_file() for name in ("metrics.json", "weights.pt")):
+        if not is_complete(self.path):
             return False
         if read_metrics(self.path)["fingerprint"] != read_run(self.path)["fingerprint"]:
             raise UserError(

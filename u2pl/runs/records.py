@@ -67,7 +67,7 @@ class Origin(TypedDict):
     best_miou: int | Finite | None
 
 
-class Described(TypedDict):
+class RunIdentity(TypedDict):
     """What run.json and metrics.json both say of a run."""
 
     name: FolderName
@@ -81,7 +81,7 @@ class Described(TypedDict):
     fingerprint: Fingerprint
 
 
-class Run(Described):
+class Run(RunIdentity):
     """run.json: whose folder it is."""
 
     flavor: str
@@ -113,7 +113,7 @@ class Miou(TypedDict):
     best_epoch: NotRequired[int | Finite | None]
 
 
-class Metrics(Described):
+class Metrics(RunIdentity):
     """metrics.json: the result of a run."""
 
     protocol: Protocol
@@ -158,7 +158,7 @@ class Ablation(Comparison):
     uid: Uid
 
 
-class Where(TypedDict):
+class TrackedRun(TypedDict):
     """tracking.json: where a run's MLflow run is."""
 
     store: str
@@ -189,6 +189,11 @@ def read_run(folder: Path) -> Run:
     return read(Run, folder / "run.json", f"Move {folder} elsewhere, then start the same command again.")
 
 
+def is_complete(folder: Path) -> bool:
+    """Whether a run's folder has a result and the weights that it is of; whose they are is not asked."""
+    return all((folder / name).is_file() for name in ("metrics.json", "weights.pt"))
+
+
 def read_metrics(folder: Path) -> Metrics:
     """The result in a folder.
 
@@ -199,7 +204,7 @@ def read_metrics(folder: Path) -> Metrics:
     return read(Metrics, folder / "metrics.json")
 
 
-def event(line: bytes | str) -> Event | None:
+def parse_event(line: bytes | str) -> Event | None:
     """A line of events.jsonl; None where its writer was killed, or it is no event."""
     try:
         value = json.loads(line)

@@ -2,7 +2,8 @@
 
 import shlex
 import subprocess
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
@@ -12,11 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from u2pl.batches.loader import scored_mask
 from u2pl.batches.transforms import center_crop, resize_image
+from u2pl.batches.validation import scored_mask
 from u2pl.data.prepared import Split, open_split
 from u2pl.errors import UsageError, UserError, is_out_of_memory, unknown
-from u2pl.files import write_csv, write_json
+from u2pl.files import sha256, write_csv, write_json
 from u2pl.inference.evaluator import Evaluation, evaluate, predictions, protocol
 from u2pl.inference.tta import NO_TTA, TTA
 from u2pl.models import weights
@@ -130,7 +131,7 @@ def evaluate_run(
             f"Leave --into out: the result goes to {folder}."
         )
     if into is not None:
-        stored_evaluation.place(project, path, into)
+        stored_evaluation.results_folder(project, path, into)
     if evaluation is not None:
         recipe = recipe.model_copy(update={"evaluation": evaluation})
     result = evaluate(network, split, recipe, tta=tta, keep_samples=True)
@@ -144,14 +145,14 @@ def evaluate_run(
         miou["last"] = result.miou
     metrics["iou"], metrics["revision"] = result.iou(split.classes), revision(project)
     with stored_evaluation.lock(path):
-        _keep(folder, split, recipe, metrics, result)
+        _store(folder, split, recipe, metrics, result)
         if worst:
             names = result.worst(worst)
             _write_pictures(folder / "worst", split, recipe, predictions(network, split, recipe, names, tta))
             rows = [(name, result.images[name]) for name in names]
             write_csv(folder / "worst" / "worst.csv", [("image", "miou"), *rows])
         if own:
-            stored_evaluation.sign(project, path)
+            stored_evaluation.write_stamp(project, path)
             stored_evaluation.copy_pictures(folder / "samples", path / "samples")
         if into is not None:
             stored_evaluation.publish(project, path, into)
@@ -159,7 +160,7 @@ def evaluate_run(
 
 
 def keep_last(project: Project, path: Path, split: Split, recipe: Recipe, result: Evaluation) -> None:
-    """File what a run's own last look at the validation images found, so that nobody has to look again.
+    """Store the validation after a run's last epoch as its evaluation, so that nobody has to measure it again.
 
     Args:
         project: where the run is.
@@ -171,11 +172,11 @@ def keep_last(project: Project, path: Path, split: Split, recipe: Recipe, result
     metrics = read_metrics(path)
     metrics["revision"] = revision(project)
     with stored_evaluation.lock(path):
-        _keep(stored_evaluation.own_folder(path), split, recipe, metrics, result)
-        stored_evaluation.sign(project, path)
+        _store(stored_evaluation.own_folder(path), split, recipe, metrics, result)
+        stored_evaluation.write_stamp(project, path)
 
 
-def _keep(folder: Path, split: Split, recipe: Recipe, metrics: Metrics, result: Evaluation) -> None:
+def _store(folder: Path, split: Split, recipe: Recipe, metrics: Metrics, result: Evaluation) -> None:
     """Write an evaluation in place of the one before, of which nothing may pass for a part of this one."""
     (folder / "stamp.json").unlink(missing_ok=True)
     if (worst := folder / "worst").is_dir():
@@ -188,7 +189,7 @@ def _keep(folder: Path, split: Split, recipe: Recipe, metrics: Metrics, result: 
 
 
 def evaluation_folder(path: Path, evaluation: str | None = None, tta: TTA = NO_TTA) -> Path:
-    """Where the run in `path` keeps what `evaluate_run` finds by a protocol: the run's own, if nothing else is said.
+    """Where the run in `path` stores what `evaluate_run` finds by a protocol: the run's own, if nothing else is said.
 
     Raises:
         UsageError: there is no such evaluation.
@@ -230,6 +231,7 @@ def write_samples(folder: Path, split: Split, recipe: Recipe, result: Evaluation
 
 def _write_pictures(folder: Path, split: Split, recipe: Recipe, predicted: Mapping[str, Tensor]) -> None:
     stored_evaluation.clear_pictures(folder)
+    files = _file_names(predicted)
     for name, prediction in predicted.items():
         pictures = {
             "input": scored_image(split, recipe, name),
@@ -237,7 +239,15 @@ def _write_pictures(folder: Path, split: Split, recipe: Recipe, predicted: Mappi
             "prediction": colored(prediction.numpy(), split.colors),
         }
         for kind, picture in pictures.items():
-            Image.fromarray(picture).save(folder / f"{slug(name)}.{kind}.png")
+            Image.fromarray(picture).save(folder / f"{files[name]}.{kind}.png")
+
+
+def _file_names(images: Collection[str]) -> dict[str, str]:
+    """What pictures of images are called; two whose names become one, such as a/b and a_b, have a hash each."""
+    counts = Counter(map(slug, images))
+    return {
+        name: slug(name) if counts[slug(name)] == 1 else f"{slug(name)}-{sha256(name)[:8]}" for name in images
+    }
 
 
 def scored_image(split: Split, recipe: Recipe, name: str) -> np.ndarray:

@@ -17,7 +17,7 @@ def left_out(metrics: Mapping[str, Any]) -> list[str]:
     return [name for name, value in metrics.get("iou", {}).items() if value is None]
 
 
-def over_fewer(metrics: Mapping[str, Any]) -> str:
+def counted_classes(metrics: Mapping[str, Any]) -> str:
     """`over 3 of 4 classes`; nothing where the mIoU counts all classes of the data set."""
     without = len(left_out(metrics))
     if not without:
@@ -26,7 +26,7 @@ def over_fewer(metrics: Mapping[str, Any]) -> str:
     return f"over {classes - without} of {classes} classes"
 
 
-def named(metrics: Mapping[str, Any]) -> str:
+def names_left_out(metrics: Mapping[str, Any]) -> str:
     """The classes that do not count, in a row; of many only the first."""
     names = left_out(metrics)
     more = [f"{len(names) - NAMED} more"] if len(names) > NAMED else []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from u2pl.errors import UserError
 from u2pl.files import free
-from u2pl.runs.records import Run, read_run
+from u2pl.runs.records import Run, is_complete, read_run
 
 _STAY = ("lock", "holder")
 """What belongs to the place, and not to the run that lies there."""
@@ -32,12 +32,10 @@ def take_back(folder: Path, store: Path, fingerprint: str) -> bool:
     found = [path for path in _stored(store, folder, fingerprint) if _holds(path, fingerprint)]
     if not found:
         return False
-    chosen = max(
-        found, key=lambda path: (path / "metrics.json").is_file() and (path / "weights.pt").is_file()
-    )
+    chosen = max(found, key=is_complete)
     for item in sorted(chosen.iterdir(), key=lambda item: item.name != "run.json"):
         _move(item, folder)
-    chosen.rmdir()
+    _remove(chosen)
     return True
 
 
@@ -49,8 +47,16 @@ def mend(folder: Path, store: Path, run: Run) -> None:
         for item in rest.iterdir():
             if not (folder / item.name).exists():
                 _move(item, folder)
-        if not any(rest.iterdir()):
-            rest.rmdir()
+        _remove(rest)
+
+
+def _remove(path: Path) -> None:
+    """Remove the folder of a run that has left it. A folder copied by hand may still hold what belongs to a place."""
+    left = list(path.iterdir())
+    if all(item.name in _STAY and item.is_file() for item in left):
+        for item in left:
+            item.unlink()
+        path.rmdir()
 
 
 def _folder(store: Path, folder: Path, fingerprint: str) -> Path:

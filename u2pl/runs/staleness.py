@@ -1,6 +1,6 @@
-"""What decides a run's numbers by today's settings: whether a run, or the result of one, is still what is wanted.
+"""Staleness: whether a run, or the result of one, is what the settings of today ask for.
 
-Knows no torch, so that the whole plan is looked through in no time.
+Knows no torch, so that a whole plan is checked in no time.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""A finished run's evaluation by its own protocol, kept in its folder: read again instead of measured again.
+"""A finished run's evaluation by its own protocol, stored in its folder: read again instead of measured again.
 
 Knows no torch, so that a pipeline's stage that only copies results takes no time to speak of.
 """
@@ -36,7 +36,7 @@ def run_path(project: Project, name: str) -> Path:
 
 
 def own_folder(path: Path) -> Path:
-    """Where the run in `path` keeps its evaluation by its own protocol."""
+    """Where the run in `path` has its stored evaluation by its own protocol."""
     return path / "evaluations" / slug(read_run(path)["recipe"]["evaluation"])
 
 
@@ -52,7 +52,7 @@ def stamp(project: Project, path: Path) -> dict[str, Any]:
 
 
 def lock(path: Path) -> filelock.FileLock:
-    """Held by whoever reads or writes the kept evaluation of the run in `path`, since many stages want it at once."""
+    """Held by whoever reads or writes the stored evaluation of the run in `path`, since many stages want it at once."""
     # One for all of this process, which may take it again while it has it.
     return filelock.FileLock(path / "evaluations.lock", is_singleton=True)
 
@@ -60,33 +60,33 @@ def lock(path: Path) -> filelock.FileLock:
 def own_evaluation(
     project: Project, path: Path, measure: Callable[[], Metrics], into: Path | None = None
 ) -> Metrics:
-    """The metrics of a finished run by its own protocol, as kept or measured now.
+    """The metrics of a finished run by its own protocol, as stored or measured now.
 
     Args:
         project: where the run is.
         path: its folder.
-        measure: measures and keeps them.
+        measure: measures and stores them.
         into: folder that receives a folder of the run's name with all of it; see `publish`.
 
     Raises:
         UsageError: that folder is somebody else's.
     """
     if into is not None:
-        place(project, path, into)
+        results_folder(project, path, into)
     with lock(path):
-        metrics = find(project, path) or measure()
+        metrics = load(project, path) or measure()
         if into is not None:
             publish(project, path, into)
     return metrics
 
 
-def sign(project: Project, path: Path) -> None:
+def write_stamp(project: Project, path: Path) -> None:
     """Say what the evaluation that was just written to `own_folder` is true of."""
     write_json(own_folder(path) / "stamp.json", stamp(project, path))
 
 
-def find(project: Project, path: Path) -> Metrics | None:
-    """The metrics of the run in `path` by its own protocol; None where they have to be measured."""
+def load(project: Project, path: Path) -> Metrics | None:
+    """The stored metrics of the run in `path`; None where they have to be measured."""
     folder = own_folder(path)
     try:
         if read_json(folder / "stamp.json") == stamp(project, path):
@@ -102,7 +102,7 @@ KINDS = ("input", "truth", "prediction")
 """Of the pictures of a validation image: NAME.KIND.png."""
 
 
-def place(project: Project, path: Path, into: Path) -> Path:
+def results_folder(project: Project, path: Path, into: Path) -> Path:
     """Where `publish` writes: the folder of the run's name in `into`, which is ours to write to.
 
     Raises:
@@ -145,7 +145,7 @@ def publish(project: Project, path: Path, into: Path) -> None:
     Raises:
         UsageError: the folder is somebody else's.
     """
-    target, source = place(project, path, into), own_folder(path)
+    target, source = results_folder(project, path, into), own_folder(path)
     # metrics.json first: it says whose folder it is, if the rest is cut off.
     for file in (*(source / name for name in SCORES), path / "history.csv"):
         write_atomically(target / file.name, partial(shutil.copyfile, file))
@@ -182,9 +182,11 @@ def result_in_words(metrics: Metrics) -> str:
     """A run's mIoU, and what it is of: the last epoch or the best one, and which of them the paper's number is."""
     miou, checkpoint = metrics["miou"], metrics["protocol"]["checkpoint"]
     number, after = f"mIoU {miou['reported']:.2f} %", ""
-    if over := scored_classes.over_fewer(metrics):
+    if over := scored_classes.counted_classes(metrics):
         number += f" {over}"
-        after = f" Left out: {scored_classes.named(metrics)}, in no scored pixel and in no prediction."
+        after = (
+            f" Left out: {scored_classes.names_left_out(metrics)}, in no scored pixel and in no prediction."
+        )
     if "best" not in miou:
         return (
             f"{number} of the {checkpoint} epoch, by another protocol than the run's own: no number of the tables."

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from u2pl.files import sha256
-from u2pl.runs.records import Event, event
+from u2pl.runs.records import Event, parse_event
 
 
 class EventLog:
@@ -39,7 +39,7 @@ class EventLog:
         whole = written[: written.rfind(b"\n") + 1]
         self.offset += len(whole)
         newest: dict[tuple[int, str], Event] = {}
-        for each in filter(None, map(event, whole.splitlines())):
+        for each in filter(None, map(parse_event, whole.splitlines())):
             self.time = each["time"]
             if each["event"] == "step":
                 self._step = each

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 METRICS_PER_CALL, PARAMS_PER_CALL = 1000, 100  # MLflow's own limits
 UID, PARENT, MIRRORED = "u2pl.uid", "u2pl.parent", "u2pl.mirrored"
-WHERE = "tracking.json"
+TRACKED_RUN = "tracking.json"
 """File of a run folder that says where its MLflow run is: store, experiment, run."""
 
 
@@ -79,14 +79,14 @@ class Store:
             self._upload(run, [*(folder / name for name in names), *samples], folder, mirrored)
             self._set_status(run, _status(folder, finished, log.state, running), log.time)
             if under == facts["parent"]:
-                self._say_where(folder, run.info.run_id, facts["fingerprint"])
+                self._write_tracked_run(folder, run.info.run_id, facts["fingerprint"])
         return run.info.run_id
 
-    def _say_where(self, folder: Path, run: str, fingerprint: str) -> None:
+    def _write_tracked_run(self, folder: Path, run: str, fingerprint: str) -> None:
         """Write into the run folder where its MLflow run is, so that a report can link to it without MLflow."""
         where = {"store": hidden(self.uri, self.uri), "experiment": self.experiment, "run": run}
         text = json.dumps(where | {"fingerprint": fingerprint}, indent=2) + "\n"
-        if not (path := folder / WHERE).exists() or path.read_text() != text:
+        if not (path := folder / TRACKED_RUN).exists() or path.read_text() != text:
             write_text(path, text)
 
     def mirror_ablation(self, folder: Path, running: bool | None = None) -> str:
@@ -309,5 +309,5 @@ def _sync(project: Project, uri: str, folders: list[tuple[str, Path]]) -> Summar
 def reason(error: Exception, uri: str) -> str:
     """The first line of an error of the store `uri`, with its class if that is not our own."""
     lines = hidden(str(error), uri).strip().splitlines() or ["no reason given"]
-    said = lines[0].rstrip(".")
-    return said if isinstance(error, UserError) else f"{type(error).__name__}: {said}"
+    message = lines[0].rstrip(".")
+    return message if isinstance(error, UserError) else f"{type(error).__name__}: {message}"

@@ -146,8 +146,8 @@ def follow(project: Project, folder: Path, poll: float, pause: float) -> int:
                 )
                 seen, behind = stamp, False
             except Exception as error:
-                said = reason(error, default_uri(project))
-                print(f"{datetime.now().isoformat(timespec='seconds')} {said}", flush=True)
+                message = reason(error, default_uri(project))
+                print(f"{datetime.now().isoformat(timespec='seconds')} {message}", flush=True)
                 store = None
         pause = min(max(pause, poll) * 2, LONGEST_PAUSE_SECONDS) if behind else poll
         if over:

@@ -1,1 +1,1 @@
-"""Trains any method: the loop, one step of it, memory, several processes, ablations."""
+"""Trains any method: the loop, one step of it, memory, several processes, ablations, estimates."""

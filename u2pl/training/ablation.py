@@ -1,7 +1,6 @@
 """Trains one run for every value of a setting, and compares them; loads torch only to train or to evaluate."""
 
 import json
-import math
 import os
 import uuid
 from collections.abc import Callable, Collection, Sequence
@@ -18,7 +17,7 @@ from u2pl.files import sweep, write_json
 from u2pl.project import Project, kept_name, readable_name, safe_name
 from u2pl.runs import scored_classes, stored_evaluation
 from u2pl.runs.records import Ablation as AblationRecord
-from u2pl.runs.records import AblationRow, Metrics, read_metrics, read_run
+from u2pl.runs.records import AblationRow, Metrics, is_complete, read_metrics, read_run
 from u2pl.runs.staleness import facts
 from u2pl.settings import Params, RunSpec, differences, parse_value
 from u2pl.typed_files import read
@@ -100,7 +99,7 @@ def find_finished(project: Project, fingerprint: str) -> Path | None:
 
 
 def find_comparable(project: Project, params: Params, spec: RunSpec) -> Path:
-    """The finished run of today's settings, whatever its name, found without torch (see `today.facts`).
+    """The finished run of today's settings, whatever its name, found without torch (see `staleness.facts`).
 
     Of precision `auto` it takes whichever was chosen when the run began, on this machine or another.
 
@@ -111,7 +110,7 @@ def find_comparable(project: Project, params: Params, spec: RunSpec) -> Path:
     own = project.runs / name
     others = (path.parent for path in sorted(project.runs.glob("*/metrics.json")) if path.parent != own)
     for path in (own, *others):
-        if not all((path / file).is_file() for file in ("run.json", "metrics.json", "weights.pt")):
+        if not is_complete(path) or not (path / "run.json").is_file():
             continue
         try:
             recorded = read_run(path)["facts"]
@@ -175,12 +174,7 @@ def ablate(
                 _record(project, ablation, rows, failed)
             continue
         miou = {f"miou_{key}": metrics["miou"][key] for key in ("reported", "last", "best")}
-        if not all(value is None or math.isfinite(value) for value in miou.values()):
-            failed[value] = UserError(
-                f"The result of {path.name} is not finite. Train it again with --fresh."
-            )
-            continue
-        over = scored_classes.over_fewer(metrics)
+        over = scored_classes.counted_classes(metrics)
         rows.append({"value": value, "run": path.name, **miou, **({"over": over} if over else {})})
         _record(project, ablation, rows, failed)
     if copy is not None and rows:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from u2pl.data import audit, sides
+from u2pl.data import audit, train_val
 from u2pl.data.description import Description
 from u2pl.data.prepare import prepare
 from u2pl.data.splits import Lists
@@ -28,23 +28,25 @@ def change(tiny: Path, names: list[str], values: dict[int, int]) -> None:
         Image.fromarray(table[mask]).save(tiny / f"masks/{name}.png")
 
 
-def shares(*counts: list[int], pixels: int) -> sides.Shares:
-    return sides.shares(THREE, counts, pixels)
+def shares(*counts: list[int], pixels: int) -> train_val.PixelShares:
+    return train_val.shares(THREE, counts, pixels)
 
 
 def test_shares_are_of_all_pixels_and_what_is_no_class_is_void() -> None:
     found = shares([1, 0, 2], [3, 0, 0], pixels=8)
-    assert found == sides.Shares({"a": 0.5, "b": 0.0, "c": 0.25}, 0.25)
+    assert found == train_val.PixelShares({"a": 0.5, "b": 0.0, "c": 0.25}, 0.25)
     assert shares(pixels=0).void == 0
 
 
 def test_the_pixels_of_a_mask_are_told_by_its_head(tmp_path: Path) -> None:
     Image.new("L", (7, 3)).save(tmp_path / "m.png")
-    assert sides.area(tmp_path / "m.png") == 21
+    assert train_val.area(tmp_path / "m.png") == 21
 
 
-def warned(train: sides.Shares, val: sides.Shares, labeled: int = 9, **images: int) -> list[str]:
-    return sides.mask_warnings(THREE, train, val, {"a": 9, "b": 9, "c": 9} | images, labeled)
+def warned(
+    train: train_val.PixelShares, val: train_val.PixelShares, labeled: int = 9, **images: int
+) -> list[str]:
+    return train_val.mask_warnings(THREE, train, val, {"a": 9, "b": 9, "c": 9} | images, labeled)
 
 
 def test_a_class_of_one_side_of_none_or_without_a_label_is_named() -> None:
@@ -64,7 +66,7 @@ def test_a_class_of_one_side_of_none_or_without_a_label_is_named() -> None:
     ("train", "val", "said"), [(0, 25, True), (25, 0, True), (30, 20, False), (9, 0, False), (12, 5, False)]
 )
 def test_much_void_on_one_side_alone_is_told(train: int, val: int, said: bool) -> None:
-    def side(void: int) -> sides.Shares:
+    def side(void: int) -> train_val.PixelShares:
         return shares([40, 25, 35 - void], pixels=100)
 
     found = warned(side(train), side(val))
@@ -82,14 +84,14 @@ def test_fewer_labelled_images_than_classes_are_told() -> None:
 def test_the_same_picture_under_two_names_is_told_where_it_matters() -> None:
     pictures = {"a": "1", "b": "2", "c": "1", "d": "2", "e": "1", "f": "3", "g": "3"}
     masks: dict[str, str | None] = {"a": "m", "b": "m", "c": "other", "f": "m", "g": "m"}
-    found = sides.same_pictures(Lists(["a", "b", "c", "f", "g"], ["d"], ["e"]), pictures, masks)
+    found = train_val.same_pictures(Lists(["a", "b", "c", "f", "g"], ["d"], ["e"]), pictures, masks)
     assert found == [
         "validation images that are trained on under another name: 1 (e = a)",
         "unlabelled images that are labelled under another name: 1 (d = b)",
         "labelled images that have another mask under another name: 1 (c = a)",
     ]
-    assert sides.same_pictures(Lists(["b"], ["b", "d"], []), pictures, masks, overlap=True) == []
-    assert sides.same_pictures(Lists(["a"], ["b"], ["a", "gone"]), pictures, masks) == []
+    assert train_val.same_pictures(Lists(["b"], ["b", "d"], []), pictures, masks, overlap=True) == []
+    assert train_val.same_pictures(Lists(["a"], ["b"], ["a", "gone"]), pictures, masks) == []
 
 
 @pytest.mark.parametrize("names", [[f"{k:02}" for k in range(16)], VAL])

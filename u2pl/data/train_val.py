@@ -15,7 +15,7 @@ FAR_LESS = 1 / 3
 
 
 @dataclass(frozen=True)
-class Shares:
+class PixelShares:
     """Of all pixels in the masks of one side, which are of what, 0 to 1."""
 
     classes: Mapping[str, float]
@@ -29,7 +29,7 @@ def area(mask: Path) -> int:
     return int(width * height)
 
 
-def shares(description: Description, counts: Sequence[Sequence[int]], pixels: int) -> Shares:
+def shares(description: Description, counts: Sequence[Sequence[int]], pixels: int) -> PixelShares:
     """What the masks of one side show.
 
     Args:
@@ -40,11 +40,15 @@ def shares(description: Description, counts: Sequence[Sequence[int]], pixels: in
     sums = [sum(count) for count in zip(*counts, strict=True)] or [0] * len(description.classes)
     whole = max(1, pixels)
     found = {name: count / whole for name, count in zip(description.classes, sums, strict=True)}
-    return Shares(found, 1 - sum(sums) / whole if pixels else 0.0)
+    return PixelShares(found, 1 - sum(sums) / whole if pixels else 0.0)
 
 
 def mask_warnings(
-    description: Description, train: Shares, val: Shares, labeled_images: Mapping[str, int], labeled: int
+    description: Description,
+    train: PixelShares,
+    val: PixelShares,
+    labeled_images: Mapping[str, int],
+    labeled: int,
 ) -> list[str]:
     """What is odd in the masks of a split, a sentence each.
 
