@@ -10,7 +10,7 @@ import torch
 from tiny import TINY
 
 from u2pl import processes
-from u2pl.batches.loader import Batch, Batches, Choice, Images, Stream, Views
+from u2pl.batches.loader import Batch, Batches, Choice, CollatedBatch, Images, Stream
 from u2pl.batches.transforms import normalise, resize_image, resize_mask
 from u2pl.batches.validation import validation
 from u2pl.data.prepare import prepare
@@ -44,7 +44,9 @@ def batches(split: Split, recipe: Recipe, start: int = 0, end: int = 8, **change
     return [views.to(torch.device("cpu")) for views in views_of(split, recipe, start, end, **changes)]
 
 
-def views_of(split: Split, recipe: Recipe, start: int = 0, end: int = 8, **changes: object) -> list[Views]:
+def views_of(
+    split: Split, recipe: Recipe, start: int = 0, end: int = 8, **changes: object
+) -> list[CollatedBatch]:
     options = {"seed": 0, "unlabeled": True, "workers": 0, **changes}
     return list(Batches(split, recipe=recipe, start_step=start, end_step=end, **options))  # type: ignore[arg-type]
 

@@ -451,12 +451,12 @@ def test_a_run_told_to_stop_in_an_evaluation_stops_there_and_makes_up_for_it(
 ):
     original, calls = loop.evaluate, 0
 
-    def told(*arguments, between, **options):
+    def told(*arguments, after_round, **options):
         nonlocal calls
         calls += 1
         if calls == 2:
             terminate()
-        return original(*arguments, between=between, **options)
+        return original(*arguments, after_round=after_round, **options)
 
     monkeypatch.setattr(loop, "evaluate", told)
     with pytest.raises(Interrupted, match="step 12 of 18"):

@@ -88,7 +88,7 @@ class Batch(NamedTuple):
     """The method's own streams, by name."""
 
 
-class Views(NamedTuple):
+class CollatedBatch(NamedTuple):
     """A batch as the loader's workers hand it over: labelled images, then unlabelled ones, then further streams."""
 
     image: Tensor
@@ -130,12 +130,12 @@ class Views(NamedTuple):
         extra = {name: parts[UNLABELED + 1 + k] for k, name in enumerate(self.names)}
         return Batch(parts[LABELED], parts.get(UNLABELED), extra)
 
-    def with_more(self, more: "Views") -> "Views":
+    def with_more(self, more: "CollatedBatch") -> "CollatedBatch":
         """These and then more."""
         image, mask, rows, columns, stream, number, note = (
             torch.cat([one, other]) for one, other in zip(self[:7], more[:7], strict=True)
         )
-        return Views(image, mask, rows, columns, stream, number, note, self.use_padding, self.names)
+        return CollatedBatch(image, mask, rows, columns, stream, number, note, self.use_padding, self.names)
 
 
 class Batches:
@@ -199,12 +199,14 @@ class Batches:
     def __len__(self) -> int:
         return len(self._sampler)
 
-    def __iter__(self) -> Iterator[Views]:
+    def __iter__(self) -> Iterator[CollatedBatch]:
         with ThreadPoolExecutor(max(1, self._workers)) as readers:
             for step, batch in zip(self._sampler.steps, self._loader, strict=True):
                 yield _readable(batch) if self._choose is None else self._with_chosen(batch, step, readers)
 
-    def _with_chosen(self, batch: "Views | _Unreadable", step: int, readers: ThreadPoolExecutor) -> Views:
+    def _with_chosen(
+        self, batch: "CollatedBatch | _Unreadable", step: int, readers: ThreadPoolExecutor
+    ) -> CollatedBatch:
         """The batch and the images that the method chooses for it, read here: no worker can know them before."""
         assert self._choose is not None
         number = self._dataset.chosen
@@ -273,7 +275,7 @@ class _Sample(NamedTuple):
     augmented: AugmentedImage
 
 
-def _readable(batch: Views | _Unreadable) -> Views:
+def _readable(batch: CollatedBatch | _Unreadable) -> CollatedBatch:
     if isinstance(batch, _Unreadable):
         raise UserError(batch.message)
     return batch
@@ -281,7 +283,7 @@ def _readable(batch: Views | _Unreadable) -> Views:
 
 def _collate(
     samples: list[_Sample | _Unreadable], use_padding: bool, names: tuple[str, ...]
-) -> Views | _Unreadable:
+) -> CollatedBatch | _Unreadable:
     readable: list[_Sample] = []
     for sample in samples:
         if isinstance(sample, _Unreadable):
@@ -291,7 +293,7 @@ def _collate(
         torch.stack(tensors) for tensors in zip(*(sample.augmented for sample in readable), strict=True)
     )
     stream, number, note = torch.tensor([sample[:3] for sample in readable]).unbind(dim=1)
-    return Views(image, mask, rows, columns, stream, number, note, use_padding, names)
+    return CollatedBatch(image, mask, rows, columns, stream, number, note, use_padding, names)
 
 
 class _AugmentedImages(Dataset[_Sample | _Unreadable]):

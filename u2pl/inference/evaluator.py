@@ -83,7 +83,7 @@ def evaluate(
     tta: TTA = NO_TTA,
     names: Sequence[str] | None = None,
     keep_samples: bool = False,
-    between: Callable[[], None] = lambda: None,
+    after_round: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Score `network` in evaluation mode on the split's validation images.
 
@@ -97,20 +97,20 @@ def evaluate(
         tta: scales and mirror images to average over.
         names: these validation images alone; what they count adds up to what all of them do.
         keep_samples: whether predictions are kept.
-        between: called after some images, by all processes equally often; what it raises breaks the evaluation off.
+        after_round: called after some images, by all processes equally often; what it raises breaks the evaluation off.
 
     Raises:
         UserError: no pixel of the whole validation set has a label.
     """
     parts = []
-    # All processes have equally many rounds, the last perhaps without an image, so that they can agree in `between`.
+    # All processes have equally many rounds, the last perhaps without an image, so that all agree in `after_round`.
     everything = split.val if names is None else list(names)
     size, rank = (processes.size(), processes.rank()) if names is None else (1, 0)
     for first in range(0, len(everything), size * _ROUND):
         mine = everything[first : first + size * _ROUND][rank::size]
         with enough_memory(_LESS_MEMORY):
             parts.append(_count(network, split, recipe, tta, mine, keep_samples))
-        between()
+        after_round()
     if names is None:
         parts = [part for of_one in processes.gather_objects(parts) for part in of_one]
     classes = len(split.classes)

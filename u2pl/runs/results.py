@@ -159,7 +159,9 @@ def evaluate_run(
     return metrics
 
 
-def keep_last(project: Project, path: Path, split: Split, recipe: Recipe, result: Evaluation) -> None:
+def store_last_validation(
+    project: Project, path: Path, split: Split, recipe: Recipe, result: Evaluation
+) -> None:
     """Store the validation after a run's last epoch as its evaluation, so that nobody has to measure it again.
 
     Args:

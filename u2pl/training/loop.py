@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from u2pl import methods, processes
-from u2pl.batches.loader import Batches, Views
+from u2pl.batches.loader import Batches, CollatedBatch
 from u2pl.data.prepared import Split
 from u2pl.errors import EndedElsewhere, Interrupted, UserError, enough_memory, is_out_of_memory
 from u2pl.files import sha256_json, write_json, write_text
@@ -207,7 +207,7 @@ class Run:
     def _epoch(self) -> int:
         return min(self.progress.step // self.epoch_steps, self.recipe.epochs - 1)
 
-    def _step(self, batch: Views) -> None:
+    def _step(self, batch: CollatedBatch) -> None:
         place = self._place(self.progress.step)
         result = self.learner.step(batch.to(self.device), place)
         self.progress.step += 1
@@ -268,14 +268,14 @@ class Run:
     def _validate(self, epoch: int, stopped: Callable[[], bool]) -> dict[str, float]:
         """Score the network of an epoch that has ended; keep it where no validated one before was as good."""
 
-        def between() -> None:
+        def after_round() -> None:
             if distributed.any_of(stopped())[0]:
                 self._stop()
 
         progress = self.progress
         name, network = self.method.evaluated(epoch)
         last = progress.step == self.steps
-        result = evaluate(network, self.split, self.recipe, keep_samples=last, between=between)
+        result = evaluate(network, self.split, self.recipe, keep_samples=last, after_round=after_round)
         if last:
             self.scored = result
         if last and self.folder.writes:

@@ -18,8 +18,8 @@ from u2pl.files import sha256_json
 from u2pl.models import weights
 from u2pl.project import Project
 from u2pl.runs.folder import RunFolder, described
-from u2pl.runs.records import read_metrics
-from u2pl.runs.results import keep_last
+from u2pl.runs.records import is_complete, read_metrics
+from u2pl.runs.results import store_last_validation
 from u2pl.settings import RECIPE_VERSION, Params, Recipe, ResolvedRun, RunSpec
 from u2pl.tracking.sidecar import Sidecar
 from u2pl.training import distributed
@@ -102,7 +102,7 @@ def _is_finished(project: Project, description: Mapping[str, Any]) -> bool:
     path = project.runs / description["name"]
     try:
         same = read_metrics(path)["fingerprint"] == description["fingerprint"]
-        same = same and (path / "weights.pt").is_file()
+        same = same and is_complete(path)
     except (OSError, UserError):
         same = False
     return distributed.any_of(same)[0]
@@ -132,7 +132,7 @@ def _train_in(
     with _tracked(project, folder):
         run.train(folder, observe if folder.writes else lambda *_: None, stopped)
     if run.scored and folder.writes:
-        keep_last(project, folder.path, split, resolved.recipe, run.scored)
+        store_last_validation(project, folder.path, split, resolved.recipe, run.scored)
 
 
 def check_processes(recipe: Recipe, size: int) -> None:
