@@ -21,7 +21,7 @@ test: lint ## install what the tests need, check format, lint and types, run the
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 	$(MAKE) test-without-mlflow
 
-test-fast: install-test ## about a minute: the tests that neither train nor run a pipeline
+test-fast: lint ## about a minute: the tests that neither train nor run a pipeline
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" -q
 
 test-without-mlflow: install-test ## run the tests of training and the command line where MLflow is not installed
