@@ -1,4 +1,4 @@
-"""What all methods with a student and a teacher share: the teacher follows the student, and looks at images for it."""
+"""What all methods with a student and a teacher share: the teacher labels images, and follows the student."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self

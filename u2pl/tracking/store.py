@@ -1,4 +1,4 @@
-"""Finds, checks and opens an MLflow store; the only place that imports MLflow at its start."""
+"""Finds, checks and opens an MLflow store."""
 
 import os
 import sqlite3
