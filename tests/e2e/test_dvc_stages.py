@@ -1,5 +1,6 @@
 """dvc.yaml under a real DVC, with a script in place of u2pl that writes each stage's outputs at once."""
 
+import copy
 import os
 import shlex
 import shutil
@@ -72,12 +73,24 @@ class Workspace:
         stand_in = home / "u2pl"
         stand_in.write_text(STAND_IN)
         stand_in.chmod(0o755)
-        self.environment = os.environ | {
-            "PATH": f"{home}{os.pathsep}{os.environ['PATH']}",
-            "DVC_NO_ANALYTICS": "1",
-            "DVC_SITE_CACHE_DIR": str(home / "site"),
-        }
+        self.home = home
         subprocess.run(["git", "init", "--quiet", str(root)], check=True)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {
+            "PATH": f"{self.home}{os.pathsep}{os.environ['PATH']}",
+            "DVC_NO_ANALYTICS": "1",
+            "DVC_SITE_CACHE_DIR": str(self.home / "site"),
+        }
+
+    def copied(self, folder: Path) -> "Workspace":
+        """The same in another folder; nothing in it says where it lies."""
+        other = copy.copy(self)
+        other.project, other.home = Project(folder / "project"), folder / "home"
+        shutil.copytree(self.project.root, other.project.root)
+        shutil.copytree(self.home, other.home)
+        return other
 
     def repro(self, *words: str) -> list[str]:
         """The u2pl commands that `dvc repro` ran, in order."""
@@ -100,6 +113,23 @@ def workspace(tmp_path: Path) -> Workspace:
     for name in ("project", "home"):
         (tmp_path / name).mkdir()
     return Workspace(tmp_path / "project", tmp_path / "home")
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """In which everything has run once."""
+    folder = tmp_path_factory.mktemp("workspace")
+    for name in ("project", "home"):
+        (folder / name).mkdir()
+    workspace = Workspace(folder / "project", folder / "home")
+    assert len(workspace.repro()) == 15
+    return workspace
+
+
+@pytest.fixture
+def finished(template: Workspace, tmp_path: Path) -> Workspace:
+    """A copy of it, the test's own."""
+    return template.copied(tmp_path)
 
 
 def commands(lines: list[str]) -> list[str]:
@@ -141,12 +171,11 @@ def test_the_words_of_a_stage_are_a_command_a_person_could_type(workspace: Works
     ) in lines
 
 
-def test_a_hyper_parameter_of_one_method_leaves_the_other_methods_alone(workspace: Workspace) -> None:
-    workspace.repro()
-    params = yaml.safe_load(workspace.project.params.read_text())
+def test_a_hyper_parameter_of_one_method_leaves_the_other_methods_alone(finished: Workspace) -> None:
+    params = yaml.safe_load(finished.project.params.read_text())
     params["u2pl"]["alpha0"] = 0.35
-    workspace.project.params.write_text(yaml.safe_dump(params))
-    lines = workspace.repro()
+    finished.project.params.write_text(yaml.safe_dump(params))
+    lines = finished.repro()
     assert commands(lines).count("train") == 2
     assert {"ablate", "figure", "report", "table"} <= set(commands(lines))
     assert not any("suponly" in line for line in lines if line.startswith(("train", "evaluate")))
@@ -171,13 +200,12 @@ def test_a_group_that_methods_share_trains_those_that_have_it_and_no_other(works
     assert workspace.repro("train") == []
 
 
-def test_a_recipe_of_another_data_set_and_a_new_method_touch_nothing(workspace: Workspace) -> None:
-    workspace.repro()
-    params = yaml.safe_load(workspace.project.params.read_text())
+def test_a_recipe_of_another_data_set_and_a_new_method_touch_nothing(finished: Workspace) -> None:
+    params = yaml.safe_load(finished.project.params.read_text())
     params["recipes"]["camvid"] = {"lr": 0.5}
     params["newcomer"] = {"alpha0": 0.1}
-    workspace.project.params.write_text(yaml.safe_dump(params))
-    assert workspace.repro() == []
+    finished.project.params.write_text(yaml.safe_dump(params))
+    assert finished.repro() == []
 
 
 def test_one_table_runs_only_what_it_shows(workspace: Workspace) -> None:
@@ -196,12 +224,11 @@ def test_a_plan_without_ablations_and_figures_works(workspace: Workspace) -> Non
     assert workspace.repro() == []
 
 
-def test_narrowing_the_rows_of_a_table_makes_the_table_again_and_trains_nothing(workspace: Workspace) -> None:
-    workspace.repro()
-    plan = workspace.project.pipelines / "plans/small.yaml"
+def test_narrowing_the_rows_of_a_table_makes_the_table_again_and_trains_nothing(finished: Workspace) -> None:
+    plan = finished.project.pipelines / "plans/small.yaml"
     plan.write_text(plan.read_text(encoding="utf-8").replace("SupOnly, ", ""), encoding="utf-8")
-    resolve(workspace.project, "small").write(workspace.project)
-    assert commands(workspace.repro()) in (["table"], ["table", "report"])
+    resolve(finished.project, "small").write(finished.project)
+    assert commands(finished.repro()) in (["table"], ["table", "report"])
 
 
 def test_other_seeds_or_tables_make_tables_and_page_again_though_old_results_lie_there(
