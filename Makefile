@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# More than there are cores: some tests wait for servers, pauses and side processes.
+WORKERS ?= 3
 # What meets MLflow's absence: every command, a run, an ablation. All tests that need no MLflow: WITHOUT_MLFLOW=tests
 WITHOUT_MLFLOW := tests/training/test_ablation.py tests/runs/test_folder.py tests/cli/test_cli.py
 
@@ -18,15 +20,15 @@ demo: install ## install the project, run the demonstration pipeline (about ten 
 	@echo "The report: $(CURDIR)/reports/index.html"
 
 test: lint ## install what the tests need, check format, lint and types, run the tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 	$(MAKE) test-without-mlflow
 
 test-fast: lint ## about a minute: the tests that neither train nor run a pipeline
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" -q
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" -q
 
 test-without-mlflow: install-test ## run the tests of training and the command line where MLflow is not installed
 	$(BIN)/python tests/without_mlflow.py $(VENV)/without-mlflow
-	$(VENV)/without-mlflow/bin/python -m pytest -n 2 --dist worksteal -m "not mlflow" $(WITHOUT_MLFLOW)
+	$(VENV)/without-mlflow/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not mlflow" $(WITHOUT_MLFLOW)
 
 lint: install-test ## check format, lint and types
 	$(BIN)/ruff format --check .
