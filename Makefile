@@ -3,8 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# More than there are cores: some tests wait for servers, pauses and side processes.
-WORKERS ?= 3
+WORKERS ?= 2
 # What meets MLflow's absence: every command, a run, an ablation. All tests that need no MLflow: WITHOUT_MLFLOW=tests
 WITHOUT_MLFLOW := tests/training/test_ablation.py tests/runs/test_folder.py tests/cli/test_cli.py
 

@@ -20,16 +20,29 @@ Stream = str | Connection
 """A file, or what is open already; as a connection multiprocessing hands it over."""
 
 _PRELOAD = [
-    *("torch", "torch._dynamo", "pandas", "scipy.ndimage", "mlflow.tracking", "rich.progress"),
-    *(
-        "u2pl_cli.__main__",
-        "u2pl_cli.app",
-        "u2pl.training.trainer",
-        "u2pl.runs.results",
-        "u2pl.exchange.predictor",
-    ),
-    *("u2pl.training.ablation", "u2pl.tracking.sidecar", "u2pl.reporting.page", "u2pl.data.prepare"),
+    "torch",
+    "torch._dynamo",
+    "torch.distributed",
+    "torch.utils.data",
+    "numpy",
+    "scipy.ndimage",
+    "PIL.Image",
+    "pandas",
+    "matplotlib.figure",
+    "pydantic",
+    "yaml",
+    "typer",
+    "rich.table",
+    "rich.progress",
+    "jinja2",
+    "filelock",
+    "psutil",
+    "mlflow.tracking",
+    "mlflow.store.tracking.sqlalchemy_store",
 ]
+"""Of others alone: what a command forgets to import of u2pl is to be missing here too."""
+# Or Arrow, which comes with pandas, would start a thread in the process that is forked.
+os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(_PRELOAD)

@@ -582,14 +582,16 @@ def test_eight_processes_at_once_make_one_store_that_holds_all_their_runs(tmp_pa
 
 
 @pytest.mark.slow
-def test_eight_side_processes_that_start_at_once_make_one_store_that_is_whole(tmp_path):
+def test_eight_side_processes_that_start_at_once_make_one_store_that_is_whole(tmp_path, monkeypatch):
+    # They give way to other processes; on a busy machine a minute may be too little for eight.
+    monkeypatch.setattr(sidecar, "LAST_MIRROR_SECONDS", 300)
     project = Project(tmp_path)
     folders = [make_run(project, f"run{number}", *CURVE) for number in range(8)]
     sidecars = [Sidecar.start(project, folder) for folder in folders]
     for folder in folders:
         write_events(folder, event("end", 2))
         finish(folder, 50.0)
-    assert [sidecar.close(timeout=120) for sidecar in sidecars] == [None] * 8
+    assert [each.close(timeout=300) for each in sidecars] == [None] * 8
     live = contents(project)
     assert len(live) == 8
     assert sync(project, f"sqlite:///{tmp_path}/rebuilt.db").runs == 8

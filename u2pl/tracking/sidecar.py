@@ -114,10 +114,13 @@ def sync_ablation(project: Project, name: str, *, wait: bool = True) -> str | No
 def _command(project: Project, folder: Path, poll: float, pause: float) -> list[str]:
     """The words that start a side process; see `follow`."""
     words = [str(folder), "--project", str(project.root), "--poll", str(poll), "--pause", str(pause)]
+    words += ["--last", str(LAST_MIRROR_SECONDS)]
     return [sys.executable, "-m", "u2pl.tracking.sidecar", *words]
 
 
-def follow(project: Project, folder: Path, poll: float, pause: float) -> int:
+def follow(
+    project: Project, folder: Path, poll: float, pause: float, last: float = LAST_MIRROR_SECONDS
+) -> int:
     """Mirror `folder` until standard input says that its owner has ended; 0 if the store is then up to date.
 
     An error of the store is printed, and tried again after a pause that grows.
@@ -127,6 +130,7 @@ def follow(project: Project, folder: Path, poll: float, pause: float) -> int:
         folder: a run's or an ablation's.
         poll: seconds between two looks at the folder.
         pause: seconds before the first one.
+        last: seconds for the last look, after the owner's end.
     """
     source = folder / ("ablation.json" if (folder / "ablation.json").exists() else "events.jsonl")
     store: Store | None = None
@@ -135,7 +139,7 @@ def follow(project: Project, folder: Path, poll: float, pause: float) -> int:
         # Readable means a word from the owner, or the end of the pipe because it died.
         over = bool(select.select([sys.stdin], [], [], pause)[0])
         if over:
-            signal.alarm(LAST_MIRROR_SECONDS)
+            signal.setitimer(signal.ITIMER_REAL, last)
         stamp = source.stat() if source.exists() else None
         behind = over or store is None or stamp != seen
         if behind:
@@ -166,6 +170,7 @@ def _main() -> int:
     parser.add_argument("--project", type=Path, required=True)
     parser.add_argument("--poll", type=float, required=True)
     parser.add_argument("--pause", type=float, required=True)
+    parser.add_argument("--last", type=float, required=True)
     arguments = parser.parse_args()
     project = Project(arguments.project)
     # All that MLflow, the libraries below it and Python itself say goes to tracking.log.
@@ -176,7 +181,7 @@ def _main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        return follow(project, arguments.folder, arguments.poll, arguments.pause)
+        return follow(project, arguments.folder, arguments.poll, arguments.pause, arguments.last)
     finally:
         sys.stdout.close()
         sys.stderr.close()
