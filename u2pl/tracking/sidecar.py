@@ -52,7 +52,10 @@ class Sidecar:
         try:
             with (folder / "tracking.log").open("ab") as log:
                 process = subprocess.Popen(
-                    _command(project, folder, POLL_SECONDS, 0), stdin=subprocess.PIPE, stdout=log, stderr=log
+                    _command(project, folder, POLL_SECONDS, 0, LAST_MIRROR_SECONDS),
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
                 )
         except OSError as error:
             return cls(folder, None, f"Tracking did not start ({error}); run: u2pl track sync")
@@ -111,10 +114,10 @@ def sync_ablation(project: Project, name: str, *, wait: bool = True) -> str | No
     return sidecar.close() if wait else sidecar.leave()
 
 
-def _command(project: Project, folder: Path, poll: float, pause: float) -> list[str]:
+def _command(project: Project, folder: Path, poll: float, pause: float, last: float) -> list[str]:
     """The words that start a side process; see `follow`."""
     words = [str(folder), "--project", str(project.root), "--poll", str(poll), "--pause", str(pause)]
-    words += ["--last", str(LAST_MIRROR_SECONDS)]
+    words += ["--last", str(last)]
     return [sys.executable, "-m", "u2pl.tracking.sidecar", *words]
 
 
@@ -159,7 +162,7 @@ def follow(
         if behind and database_of(default_uri(project)):
             # MLflow holds a database that it has opened until its process ends. Where the file has been deleted
             # or replaced, only a new process sees what lies there now.
-            os.execv(sys.executable, _command(project, folder, poll, pause))
+            os.execv(sys.executable, _command(project, folder, poll, pause, last))
 
 
 def _main() -> int:
