@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 WORKERS ?= 2
+# The rooms whose tests take no time to speak of: no training, no pipeline, no process of their own.
+FAST := tests/losses tests/models tests/batches tests/inference tests/reporting tests/test_*.py tests/methods/test_u2pl.py \
+	tests/data/test_[c-s]*.py tests/pipeline/test_[ps]*.py
 # What meets MLflow's absence: every command, a run, an ablation. All tests that need no MLflow: WITHOUT_MLFLOW=tests
 WITHOUT_MLFLOW := tests/training/test_ablation.py tests/runs/test_folder.py tests/cli/test_cli.py
 
@@ -22,8 +25,8 @@ test: lint ## install what the tests need, check format, lint and types, run the
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 	$(MAKE) test-without-mlflow
 
-test-fast: lint ## about a minute: the tests that neither train nor run a pipeline
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" -q
+test-fast: lint ## format, lint, types, and the quick tests: about a minute or two
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" -q $(FAST)
 
 test-without-mlflow: install-test ## run the tests of training and the command line where MLflow is not installed
 	$(BIN)/python tests/without_mlflow.py $(VENV)/without-mlflow
