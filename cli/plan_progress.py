@@ -68,7 +68,7 @@ def rendered(status: "PlanStatus", lines: int | None = None) -> "RenderableType"
 
 def _untold(runs: "list[RunStatus]") -> list[str]:
     """What is set in the runs whose names do not say it, a line for all seeds of a run."""
-    from u2pl.pipeline import value_text
+    from u2pl.settings import value_text
 
     settings = {re.sub(r"-s\d+$", "", run.name): run.set for run in runs if not run.is_told_by_name}
     said = [
@@ -83,7 +83,7 @@ def rendered_one(run: "OneRun") -> "RenderableType":
     from rich.table import Table
     from rich.text import Text
 
-    from u2pl.pipeline import value_text
+    from u2pl.settings import value_text
 
     status, settings = run.status, run.status.set
     rows: dict[str, str | Text] = {

@@ -16,7 +16,7 @@ from .plans import (
     resolve,
     spec_of,
 )
-from .tables import Ablation, Binding, Cell, Header, Row, Table, bind, read_table, table_name, value_text
+from .tables import Ablation, Binding, Cell, Header, Row, Table, bind, read_table, table_name
 
 __all__ = [
     "AblateStage",
@@ -46,5 +46,4 @@ __all__ = [
     "resolve",
     "spec_of",
     "table_name",
-    "value_text",
 ]

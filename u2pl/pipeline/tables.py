@@ -1,6 +1,5 @@
 """Tables as written in pipelines/tables/: rows x columns, each giving part of a run, beside the paper's numbers."""
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Self
 
@@ -8,7 +7,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from u2pl.errors import UsageError, unknown
 from u2pl.project import Project
-from u2pl.settings import Settings
+from u2pl.settings import Settings, value_text
 
 from .files import read_named
 
@@ -300,8 +299,3 @@ def _with_values(table: Table, values: Sequence[Any]) -> Table:
         update["paper"] = [blank if place is None else old.paper[place] for place in places]
     ablate = Ablation(**old.model_dump() | update)
     return table.model_copy(update={"ablate": ablate, "rows": rows})
-
-
-def value_text(value: Any) -> str:
-    """A setting's value as typed on the command line."""
-    return value if isinstance(value, str) else json.dumps(value)

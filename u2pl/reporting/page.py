@@ -11,13 +11,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from u2pl.files import write_text
-from u2pl.pipeline import ActivePlan, read_figure, value_text
+from u2pl.pipeline import ActivePlan, read_figure
 from u2pl.project import Project, slug
 from u2pl.reporting import charts, examples
 from u2pl.reporting.durations import duration
 from u2pl.reporting.links import Links, links
 from u2pl.reporting.results import Result, TableResults, collect_all, distinct
 from u2pl.reporting.table import CITED, CellText, TableText, signed
+from u2pl.settings import value_text
 
 VALIDATION = "val/miou"
 FigureFile = tuple[str, str, Path]

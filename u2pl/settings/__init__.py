@@ -4,7 +4,7 @@ A value has one home, params.yaml; types, ranges and meaning stand in the classe
 """
 
 from u2pl.settings.base import Range, Settings, load
-from u2pl.settings.overrides import merged, parse_overrides, parse_value
+from u2pl.settings.overrides import merged, parse_overrides, parse_value, value_text
 from u2pl.settings.params import LARGEST_SEED, Params
 from u2pl.settings.recipe import WORDS_FOR_WEIGHTS, Recipe, has_native_bfloat16
 from u2pl.settings.runs import (
@@ -38,4 +38,5 @@ __all__ = [
     "parse_value",
     "run_name",
     "says_all",
+    "value_text",
 ]

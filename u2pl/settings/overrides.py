@@ -1,5 +1,6 @@
 """Settings from the command line: NAME=VALUE."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -20,6 +21,11 @@ def parse_value(text: str) -> Any:
         return parse_yaml(text, _ValueLoader)
     except yaml.YAMLError:
         return text
+
+
+def value_text(value: Any) -> str:
+    """A value as typed on the command line and written in params.yaml; the other way round than `parse_value`."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 class _ValueLoader(Loader):

@@ -1,6 +1,5 @@
 """Reads a run's events while they are written, and gives its metrics the names that MLflow takes."""
 
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -80,11 +79,6 @@ def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
         for name, value in metrics.items()
         if isinstance(value, int | float) and math.isfinite(value)
     }
-
-
-def as_text(value: Any) -> str:
-    """A parameter or tag as params.yaml would show it."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def milliseconds(iso: str) -> int:

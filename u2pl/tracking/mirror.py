@@ -15,8 +15,9 @@ from u2pl.errors import UserError, unknown
 from u2pl.files import is_held, sha256, write_text
 from u2pl.project import Project
 from u2pl.runs.records import Ablation, AblationRow, Event, read_metrics, read_run
+from u2pl.settings import value_text
 from u2pl.tracking.addresses import HidingStream, hidden
-from u2pl.tracking.events import EventLog, as_text, finite, in_batches, milliseconds
+from u2pl.tracking.events import EventLog, finite, in_batches, milliseconds
 from u2pl.tracking.store import artifacts_of, client_of, default_uri, installed, prepare_store
 from u2pl.typed_files import read
 
@@ -146,13 +147,15 @@ class Store:
         from mlflow.entities import Param, RunTag
 
         # MLflow refuses to change a parameter, and a folder never changes one.
-        missing = [Param(key, as_text(value)) for key, value in params.items() if key not in run.data.params]
+        missing = [
+            Param(key, value_text(value)) for key, value in params.items() if key not in run.data.params
+        ]
         for start in range(0, len(missing), PARAMS_PER_CALL):
             self.client.log_batch(run.info.run_id, params=missing[start : start + PARAMS_PER_CALL])
         changed = [
-            RunTag(key, as_text(value))
+            RunTag(key, value_text(value))
             for key, value in tags.items()
-            if run.data.tags.get(key) != as_text(value)
+            if run.data.tags.get(key) != value_text(value)
         ]
         if changed:
             self.client.log_batch(run.info.run_id, tags=changed)
