@@ -130,12 +130,18 @@ def test_an_image_in_both_lists_keeps_its_mask_where_it_is_labelled(project: Pro
         assert (batch.labeled.mask != 255).any(dim=2).any(dim=1).all()
 
 
-def test_every_image_is_seen_once_before_any_is_seen_again(
-    split: Split, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[str] = []
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the pictures that are decoded, in order."""
+    names: list[str] = []
     read = Split.image
-    monkeypatch.setattr(Split, "image", lambda self, name: seen.append(name) or read(self, name))
+    monkeypatch.setattr(Split, "image", lambda self, name: names.append(name) or read(self, name))
+    return names
+
+
+def test_every_image_is_seen_once_before_any_is_seen_again(
+    split: Split, recipe: Recipe, seen: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("u2pl.batches.loader.CACHE_BYTES", 0)
     batches(split, recipe, end=12, unlabeled=False)
     assert Counter(seen) == dict.fromkeys(split.labeled, 6)
@@ -143,12 +149,7 @@ def test_every_image_is_seen_once_before_any_is_seen_again(
     assert all(sorted(one) == split.labeled for one in passes) and len(set(passes)) > 1
 
 
-def test_pictures_are_decoded_once_while_there_is_room(
-    split: Split, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[str] = []
-    read = Split.image
-    monkeypatch.setattr(Split, "image", lambda self, name: seen.append(name) or read(self, name))
+def test_pictures_are_decoded_once_while_there_is_room(split: Split, recipe: Recipe, seen: list[str]) -> None:
     batches(split, recipe, end=12, unlabeled=False)
     assert sorted(seen) == split.labeled
 
