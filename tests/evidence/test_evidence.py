@@ -105,7 +105,7 @@ def test_the_share_of_reliable_pixels_and_their_right_labels_are_recorded_by_tru
     share, right = defaultdict(lambda: [0, 0]), defaultdict(lambda: [0, 0])
     for epoch, steps in epochs_of(trained.targets).items():
         for targets in steps:
-            maps = (targets.unlabeled.truth, targets.unlabeled.valid, targets.pseudo_label.map)
+            maps = (targets.unlabeled.truth, targets.unlabeled.valid, targets.pseudo_label)
             for truth, valid, target in zip(*(each.flatten().tolist() for each in maps), strict=True):
                 if truth == 255 or not valid:
                     continue
@@ -123,7 +123,7 @@ def test_all_classes_together_are_the_sums_of_their_counts(trained: Trained):
     for epoch, steps in epochs_of(trained.targets).items():
         for targets in steps:
             known = (targets.unlabeled.truth != 255) & targets.unlabeled.valid
-            counts[epoch][0] += int((known & (targets.pseudo_label.map != 255)).sum())
+            counts[epoch][0] += int((known & (targets.pseudo_label != 255)).sum())
             counts[epoch][1] += int(known.sum())
     (named,) = figure_runs.find(trained.project, [RUN])
     curves = history.reliability(trained.project, [named]).runs[0]

@@ -16,6 +16,7 @@ from methods.tiny_method import (
     make_batch,
     optimizer,
     spy,
+    step_of,
     train_step,
     watch,
 )
@@ -28,7 +29,7 @@ from u2pl.methods import Classes
 from u2pl.methods.ael import AEL, AELTargets, Chooser
 from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.settings import RunSpec
-from u2pl.training.step import step_of, targets_of
+from u2pl.training.step import targets_of
 
 
 def ael(name: str = "ael", classes: Classes = CLASSES, **overrides: object) -> AEL:
@@ -242,9 +243,7 @@ def test_labels_certainty_truth_and_padding_are_mixed_by_the_box_that_mixes_the_
     assert np.array_equal(pseudo.label, np.where(valid, label, IGNORE))
     assert np.allclose(pseudo.entropy, entropy, atol=1e-5)
     assert np.allclose(targets.confidence, confidence, atol=1e-5)
-    assert np.array_equal(
-        targets.pseudo_label.map, np.where(valid & (confidence >= threshold), label, IGNORE)
-    )
+    assert np.array_equal(targets.pseudo_label, np.where(valid & (confidence >= threshold), label, IGNORE))
     assert targets.of_labeled is None
 
 
@@ -302,7 +301,7 @@ def test_the_consistency_loss_is_the_weighted_mean_of_aels_equations(
     prob = softmax(full(teachers[0]))
     inside = (students[0].image[4:] == batch.extra["partner"].image).all(dim=1).numpy()
     confidence = np.where(inside, prob[4:].max(-1), prob[:4].max(-1))
-    args = targets.pseudo_label.map.numpy(), confidence, targets.unlabeled.valid.numpy(), draws[0]
+    args = targets.pseudo_label.numpy(), confidence, targets.unlabeled.valid.numpy(), draws[0]
     expected = consistency(before, logits[4:], *args)
     if labeled_consistency:
         shown = targets.labeled

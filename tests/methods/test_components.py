@@ -12,6 +12,7 @@ from methods.tiny_method import (
     build,
     make_batch,
     optimizer,
+    step_of,
     train_step,
     watch,
 )
@@ -31,7 +32,6 @@ from u2pl.losses import contrastive
 from u2pl.methods import Classes
 from u2pl.methods.mt import MeanTeacher
 from u2pl.methods.u2pl import U2PL
-from u2pl.training.step import step_of
 
 every_class = range(CLASSES.count)
 

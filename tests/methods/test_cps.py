@@ -14,6 +14,7 @@ from methods.tiny_method import (
     build,
     make_batch,
     optimizer,
+    step_of,
     train_step,
     watch,
 )
@@ -25,7 +26,6 @@ from u2pl.errors import UsageError
 from u2pl.methods.cps import CPS
 from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.settings import RunSpec
-from u2pl.training.step import step_of
 
 CUTMIX = pytest.mark.parametrize("cutmix", [True, False])
 

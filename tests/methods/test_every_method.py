@@ -20,6 +20,7 @@ from methods.tiny_method import (
     changed,
     make_batch,
     optimizer,
+    step_of,
     train_step,
     warm_steps,
 )
@@ -35,7 +36,6 @@ from u2pl.runs.records import read_history
 from u2pl.settings import Params
 from u2pl.training import memory
 from u2pl.training.learner import Learner
-from u2pl.training.step import step_of
 
 every_method = pytest.mark.parametrize("name", methods.names())
 every_flavor = pytest.mark.parametrize("flavor", list(PARAMS.values["flavors"]))

@@ -21,6 +21,7 @@ from methods.tiny_method import (
     make_batch,
     optimizer,
     spy,
+    step_of,
     targets_in,
     train_step,
     warm_steps,
@@ -55,7 +56,6 @@ from u2pl.methods.u2pl import U2PL
 from u2pl.models.deeplab import Output, upsample
 from u2pl.models.dropout import ChannelDropout
 from u2pl.steps.pixels import aligned, floored
-from u2pl.training.step import step_of
 
 START = EPOCH_STEPS
 """First step behind the warm start of one epoch."""
@@ -482,7 +482,7 @@ def test_entropy_pass_mixed_filters_by_a_prediction_on_the_students_images(
     assert torch.equal(targets.unlabeled.label, label)
     assert torch.allclose(targets.unlabeled.entropy.double(), entropy, atol=1e-5)
     assert targets.gamma_t.flatten().tolist() == pytest.approx([gamma, gamma], abs=1e-5)
-    assert torch.equal(targets.pseudo_label.map[clear], torch.where(entropy < gamma, label, IGNORE)[clear])
+    assert torch.equal(targets.pseudo_label[clear], torch.where(entropy < gamma, label, IGNORE)[clear])
     assert clear.float().mean() > 0.99
 
 

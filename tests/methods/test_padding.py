@@ -11,6 +11,7 @@ from methods.tiny_method import (
     build,
     changed,
     make_batch,
+    step_of,
     targets_in,
     watch,
 )
@@ -30,7 +31,6 @@ from torch.nn import functional
 
 from u2pl.methods.mt import MeanTeacher
 from u2pl.models.deeplab import upsample
-from u2pl.training.step import step_of
 
 STEP = at(EPOCH_STEPS)
 ALPHA = 0.2 * (1 - 1 / EPOCHS)
@@ -67,11 +67,11 @@ def test_padding_has_no_pseudo_label_and_does_not_count_in_gamma_t_and_lambda_u_
     assert targets.gamma_t.flatten().tolist() == pytest.approx([gamma] * 2, abs=1e-5)
     expected = torch.where(valid & (entropy < gamma), label, IGNORE)
     clear = (entropy - gamma).abs() > 1e-5
-    assert torch.equal(targets.pseudo_label.map[clear], expected[clear])
-    assert (targets.pseudo_label.map[~padded()] != IGNORE).any() == use
+    assert torch.equal(targets.pseudo_label[clear], expected[clear])
+    assert (targets.pseudo_label[~padded()] != IGNORE).any() == use
     assert torch.equal(targets.unlabeled.label, label.where(valid, IGNORE))
 
-    labelled = (targets.pseudo_label.map != IGNORE).sum().item()
+    labelled = (targets.pseudo_label != IGNORE).sum().item()
     assert result.diagnostics["lambda_u"].item() == pytest.approx(valid.sum().item() / labelled, rel=1e-6)
     assert result.diagnostics["reliable/share"].item() == pytest.approx(
         labelled / valid.sum().item(), rel=1e-6
@@ -79,9 +79,7 @@ def test_padding_has_no_pseudo_label_and_does_not_count_in_gamma_t_and_lambda_u_
     assert result.diagnostics["reliable/share"].item() == pytest.approx(1 - ALPHA, abs=0.002)
     logits = upsample(students[1].output.logits, (32, 32))[2:].detach().double()
     loss = (
-        functional.cross_entropy(logits, targets.pseudo_label.map, ignore_index=IGNORE)
-        * valid.sum()
-        / labelled
+        functional.cross_entropy(logits, targets.pseudo_label, ignore_index=IGNORE) * valid.sum() / labelled
     )
     assert result.losses["unsupervised"].item() == pytest.approx(loss.item(), rel=1e-5)
 
@@ -97,8 +95,8 @@ def test_cutmix_moves_padding_with_its_pixels(source: str, monkeypatch: pytest.M
     assert not torch.equal(valid, padded())
     gamma = np.percentile(targets.unlabeled.entropy[valid].double().numpy(), 100 * (1 - ALPHA))
     assert targets.gamma_t.flatten().tolist() == pytest.approx([gamma] * 2, abs=1e-5)
-    assert (targets.pseudo_label.map[~valid] == IGNORE).all()
-    assert (targets.pseudo_label.map[valid] != IGNORE).float().mean().item() == pytest.approx(
+    assert (targets.pseudo_label[~valid] == IGNORE).all()
+    assert (targets.pseudo_label[valid] != IGNORE).float().mean().item() == pytest.approx(
         1 - ALPHA, abs=0.002
     )
 
@@ -125,9 +123,9 @@ def test_a_replica_of_nothing_but_padding_counts_as_0_in_the_mean_and_leaves_the
     targets = targets_in(method, batch, STEP)
     loss = step_of(method, batch, STEP).losses["unsupervised"]
     logits = upsample(students[1].output.logits, (32, 32))[4:6].detach().double()
-    weight = targets.pseudo_label.map[:2].numel() / (targets.pseudo_label.map[:2] != IGNORE).sum()
-    expected = weight * functional.cross_entropy(logits, targets.pseudo_label.map[:2], ignore_index=IGNORE)
-    assert (targets.pseudo_label.map[2:] == IGNORE).all()
+    weight = targets.pseudo_label[:2].numel() / (targets.pseudo_label[:2] != IGNORE).sum()
+    expected = weight * functional.cross_entropy(logits, targets.pseudo_label[:2], ignore_index=IGNORE)
+    assert (targets.pseudo_label[2:] == IGNORE).all()
     assert loss.item() == pytest.approx((expected.item() + 0) / 2, rel=1e-5)
 
 

@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from methods import parting
-from methods.tiny_method import at, build, make_batch
+from methods.tiny_method import at, build, make_batch, step_of
 from torch import Tensor
 
 from u2pl.steps.micro_batch import micro_batches
-from u2pl.training.step import step_of
 
 Found = dict[str, Tensor]
 

@@ -15,6 +15,7 @@ from methods.tiny_method import (
     make_batch,
     optimizer,
     spy,
+    step_of,
     train_step,
     warm_steps,
     watch,
@@ -28,7 +29,6 @@ from u2pl.methods import Classes
 from u2pl.methods.u2pl import U2PL, aligned, rows
 from u2pl.models.deeplab import upsample
 from u2pl.models.dropout import ChannelDropout
-from u2pl.training.step import step_of
 
 
 def u2pl(**overrides: object) -> U2PL:

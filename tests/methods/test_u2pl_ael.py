@@ -14,6 +14,7 @@ from methods.tiny_method import (
     build,
     make_batch,
     optimizer,
+    step_of,
     train_step,
     warm_steps,
     watch,
@@ -25,7 +26,7 @@ from u2pl.losses.memory_bank import MemoryBank
 from u2pl.methods.ael import AEL, AELTargets
 from u2pl.methods.u2pl_ael import U2PLAEL
 from u2pl.settings import RunSpec
-from u2pl.training.step import step_of, targets_of
+from u2pl.training.step import targets_of
 
 STEP = 2 * EPOCH_STEPS
 """In the third of four epochs, where alpha_t is half of alpha_0."""
@@ -55,7 +56,7 @@ def percentile(targets: AELTargets, share: float, groups: int = 1) -> Tensor:
     """The entropy below which a share of each group's valid pixels lies, (B, 1, 1)."""
     maps = zip(targets.unlabeled.entropy.chunk(groups), targets.unlabeled.valid.chunk(groups), strict=True)
     found = [np.percentile(entropy[valid].double().numpy(), 100 * share) for entropy, valid in maps]
-    return torch.tensor(found).repeat_interleave(len(targets.pseudo_label.map) // groups)[:, None, None]
+    return torch.tensor(found).repeat_interleave(len(targets.pseudo_label) // groups)[:, None, None]
 
 
 def assert_but_for_rounding(targets: AELTargets, gamma: Tensor, ours: Tensor, expected: Tensor) -> None:
@@ -81,19 +82,17 @@ def test_the_pixels_of_highest_or_of_lowest_entropy_have_no_pseudo_label(
     share = 1 - alpha if entropy_filter == "highest" else alpha
     gamma = percentile(targets, share, replicas)
     kept = targets.unlabeled.valid & (entropy < gamma if entropy_filter == "highest" else entropy >= gamma)
-    assert_but_for_rounding(
-        targets, gamma, targets.pseudo_label.map, targets.unlabeled.label.where(kept, IGNORE)
-    )
+    assert_but_for_rounding(targets, gamma, targets.pseudo_label, targets.unlabeled.label.where(kept, IGNORE))
     assert kept.sum() / targets.unlabeled.valid.sum() == pytest.approx(1 - alpha, abs=0.005)
-    assert (targets.pseudo_label.map[~targets.unlabeled.valid] == IGNORE).all()
+    assert (targets.pseudo_label[~targets.unlabeled.valid] == IGNORE).all()
 
 
 @FILTERS
 def test_a_pseudo_label_must_pass_aels_threshold_too(entropy_filter: str):
     plain, sure = (targets_in(u2pl_ael(entropy_filter=entropy_filter, threshold=t)) for t in (0.0, 0.6))
     assert torch.equal(plain.unlabeled.entropy, sure.unlabeled.entropy)
-    labels = sure.pseudo_label.map
-    unsure = labels != plain.pseudo_label.map
+    labels = sure.pseudo_label
+    unsure = labels != plain.pseudo_label
     assert (labels[unsure] == IGNORE).all()
     assert unsure.any()
     # Of four classes the likeliest has less than 0.6 wherever the entropy exceeds that of (0.6, 0.4/3 x 3).
@@ -106,7 +105,7 @@ def test_the_student_learns_the_pseudo_labels_that_are_left():
     method = u2pl_ael(equalization=False, reweighting=False)
     seen, twin = watch(method.student), copy.deepcopy(method)
     loss = step_of(method, make_batch(), at(STEP)).losses["unsupervised"]
-    target = targets_of(twin, make_batch(), at(STEP)).pseudo_label.map
+    target = targets_of(twin, make_batch(), at(STEP)).pseudo_label
     expected = pixel_losses(full(seen[0])[2:], target).mean()
     assert (target == IGNORE).float().mean() == pytest.approx(ALPHA, abs=0.005)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
@@ -182,7 +181,7 @@ def test_anchors_and_negatives_follow_alpha_t_or_keep_to_alpha_0(
 
         taking_part = valid
         if entropy_filter == "lowest":
-            taking_part = targets.pseudo_label.map != IGNORE
+            taking_part = targets.pseudo_label != IGNORE
             assert (valid & ~taking_part).sum() > 100
         chosen = {"unreliable": entropy > high, "reliable": entropy < low, "all": valid}[negatives]
         anchor = {"reliable": entropy < high, "lowest": entropy <= low}[anchors]

@@ -14,7 +14,7 @@ from u2pl.batches.loader import Batch, Images
 from u2pl.methods import Classes, Method, Step
 from u2pl.models.deeplab import Output
 from u2pl.settings import Params, RunSpec
-from u2pl.training.step import losses_of, step_of, targets_of
+from u2pl.training.step import Losses, StepResult, losses_of, targets_of
 
 CLASSES = Classes(4, ignore_index=255, background=True)
 EPOCH_STEPS, EPOCHS = 5, 4
@@ -81,6 +81,16 @@ def at(index: int) -> Step:
 def optimizer(method: Method, lr: float = 0.01) -> torch.optim.SGD:
     """As the engine's."""
     return torch.optim.SGD([{**group, "lr": lr} for group in method.parameter_groups()], momentum=0.9)
+
+
+def step_of(method: Method, batch: Batch, step: Step) -> StepResult:
+    """All losses of this process's images at once, with their gradient."""
+    targets = targets_of(method, batch, step)
+    whole: Losses = {}
+    for losses in losses_of(method, targets, step):
+        for name, loss in losses.items():
+            whole[name] = whole[name] + loss if name in whole else loss
+    return StepResult(whole, targets.diagnostics, targets.class_counts)
 
 
 def train_step(method: Method, sgd: torch.optim.SGD, index: int, batch: Batch) -> dict[str, Tensor]:

@@ -102,7 +102,7 @@ class World:
             label=method.labels(self.labels),
             labeled=as_images(picture, self.labels),
             unlabeled=Unlabeled(picture, self.pseudo, self.entropy, self.valid, truth),
-            pseudo_label=method.labels(self.pseudo.where(self.entropy < gamma_B11, IGNORE)),
+            pseudo_label=self.pseudo.where(self.entropy < gamma_B11, IGNORE),
             alpha_t=ALPHA,
             gamma_t=gamma_B11,
             usable=self.valid,

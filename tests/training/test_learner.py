@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from methods.tiny_method import EPOCH_STEPS, EPOCHS, at, build, make_batch
+from methods.tiny_method import EPOCH_STEPS, EPOCHS, at, build, make_batch, step_of
 from torch import Tensor, nn
 
 from u2pl.training.learner import Learner
-from u2pl.training.step import step_of
 
 CPU = torch.device("cpu")
 START = EPOCH_STEPS

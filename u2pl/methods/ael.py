@@ -125,7 +125,7 @@ class AEL(StudentTeacher):
         targets.seen.append(
             equalization.true_class_probability(on_labeled.detach(), label.map, label.ignore_index)
         )
-        mixed = PseudoLabels(targets.pseudo_label.map, targets.confidence, targets.unlabeled.valid)
+        mixed = PseudoLabels(targets.pseudo_label, targets.confidence, targets.unlabeled.valid)
         consistency = [
             self.consistency(logits, known, targets)
             for logits, known in ((on_labeled, targets.of_labeled), (on_unlabeled, mixed))
@@ -181,7 +181,7 @@ class AEL(StudentTeacher):
             label=self.labels(labeled.mask),
             labeled=labeled,
             unlabeled=unlabeled,
-            pseudo_label=self.labels(pseudo_label),
+            pseudo_label=pseudo_label,
             alpha_t=0.0,
             gamma_t=torch.full((len(pseudo_label), 1, 1), torch.inf, device=pseudo_label.device),
             usable=unlabeled.valid,
@@ -200,8 +200,8 @@ class AEL(StudentTeacher):
             label, _, sure = self.predictions(output.logits[: len(labeled.image)], labeled.mask.shape[1:])
             wanted = (sure >= s.threshold) & labeled.valid
             found = replace(found, of_labeled=PseudoLabels(label.where(wanted, ignore), sure, labeled.valid))
-        found.diagnostics.update(self.diagnose(found.pseudo_label.map, unlabeled))
-        found.class_counts.update(self.count_reliable(found.pseudo_label.map, unlabeled))
+        found.diagnostics.update(self.diagnose(found.pseudo_label, unlabeled))
+        found.class_counts.update(self.count_reliable(found.pseudo_label, unlabeled))
         return found
 
     def teacher_sees_both(self, step: Step) -> bool:

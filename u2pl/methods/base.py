@@ -132,8 +132,8 @@ class Method(nn.Module, ABC):
 
     def supervised_losses(self, outputs: list[Output], targets: Targets) -> dict[str, Tensor]:
         """L_s, of all networks that are trained (Eq. 2)."""
-        size = targets.label.map.shape[1:]
-        losses = [targets.label.cross_entropy(upsample(output.logits, size)) for output in outputs]
+        label = targets.label
+        losses = [label.cross_entropy(upsample(output.logits, label.size)) for output in outputs]
         return {"supervised": torch.stack(losses).sum()}
 
     # ---- what the engine asks besides --------------------------------------------------------------------

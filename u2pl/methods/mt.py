@@ -24,12 +24,15 @@ from u2pl.models.deeplab import Output
 from u2pl.settings import Settings
 from u2pl.settings.hyper import MeanTeacherSettings
 from u2pl.steps.forward import Forward
+from u2pl.steps.whole_batch import Labels
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeanTeacherTargets(PartitionTargets):
     """Pseudo-labels, and how much they weigh."""
 
+    unsupervised: Labels
+    """`pseudo_label`, for the mean over all pixels of the batch that have one (Eq. 3)."""
     lambda_u: tuple[Tensor, ...]
     """Weight of the unsupervised loss (Eq. 8), one for each group of the batch."""
 
@@ -60,7 +63,7 @@ class MeanTeacher(StudentTeacher):
         on_labeled, on_unlabeled = self.upsampled(student, targets.label.size)
         return {
             "supervised": targets.label.cross_entropy(on_labeled),  # Eq. 2
-            "unsupervised": targets.pseudo_label.cross_entropy(on_unlabeled, targets.lambda_u),  # Eq. 3
+            "unsupervised": targets.unsupervised.cross_entropy(on_unlabeled, targets.lambda_u),  # Eq. 3
         }
 
     def augmented(self, unlabeled: Unlabeled, step: Step) -> Unlabeled:
@@ -101,7 +104,8 @@ class MeanTeacher(StudentTeacher):
             label=self.labels(batch.labeled.mask),
             labeled=batch.labeled,
             unlabeled=unlabeled,
-            pseudo_label=self.labels(pseudo_label),
+            pseudo_label=pseudo_label,
+            unsupervised=self.labels(pseudo_label),
             alpha_t=alpha_t,
             gamma_t=gamma_t,
             usable=unlabeled.valid,

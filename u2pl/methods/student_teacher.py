@@ -16,7 +16,6 @@ from u2pl.models.deeplab import DeepLabV3Plus, Output, upsample
 from u2pl.settings import Recipe
 from u2pl.settings.hyper import TeacherSettings
 from u2pl.steps.micro_batch import MicroBatch
-from u2pl.steps.whole_batch import Labels
 
 
 class Unlabeled(NamedTuple):
@@ -46,8 +45,8 @@ class PartitionTargets(Targets):
     """As the student sees them."""
     unlabeled: Unlabeled
     """Likewise."""
-    pseudo_label: Labels
-    """`unlabeled.label` where reliable, else the ignore index (Eq. 6)."""
+    pseudo_label: Tensor
+    """(b, H, W) int64: `unlabeled.label` where reliable, else the ignore index (Eq. 6)."""
     alpha_t: float
     """Share of unreliable pixels (Eq. 7)."""
     gamma_t: Tensor

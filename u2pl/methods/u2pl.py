@@ -66,7 +66,7 @@ class U2PL(CutMix):
         on_labeled, on_unlabeled = self.upsampled(student, targets.label.size)
         return {
             "supervised": targets.label.cross_entropy(on_labeled),  # Eq. 2
-            "unsupervised": targets.pseudo_label.cross_entropy(on_unlabeled, targets.lambda_u),  # Eq. 3
+            "unsupervised": targets.unsupervised.cross_entropy(on_unlabeled, targets.lambda_u),  # Eq. 3
             **self.contrast.losses(student, targets),  # Eq. 4
         }
 
@@ -225,7 +225,7 @@ class Contrast:
         ignore, unlabeled = self.classes.ignore_index, known.unlabeled
         if self.settings.anchors == "reliable":
             # A pseudo-label need not be below this threshold: a method may filter its labels by another one.
-            return known.pseudo_label.map.where(unlabeled.entropy < known.gamma_t, ignore)
+            return known.pseudo_label.where(unlabeled.entropy < known.gamma_t, ignore)
         return unlabeled.label.where((unlabeled.entropy <= self.lowest(known)) & known.usable, ignore)
 
     def negative_pixels(self, known: PartitionTargets) -> Tensor:

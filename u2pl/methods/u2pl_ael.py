@@ -60,7 +60,7 @@ class U2PLAEL(AEL):
     def filtered(self, targets: AELTargets, step: Step) -> AELTargets:
         """Without pseudo-labels for unreliable pixels (Eq. 6)."""
         s, ignore, unlabeled = self.settings, self.classes.ignore_index, targets.unlabeled
-        label, alpha_t = targets.pseudo_label.map, self.alpha_t(step)
+        label, alpha_t = targets.pseudo_label, self.alpha_t(step)
         gamma_t = self.threshold(unlabeled, 1 - alpha_t)
         if s.entropy_filter == "highest":
             reliable = partition.pseudo_label(label, unlabeled.entropy, gamma_t, ignore)
@@ -71,9 +71,7 @@ class U2PLAEL(AEL):
         if not s.contrast_dpa:
             alpha_t = s.alpha0
             gamma_t = self.threshold(unlabeled, 1 - alpha_t)
-        return replace(
-            targets, pseudo_label=self.labels(reliable), alpha_t=alpha_t, gamma_t=gamma_t, usable=usable
-        )
+        return replace(targets, pseudo_label=reliable, alpha_t=alpha_t, gamma_t=gamma_t, usable=usable)
 
     def contrasts(self, step: Step) -> bool:
         """Whether a step has the contrastive loss: from the given epoch on."""

@@ -35,17 +35,18 @@ class Forward:
         return dropout.draw(self.network, len(self.streams) * processes.size() * self.images, generator)
 
     def __call__(
-        self, micro: MicroBatch, kept: list[Tensor], wrapper: DistributedDataParallel | None = None
+        self, micro: MicroBatch, kept: list[Tensor] | None, wrapper: DistributedDataParallel | None = None
     ) -> Output:
         """The network's output of a micro-batch.
 
         Args:
             micro: whose images.
-            kept: from `draw`.
+            kept: from `draw`; None: the network is in evaluation mode, where dropout keeps all.
             wrapper: what adds up the gradients of all processes; what adds up over micro-batches is sent once.
         """
         images = torch.cat([stream[micro.own] for stream in self.streams])
-        dropout.choose(self.network, kept, micro.numbers(len(self.streams)), images.device)
+        if kept is not None:
+            dropout.choose(self.network, kept, micro.numbers(len(self.streams)), images.device)
         if wrapper is None:
             return self.network(images, **self.options)
         quiet: AbstractContextManager[Any] = nullcontext() if micro.last else wrapper.no_sync()
@@ -70,13 +71,8 @@ def without_gradient(
         Of the first stream's images, then of the second's.
     """
     forward = Forward(network, streams, options)
-    kept = forward.draw(generator) if network.training else []
-    outputs: list[Output] = []
-    for micro in micro_batches(forward.images, micro_batch, len(streams)):
-        if network.training:
-            outputs.append(forward(micro, kept))
-        else:
-            outputs.append(network(torch.cat([stream[micro.own] for stream in streams]), **options))
+    kept = forward.draw(generator) if network.training else None
+    outputs = [forward(micro, kept) for micro in micro_batches(forward.images, micro_batch, len(streams))]
     return outputs[0] if len(outputs) == 1 else _joined(outputs, len(streams))
 
 

@@ -67,13 +67,3 @@ def losses_of(
             with torch.no_grad():
                 method.after_losses(targets)
         yield losses
-
-
-def step_of(method: Method, batch: Batch, step: Step) -> StepResult:
-    """All losses of this process's images at once, with their gradient."""
-    targets = targets_of(method, batch, step)
-    whole: Losses = {}
-    for losses in losses_of(method, targets, step):
-        for name, loss in losses.items():
-            whole[name] = whole[name] + loss if name in whole else loss
-    return StepResult(whole, targets.diagnostics, targets.class_counts)
