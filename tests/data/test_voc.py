@@ -253,7 +253,7 @@ def test_a_full_disk_half_way_leaves_nothing_that_looks_whole_and_a_second_call_
 
 
 def test_the_download_is_where_torchvision_has_it() -> None:
-    importlib.import_module("u2pl.models.backbone")  # makes torchvision importable beside any torch
+    importlib.import_module("u2pl.models")  # makes torchvision importable beside any torch
     from torchvision.datasets import SBDataset
     from torchvision.datasets.voc import DATASET_YEAR_DICT
 

@@ -14,9 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-MEAN = (123.675, 116.28, 103.53)
-STD = (58.395, 57.12, 57.375)
-"""Of ImageNet's pictures, RGB, for values from 0 to 255."""
+from u2pl.models.colors import MEAN, STD
 
 
 def normalise(image_BHW3: Tensor, rows_BH: Tensor | None = None, columns_BW: Tensor | None = None) -> Tensor:

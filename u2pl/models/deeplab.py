@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from u2pl.models import weights
-from u2pl.models.backbone import Backbone
 from u2pl.models.dropout import ChannelDropout
+from u2pl.models.encoders import build
 from u2pl.settings import WORDS_FOR_WEIGHTS, Recipe
 
 _RATES = (12, 24, 36)
@@ -79,14 +79,7 @@ class DeepLabV3Plus(nn.Module):
         super().__init__()
         self.autocast = _AUTOCAST.get(recipe.precision)
         self.fixed_statistics = recipe.batch_norm == "fixed"
-        self.backbone = Backbone(
-            recipe.backbone,
-            weights=recipe.weights if recipe.weights in WORDS_FOR_WEIGHTS else "none",
-            stem=recipe.stem,
-            output_stride=recipe.output_stride,
-            multi_grid=recipe.multi_grid,
-            zero_init_residual=recipe.zero_init_residual,
-        )
+        self.backbone = build(recipe)
         width, dropout = recipe.width, recipe.dropout
         self.aspp = ASPP(self.backbone.channels, width, dropout)
         # The released code keeps 256 low-level channels where DeepLabv3+ has 48, and a bias in this one convolution.

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from u2pl.models.weights import backbone_name
+from u2pl.models.resnet import backbone_name
 
 _DECODER = {
     "low_conv": "low",

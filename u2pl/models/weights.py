@@ -1,4 +1,4 @@
-"""Starts a network from a file: the weights of a ResNet for its backbone, or those of a run for all of it."""
+"""Starts a network from a file: weights for its backbone, or those of a run for all of it."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from u2pl import files
 from u2pl.errors import UserError, is_out_of_memory
+from u2pl.models.backbone import Backbone
 from u2pl.settings import WORDS_FOR_WEIGHTS, Recipe
 
 _log = logging.getLogger(__name__)
@@ -28,8 +29,17 @@ _HARMLESS: list[Any] = [
 """A numpy number among plain values, such as the best mIoU of a released checkpoint, is let in too."""
 
 
+def _content(path: Path) -> Any:
+    if path.suffix == ".safetensors":  # tensors by name and nothing else, as timm's hub has them
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    with torch.serialization.safe_globals(_HARMLESS):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def read(path: Path) -> dict[str, Any]:
-    """The dictionary in a file that `torch.save` wrote, on the CPU; no code in it is run.
+    """The dictionary in a file that `torch.save` or safetensors wrote, on the CPU; no code in it is run.
 
     Raises:
         UserError: there is no such file, it is damaged, it holds no dictionary, or more than tensors and plain values.
@@ -40,8 +50,7 @@ def read(path: Path) -> dict[str, Any]:
             "weights=imagenet."
         )
     try:
-        with torch.serialization.safe_globals(_HARMLESS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _content(path)
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({error.strerror}). Make it readable, or name another."
@@ -167,18 +176,11 @@ def fit(state: Mapping[str, Any], network: nn.Module) -> Fit:
     return Fit(matched, missing, misshaped, [name for name in state if name not in own])
 
 
-def backbone_name(name: str) -> str:
-    """What the backbone calls a tensor of a ResNet: `bn1.bias` -> `stem.1.bias`; later layers keep their names."""
-    first, dot, rest = name.partition(".")
-    return {"conv1": "stem.0", "bn1": "stem.1"}.get(first, first) + dot + rest
-
-
-def initialise(network: nn.Module, backbone: nn.Module, path: Path) -> None:
+def initialise(network: nn.Module, backbone: Backbone, path: Path) -> None:
     """Give a network, or its backbone alone, the weights in a file.
 
     The weights.pt of a run is for the whole network. Its heads alone may differ, as they do for other classes or
-    another method: a warning names what of them starts at random or is not used. Any other file is a ResNet's
-    state dict, torchvision's or (deep stem) the authors', and is for the backbone; its classifier `fc` is left out.
+    another method: a warning names what of them starts at random or is not used. Any other file is for the backbone.
 
     Raises:
         UserError: the file cannot be read, or holds other tensors than the network needs; all are listed.
@@ -191,17 +193,19 @@ def initialise(network: nn.Module, backbone: nn.Module, path: Path) -> None:
         )
     if isinstance(content.get("state"), Mapping):
         remedy = "Take a run with the same backbone, stem and width."
-        _load(network, tensors(content["state"], str(path), remedy), path, remedy, _HEADS)
+        load(network, tensors(content["state"], str(path), remedy), path, remedy, _HEADS)
         return
-    remedy = "Take a file for this backbone and stem, or set them: --set stem=deep for the authors' file."
-    named = tensors(content, str(path), remedy)
-    state = {backbone_name(name.removeprefix("module.")): tensor for name, tensor in named.items()}
-    _load(backbone, {n: t for n, t in state.items() if not n.startswith("fc.")}, path, remedy)
+    backbone.start_from(tensors(content, str(path), "Take a file of weights for this backbone."), path)
 
 
-def _load(
+def load(
     module: nn.Module, state: Mapping[str, Any], path: Path, remedy: str, may_differ: tuple[str, ...] = ()
 ) -> None:
+    """Give a network the tensors of a file that have a place in it.
+
+    Raises:
+        UserError: a tensor has no place, or a place no tensor, and its name does not start with one of `may_differ`.
+    """
     found = fit(state, module)
     found.check(str(path), remedy, allowed=may_differ)
     anew, unused = [*found.missing, *found.misshaped], found.unexpected

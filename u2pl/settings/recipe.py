@@ -1,10 +1,11 @@
 """How a network is built and trained on one data set, whatever the method."""
 
 import platform
+import re
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from u2pl.settings.base import Range, Settings
 
@@ -15,20 +16,28 @@ WORDS_FOR_WEIGHTS = ("none", "imagenet")
 """What the setting `weights` may say; anything else is a file."""
 
 
+RESNETS = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101")
+TIMM = "timm:"
+"""What the name of a backbone begins with that timm has."""
+
+
 class Recipe(Settings):
     """How a network is built and trained on one data set (Sec. 4.1), whatever the method."""
 
-    backbone: Literal["resnet10", "resnet18", "resnet34", "resnet50", "resnet101"]
-    """torchvision's residual networks; resnet10 has one basic block a stage, for demonstrations on a CPU."""
+    backbone: str
+    """One of torchvision's residual networks (resnet10 has one basic block a stage, for demonstrations on a CPU), or
+    `timm:NAME`, any feature extractor of timm."""
     stem: Literal["plain", "deep"]
-    """The backbone's first layers: torchvision's 7x7 convolution, or three of 3x3 as in the released code."""
+    """A ResNet's first layers: torchvision's 7x7 convolution, or three of 3x3 as in the released code."""
     weights: str = Field(min_length=1)
-    """What the network starts from: `none` (random weights), `imagenet` (torchvision's newest), or a file with the
-    weights of a ResNet or of a run."""
-    output_stride: Literal[8, 16]
+    """What the network starts from: `none` (random weights), `imagenet` (torchvision's newest, timm's), or a file
+    with the weights of the backbone or of a run."""
+    output_stride: Literal[8, 16, 32]
     multi_grid: bool
+    """Whether the dilations of a ResNet's last stage are multiplied by 2, 2 and 4."""
     zero_init_residual: bool
-    """Whether the last batch norm of every residual block starts at zero; overwritten by ImageNet weights."""
+    """Whether the last batch norm of every residual block of a ResNet starts at zero; overwritten by ImageNet
+    weights."""
     width: int = Field(gt=0, le=_MANY)
     representation: int = Field(gt=0, le=_MANY)
     dropout: float = Field(ge=0, lt=1)
@@ -73,6 +82,19 @@ class Recipe(Settings):
     """What a class that nowhere occurs adds to the mean."""
     checkpoint: Literal["last", "best"]
     """Which network a finished run is reported by: the last, or the best on the validation set."""
+
+    @field_validator("backbone")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name in RESNETS or re.fullmatch(rf"{TIMM}[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?", name):
+            return name
+        raise ValueError(f"{name!r} is none of {', '.join(RESNETS)}, and no {TIMM}NAME of one of timm's networks")
+
+    @model_validator(mode="after")
+    def _stem_belongs_to_a_resnet(self) -> Self:
+        if self.stem == "deep" and self.backbone not in RESNETS:
+            raise ValueError(f"stem=deep is of ResNets, and {self.backbone} is none; --set stem=plain")
+        return self
 
     @model_validator(mode="after")
     def _parts_fill_a_batch(self) -> Self:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from u2pl.errors import UserError
-from u2pl.models.backbone import Backbone, zoo
+from u2pl.models.resnet import ResNetBackbone, zoo
 
 
 def convolutions(*stages: nn.Module) -> list[tuple]:
@@ -25,7 +25,7 @@ def convolutions(*stages: nn.Module) -> list[tuple]:
 def test_stride_becomes_dilation_as_torchvision_does_it(name: str, output_stride: int, replaced: list[bool]):
     with torch.device("meta"):
         theirs = getattr(zoo, name)(replace_stride_with_dilation=replaced)
-        ours = Backbone(name, output_stride=output_stride, multi_grid=False)
+        ours = ResNetBackbone(name, output_stride=output_stride, multi_grid=False)
     stages = ("layer1", "layer2", "layer3", "layer4")
     assert convolutions(*(getattr(ours, s) for s in stages)) == convolutions(
         *(getattr(theirs, s) for s in stages)
@@ -37,7 +37,7 @@ def test_multi_grid_multiplies_the_dilations_of_the_last_stage_by_2_2_4(
     output_stride: int, dilations: list[int]
 ):
     with torch.device("meta"):
-        stage = Backbone("resnet50", output_stride=output_stride, multi_grid=True).layer4
+        stage = ResNetBackbone("resnet50", output_stride=output_stride, multi_grid=True).layer4
     assert [block.conv2.dilation for block in stage] == [(d, d) for d in dilations]
 
 
@@ -46,7 +46,7 @@ def test_multi_grid_multiplies_the_dilations_of_the_last_stage_by_2_2_4(
 def test_the_last_stage_sees_one_feature_per_output_stride_and_the_first_one_per_four_pixels(
     name: str, output_stride: int, size: tuple[int, int]
 ):
-    backbone = Backbone(name, output_stride=output_stride).eval()
+    backbone = ResNetBackbone(name, output_stride=output_stride).eval()
     with torch.no_grad():
         low, high = backbone(torch.zeros(1, 3, 65, 97))
     assert low.shape == (1, backbone.low_channels, 17, 25)
@@ -54,7 +54,7 @@ def test_the_last_stage_sees_one_feature_per_output_stride_and_the_first_one_per
 
 
 def test_a_residual_block_starts_as_the_identity():
-    stage = Backbone("resnet18", output_stride=16).layer4
+    stage = ResNetBackbone("resnet18", output_stride=16).layer4
     assert stage[1].bn2.weight.eq(0).all()
 
 
@@ -63,7 +63,7 @@ def test_a_residual_block_may_start_at_work_and_the_other_weights_are_the_same(n
     started = {}
     for zero in (True, False):
         torch.manual_seed(0)
-        started[zero] = Backbone(name, zero_init_residual=zero).state_dict()
+        started[zero] = ResNetBackbone(name, zero_init_residual=zero).state_dict()
     differing = {key for key in started[True] if not torch.equal(started[True][key], started[False][key])}
     norm = "bn3.weight" if name == "resnet50" else "bn2.weight"
     assert differing == {key for key in started[True] if key.endswith(norm)}
@@ -74,14 +74,14 @@ def test_equal_seeds_give_equal_weights():
     networks = []
     for _ in range(2):
         torch.manual_seed(3)
-        networks.append(Backbone("resnet10"))
+        networks.append(ResNetBackbone("resnet10"))
     first, second = (network.parameters() for network in networks)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_resnet10_has_no_imagenet_weights_and_says_what_to_do():
     with pytest.raises(UserError, match=r"Use resnet18, or --set weights=none\."):
-        Backbone("resnet10", weights="imagenet")
+        ResNetBackbone("resnet10", weights="imagenet")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_weights_that_cannot_be_downloaded_are_an_error_that_says_what_to_put_wh
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
     monkeypatch.setattr(torch.hub, "urlopen", offline)
     with pytest.raises(UserError, match="no network") as caught, torch.device("meta"):
-        Backbone(name, weights="imagenet")
+        ResNetBackbone(name, weights="imagenet")
     assert re.search(
         rf"download https://\S+/{file} and put it here as {tmp_path}/checkpoints/{file},", str(caught.value)
     )
@@ -110,18 +110,18 @@ def test_a_damaged_copy_of_the_weights_is_the_same_error(tmp_path, monkeypatch, 
     copy.parent.mkdir()
     copy.write_bytes(content)
     with pytest.raises(UserError, match=f"put it here as {copy}"):
-        Backbone("resnet18", weights="imagenet")
+        ResNetBackbone("resnet18", weights="imagenet")
 
 
 def test_there_are_no_imagenet_weights_for_the_deep_stem_and_it_says_what_there_is():
     with pytest.raises(UserError, match=r"--set weights=FILE.*--set stem=plain"):
-        Backbone("resnet101", weights="imagenet", stem="deep")
+        ResNetBackbone("resnet101", weights="imagenet", stem="deep")
 
 
 @pytest.mark.parametrize("name", ["resnet10", "resnet50"])
 def test_the_deep_stem_has_three_small_convolutions_and_hands_128_channels_on(name: str):
     with torch.device("meta"):
-        deep, plain = Backbone(name, stem="deep"), Backbone(name)
+        deep, plain = ResNetBackbone(name, stem="deep"), ResNetBackbone(name)
     three, one = ((3, 3), (1, 1), (1, 1), (1, 1)), ((7, 7), (2, 2), (1, 1), (3, 3))
     assert convolutions(deep.stem) == [((3, 3), (2, 2), (1, 1), (1, 1)), three, three]
     assert convolutions(plain.stem) == [one]
@@ -134,14 +134,14 @@ def test_the_deep_stem_has_three_small_convolutions_and_hands_128_channels_on(na
 
 def test_only_the_deep_stem_pools_a_last_window_over_the_edge():
     image = torch.zeros(1, 3, 64, 96)
-    assert Backbone("resnet10", stem="plain").stem(image).shape == (1, 64, 16, 24)
-    assert Backbone("resnet10", stem="deep").stem(image).shape == (1, 128, 17, 25)
+    assert ResNetBackbone("resnet10", stem="plain").stem(image).shape == (1, 64, 16, 24)
+    assert ResNetBackbone("resnet10", stem="deep").stem(image).shape == (1, 128, 17, 25)
 
 
 @pytest.mark.parametrize("zero", [True, False])
 def test_the_layers_behind_a_deep_stem_start_like_torchvisions(zero: bool):
     torch.manual_seed(0)
-    backbone = Backbone("resnet50", stem="deep", zero_init_residual=zero)
+    backbone = ResNetBackbone("resnet50", stem="deep", zero_init_residual=zero)
     assert all(bool(block.bn3.weight.eq(0).all()) == zero for block in backbone.layer1)
     for conv in (backbone.stem[0][3], backbone.layer1[0].conv2, backbone.layer1[0].downsample[0]):
         fan_out = conv.out_channels * conv.kernel_size[0] ** 2
