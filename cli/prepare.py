@@ -20,7 +20,9 @@ def prepare(
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(help="shapes, camvid, voc, cityscapes, or the YAML file that describes your own."),
+        typer.Option(
+            help="shapes, camvid, facade, voc, cityscapes, or the YAML file that describes your own."
+        ),
     ] = None,
     split: Annotated[
         str | None,

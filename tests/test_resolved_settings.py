@@ -8,6 +8,7 @@ import itertools
 import json
 from pathlib import Path
 
+from u2pl.errors import UsageError
 from u2pl.project import Project
 from u2pl.settings import Params, fingerprint
 
@@ -15,13 +16,18 @@ KNOWN = Path(__file__).parent / "resolved_settings.json"
 
 
 def resolved() -> dict[str, str]:
-    """Method, data set and flavour -> hash of the recipe and of the method's settings."""
+    """Method, data set and flavour -> hash of the recipe and of the method's settings, or why they are refused."""
     params = Params.read(Project(Path(__file__).parents[1]))
     found = {}
     for method, dataset, flavor in itertools.product(
         params.methods, params.values["recipes"], params.values["flavors"]
     ):
-        run = params.resolve(params.spec(dataset, "1/8", method, 0, {"flavor": flavor}), bfloat16=False)
+        spec = params.spec(dataset, "1/8", method, 0, {"flavor": flavor})
+        try:
+            run = params.resolve(spec, bfloat16=False)
+        except UsageError as error:
+            found[f"{method} {dataset} {flavor}"] = str(error)
+            continue
         facts = {"recipe": run.recipe.model_dump(mode="json"), "hyper": dict(run.hyper)}
         found[f"{method} {dataset} {flavor}"] = fingerprint(facts)
     return found

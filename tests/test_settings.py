@@ -901,8 +901,10 @@ def test_every_recipe_suits_every_method_in_either_flavour(flavor: str):
     from u2pl import methods
 
     params = Params.read(Project(REPOSITORY))
-    for dataset in params.values["recipes"]:
+    for dataset, recipe in params.values["recipes"].items():
+        # Four groups of a batch, as the released flavour has them, are four pairs of images at least.
+        one_group = {"replicas": 1} if recipe.get("batch", 16) < 8 else {}
         for name in params.methods:
-            resolved = params.resolve(params.spec(dataset, "1/8", name, 0, {"flavor": flavor}))
+            resolved = params.resolve(params.spec(dataset, "1/8", name, 0, {"flavor": flavor} | one_group))
             classes = methods.Classes(19, 255, background=True)
             assert methods.settings(name, classes, resolved.recipe, resolved.hyper)

@@ -116,10 +116,10 @@ def test_the_palette_of_zero_is_void_is_compared_by_class(tmp_path: Path) -> Non
         read_mask(mask(tmp_path, [1, 2], [BLACK, GREEN, RED]), shifted)
 
 
-@pytest.mark.parametrize("name", ["voc", "camvid"])
+@pytest.mark.parametrize("name", ["voc", "camvid", "facade"])
 def test_palettes_of_built_in_data_sets_never_matter(tmp_path: Path, name: str) -> None:
     description = built_in()[name].description
-    indices = [0, 5, 10, description.ignore_index]
+    indices = [0, 5, len(description.classes) - 1, description.ignore_index]
     for palette in ([default_color(k) for k in range(256)], RAMP, [RED] * 256):
         assert read_mask(mask(tmp_path, indices, palette), description).tolist() == [indices]
 

@@ -11,12 +11,13 @@ import yaml
 from PIL import Image
 
 from u2pl.data.inspection import upright
-from u2pl.data.prepare import Prepared, prepare
+from u2pl.data.prepare import prepare
 from u2pl.data.prepared import open_split
 from u2pl.errors import UsageError, UserError
 from u2pl.project import Project
 
-CAMVID = Path(__file__).parents[3] / "shared" / "camvid"
+SHARED = Path(__file__).parents[3] / "shared"
+"""Where the real photographs lie, beside the project."""
 
 
 def contents(folder: Path) -> dict[Path, tuple[bytes, int]]:
@@ -286,6 +287,7 @@ def test_an_image_that_is_gone_is_an_error_that_names_the_file(project: Project,
         (("shapes", "classic-1/8"), "no pool of images called 'classic'"),
         (("camvit", "1/8"), "Did you mean 'camvid'"),
         (("camvid", "1/8"), "--root"),
+        (("facade", "1/8"), "--root"),
         (("shapes", "1/8x"), "No split called"),
         (("nowhere.yaml", "1/8"), "There is no file"),
     ],
@@ -324,20 +326,61 @@ def test_a_new_file_in_the_catalog_is_a_new_data_set(
     assert len(open_split(project, "tiny", "1/4").labeled) == 4
 
 
-def prepared_camvid(project: Project) -> Prepared:
-    return prepare(project, "camvid", "1/8", root=CAMVID)
+def in_folders(root: Path, classes: int, void: int) -> Path:
+    """A data set as `camvid` and `facade` lie; in each mask are all classes and void."""
+    names = {"train.txt": [f"street {k}" for k in range(8)], "val.txt": [f"house {k}" for k in range(3)]}
+    for part in ("images", "masks"):
+        (root / part).mkdir(parents=True)
+    rng = np.random.default_rng(3)
+    values = [*range(classes), void]
+    for k, name in enumerate([*names["train.txt"], *names["val.txt"]]):
+        mask = np.roll(np.tile(np.array(values, np.uint8), (12, 2)), k, axis=1)
+        Image.fromarray(mask).save(root / "masks" / f"{name}.png")
+        picture = rng.integers(0, 256, (*mask.shape, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(root / "images" / f"{name}.jpg")
+    for file, lines in names.items():
+        (root / file).write_text("".join(f"{line}\n" for line in lines))
+    return root
 
 
-@pytest.mark.skipif(not CAMVID.is_dir(), reason="needs the real CamVid pictures in ../shared/camvid")
-def test_real_camvid_is_prepared_from_where_it_lies(project: Project) -> None:
-    prepared = prepared_camvid(project)
-    assert prepared.manifest["counts"] == {"train": 367, "labeled": 46, "unlabeled": 321, "val": 101}
+@pytest.mark.parametrize(("name", "classes", "void"), [("camvid", 11, 11), ("facade", 8, 255)])
+def test_photographs_in_folders_are_prepared_by_the_name_of_their_data_set(
+    project: Project, tmp_path: Path, name: str, classes: int, void: int
+) -> None:
+    root = in_folders(tmp_path / "photographs", classes, void)
+    prepared = prepare(project, name, "1/4", root=root)
+    assert prepared.manifest["counts"] == {"train": 8, "labeled": 2, "unlabeled": 6, "val": 3}
+    split = open_split(project, name, "1/4")
+    assert (len(split.classes), len(split.colors), split.ignore_index) == (classes, classes, void)
+    assert not split.background
+    for image in (split.labeled[0], split.val[0]):
+        assert np.array_equal(split.mask(image), np.array(Image.open(root / f"masks/{image}.png")))
+    Image.fromarray(np.full((12, 2 * classes + 2), classes + 1, np.uint8)).save(root / "masks/street 0.png")
+    with pytest.raises(UserError, match=f"classes are 0 to {classes - 1}, ignored is {void}"):
+        prepare(project, name, "1/4", root=root)
+
+
+@pytest.mark.parametrize(
+    ("name", "counts", "height", "width"),
+    [
+        ("camvid", {"train": 367, "labeled": 46, "unlabeled": 321, "val": 101}, 360, 480),
+        ("facade", {"train": 600, "labeled": 75, "unlabeled": 525, "val": 145}, 210, 280),
+    ],
+)
+def test_real_photographs_are_prepared_from_where_they_lie(
+    project: Project, name: str, counts: dict[str, int], height: int, width: int
+) -> None:
+    if not (SHARED / name).is_dir():
+        pytest.skip(f"needs the real photographs in ../shared/{name}")
+    prepared = prepare(project, name, "1/8", root=SHARED / name)
+    assert prepared.manifest["counts"] == counts
     assert all(found["labeled_images"] for found in prepared.manifest["classes"].values())
-    split = open_split(project, "camvid", "1/8")
-    assert split.image(split.val[0]).shape == (360, 480, 3)
-    assert set(np.unique(split.mask(split.val[0]))) <= set(range(12)) and not split.background
-    assert json.loads((project.data("camvid") / "source.json").read_text())["root"] == os.fspath(
-        CAMVID.resolve()
+    split = open_split(project, name, "1/8")
+    assert split.image(split.val[0]).shape == (height, width, 3)
+    known = {*range(len(split.classes)), split.ignore_index}
+    assert set(np.unique(split.mask(split.val[0])).tolist()) <= known and not split.background
+    assert json.loads((project.data(name) / "source.json").read_text())["root"] == os.fspath(
+        (SHARED / name).resolve()
     )
 
 
