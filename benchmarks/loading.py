@@ -29,8 +29,8 @@ from torch.nn.functional import interpolate, pad
 
 from u2pl.batches import transforms
 from u2pl.batches.transforms import AugmentedImage, augment, normalise, random_scale
-from u2pl.models.colors import MEAN, STD
 from u2pl.data.pictures import read_image, read_indices
+from u2pl.models.colors import MEAN, STD
 
 SCALE = (0.5, 2.0)
 IGNORE = 255

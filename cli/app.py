@@ -4,12 +4,11 @@ import errno
 import io
 import os
 import sys
-from types import FrameType
 from typing import Annotated
 
 import typer
 
-from u2pl import __version__
+from u2pl import __version__, interrupts
 from u2pl.errors import EndedElsewhere, Interrupted, UserError, is_out_of_memory
 from u2pl.tracking.addresses import hidden
 
@@ -70,15 +69,6 @@ def _main(
     pass
 
 
-_signals: list[int] = []
-
-
-def interrupt(number: int, frame: FrameType | None) -> None:
-    """End a command at a signal, as Ctrl-C does."""
-    _signals.append(number)
-    raise KeyboardInterrupt
-
-
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit status; a user's mistake becomes one sentence on stderr."""
     for stream in (sys.stdout, sys.stderr):
@@ -105,7 +95,7 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if debug:
             raise
-        if _signals:  # in the middle of an import, which has made something else of it
+        if interrupts.came():  # in the middle of an import, which has made something else of it
             return _interrupted()
         sentence = _sentence(error)
         say(

@@ -18,20 +18,21 @@ from u2pl_cli.app import app
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted([*(ROOT / "u2pl").rglob("*.py"), *(ROOT / "cli").rglob("*.py")])
-GROUND = {"errors", "escaping", "files", "project", "typed_files", "settings", "processes"}
+GROUND = {"errors", "escaping", "files", "project", "typed_files", "settings", "processes", "interrupts"}
 """Modules beside the folders, in which whatever a folder needs of the ground is looked for."""
 ALLOWED = {
     "errors": set(),
     "escaping": set(),
     "processes": set(),
+    "interrupts": set(),
     "files": {"errors", "escaping"},
     "project": {"errors"},
     "typed_files": {"errors", "files", "project"},
     "settings": {"errors", "files", "project"},
     "losses": set(),
     "models": {"settings", "errors", "files"},
-    "data": GROUND - {"processes"},
-    "batches": {"data", *GROUND},
+    "data": GROUND - {"processes", "interrupts"},
+    "batches": {"models.colors", "data", *GROUND},
     "steps": {"losses", "models", "processes"},
     "methods": {"steps", "batches", "losses", "models", *GROUND},
     "inference": {"batches", "data", "models", *GROUND},

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from u2pl_cli import app
@@ -101,6 +102,12 @@ def heed_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def has_worked(process: subprocess.Popen[str], seconds: float) -> None:
+    """Wait until a process has had so much of a processor: on a busy machine that takes longer."""
+    while sum(psutil.Process(process.pid).cpu_times()[:2]) < seconds:
+        time.sleep(0.01)
+
+
 @pytest.mark.slow
 def test_ctrl_c_in_a_command_that_does_not_train_is_one_line(tiny_project: Project):
     preparing = subprocess.Popen(
@@ -111,7 +118,7 @@ def test_ctrl_c_in_a_command_that_does_not_train_is_one_line(tiny_project: Proje
         text=True,
         preexec_fn=heed_ctrl_c,
     )
-    time.sleep(0.3)  # in the middle of its imports
+    has_worked(preparing, 0.15)  # in the middle of its imports
     preparing.send_signal(signal.SIGINT)
     _, err = preparing.communicate(timeout=60)
     assert "Traceback" not in err
@@ -141,9 +148,12 @@ def test_training_that_has_not_begun_is_stopped_at_once(tiny_project: Project, n
         text=True,
         preexec_fn=heed_ctrl_c,
     )
-    time.sleep(delay)  # in the middle of its imports, or about to build its network
+    has_worked(training, delay)  # in the middle of its imports, or about to build its network
     training.send_signal(number)
-    _, err = training.communicate(timeout=60)
+    try:
+        _, err = training.communicate(timeout=60)
+    finally:
+        training.kill()
     assert training.returncode == 130, err
     assert "Traceback" not in err and "Start the same command again" in err
 

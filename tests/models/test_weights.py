@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from u2pl.errors import UserError
 from u2pl.models import weights
-from u2pl.models.resnet import BasicBlock, ResNet
 from u2pl.models.deeplab import DeepLabV3Plus
+from u2pl.models.resnet import BasicBlock, ResNet
 from u2pl.project import Project
 from u2pl.settings import Params, RunSpec
 from u2pl.training.trainer import describe

