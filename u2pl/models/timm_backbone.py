@@ -99,7 +99,7 @@ class TimmBackbone(Backbone):
             f"Take timm's file for {self.name}; where there is network, --set weights=imagenet fetches it, and "
             f"{_address(self.extractor)} is where it lies."
         )
-        whole = timm.create_model(self.name, **_stride_words(self.output_stride))
+        whole = timm.create_model(self.name)  # names and shapes are those of any stride
         classifier = whole.pretrained_cfg.get("classifier") or ()
         heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
         weight_files.fit(state, whole).check(str(path), remedy, allowed=heads)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from u2pl.project import Project
-from u2pl.settings import Params
+from u2pl.settings import RESNETS, Params
 
 from .figures import read_figure
 from .plans import ActivePlan, spec_of
@@ -40,6 +40,7 @@ _VOC = {
     "absent_iou": "skip",
     "checkpoint": "last",
 }
+_OF_RESNETS = ("multi_grid", "zero_init_residual")
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "voc": _VOC,
     "cityscapes": _VOC
@@ -223,12 +224,15 @@ def _departures(
 ) -> Iterator[str]:
     theirs = {**RECIPES[dataset], **HYPER, **METHODS[dataset].get(method, {})}
     own = {**recipe, **hyper}
+    is_resnet = recipe["backbone"] in RESNETS
+    if not is_resnet:  # another encoder is one departure; what only ResNets have is none besides
+        own = {key: value for key, value in own.items() if key not in _OF_RESNETS}
     for key, value in theirs.items():
         if key in own and key not in swept and not _equal(own[key], value):
             yield f"{NAMES.get(key, key)} {_word(own[key])} instead of {_word(value)}"
     if recipe["micro_batch"]:
         yield f"batch norm over {recipe['micro_batch']} images instead of {RECIPES[dataset]['batch']}"
-    if recipe["stem"] == "plain":
+    if is_resnet and recipe["stem"] == "plain":
         yield "the backbone's stem is one 7x7 convolution, in the released code three of 3x3"
     if dataset == "cityscapes":
         yield "cross-entropy on the labelled images instead of OHEM"
