@@ -27,7 +27,7 @@ app = typer.Typer(
     cls=Plans,
     no_args_is_help=True,
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-    help="""Choose what `dvc repro` regenerates: a plan's name, such as demo, demo-full, camvid or paper.
+    help="""Choose what `dvc repro` regenerates: a plan's name, such as demo, demo-full, camvid, photos or paper.
     `u2pl plan run` runs it on several devices at once.
 
     Example: u2pl plan demo
@@ -41,7 +41,7 @@ app.command("run")(plan_run.run)
 @app.command("NAME")
 def choose(
     name: Annotated[
-        str, typer.Argument(help="demo, demo-full, camvid, paper, or any file in pipelines/plans.")
+        str, typer.Argument(help="demo, demo-full, camvid, photos, paper, or any file in pipelines/plans.")
     ],
     table: Annotated[
         list[str] | None, typer.Option(help="Only this table, by name or number; may be repeated.")

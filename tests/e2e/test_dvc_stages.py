@@ -218,6 +218,19 @@ def test_one_table_runs_only_what_it_shows(workspace: Workspace) -> None:
     )
 
 
+def test_a_table_under_another_name_depends_on_the_file_that_it_is_of(workspace: Workspace) -> None:
+    plan = workspace.project.pipelines / "plans/small.yaml"
+    plan.write_text(
+        "{dataset: shapes, seeds: [0], tables: {mine: {table: methods, rows: [MT], splits: {classic-1/8: 1/8}}}}"
+    )
+    resolve(workspace.project, "small").write(workspace.project)
+    assert commands(workspace.repro("table@mine")) == ["prepare", "train", "evaluate", "table"]
+    assert workspace.repro("table@mine") == []
+    table = workspace.project.pipelines / "tables/methods.yaml"
+    table.write_text(f"{table.read_text(encoding='utf-8')}# changed\n", encoding="utf-8")
+    assert workspace.repro("table@mine") == ["table mine"]
+
+
 def test_a_plan_without_ablations_and_figures_works(workspace: Workspace) -> None:
     resolve(workspace.project, "small", ["1"]).write(workspace.project)
     assert sorted(set(commands(workspace.repro()))) == ["evaluate", "prepare", "report", "table", "train"]

@@ -7,6 +7,7 @@ import yaml
 
 from u2pl.errors import UsageError, UserError
 from u2pl.pipeline import ActivePlan, Binding, Table, bind, names, read_table, resolve, spec_of
+from u2pl.pipeline.scheduling import stages
 from u2pl.project import Project
 from u2pl.settings import Params
 from u2pl.training.ablation import plan_ablation
@@ -147,6 +148,71 @@ def test_a_plan_without_a_data_set_takes_the_tables_own_and_prepares_from_the_ro
 def test_a_plan_that_names_data_sets_twice_is_refused(project: Project) -> None:
     with pytest.raises(UserError, match="so table4 cannot have one of their own"):
         add_plan(project, "{dataset: voc, seeds: [0], tables: {table4: {dataset: camvid}}}")
+
+
+TWICE = """
+seeds: [0]
+tables:
+  streets: {table: methods, title: Streets, dataset: camvid, splits: {classic-1/8: 1/16}, rows: [SupOnly, MT]}
+  houses: {table: methods, dataset: facade, splits: {classic-1/8: 1/4}, rows: [MT]}
+"""
+
+
+def test_a_table_stands_in_a_plan_more_than_once_under_names_of_its_own(project: Project) -> None:
+    plan = add_plan(project, TWICE)
+    assert {name: (bound.table, bound.folder) for name, bound in plan.tables.items()} == {
+        "streets": ("methods", "results/streets"),
+        "houses": ("methods", "results/houses"),
+    }
+    assert {stage.run: (stage.shows, stage.group) for stage in plan.evaluations.values()} == {
+        "camvid-1_16-suponly-s0": ("streets", "results/streets/runs"),
+        "camvid-1_16-mt-s0": ("streets", "results/streets/runs"),
+        "facade-1_4-mt-s0": ("houses", "results/houses/runs"),
+    }
+    titles = [
+        bind(read_table(project, bound.table), bound.dataset, bound.binding).title
+        for bound in plan.tables.values()
+    ]
+    assert titles == ["Streets", read_table(project, "methods").title]
+    assert list(resolve(project, "mine", ["houses"]).runs) == ["facade-1_4-mt-s0"]
+
+
+def test_a_table_that_a_plan_calls_otherwise_must_have_a_file(project: Project) -> None:
+    with pytest.raises(UsageError, match=r"No table called 'methds'\. Did you mean 'methods'"):
+        add_plan(project, "{seeds: [0], tables: {streets: {table: methds}}}")
+
+
+def test_the_plan_of_photographs_trains_the_smallest_splits_first_on_both_data_sets() -> None:
+    plan = resolve(REPOSITORY, "photos")
+    methods = ["suponly", "mt", "cutmix", "cps", "ael", "u2pl", "u2pl-ael"]
+    shown = [
+        (
+            bound.dataset,
+            {plan.runs[run].split for run in bound.runs},
+            [plan.runs[run].method for run in bound.runs],
+        )
+        for bound in plan.tables.values()
+    ]
+    assert shown == [
+        ("facade", {"1/16"}, methods * 3),
+        ("camvid", {"1/16"}, ["suponly", "cutmix", "u2pl"] * 3),
+        ("facade", {"1/8"}, methods * 3),
+        ("camvid", {"1/8"}, ["suponly", "cutmix", "u2pl"] * 3),
+        ("facade", {"1/16"}, ["u2pl"] * 9),  # Table 4
+        ("facade", {"1/16"}, ["u2pl"] * 12),  # Table 7
+    ]
+    assert {run.seed for run in plan.runs.values()} == {0, 1, 2}
+    # No figure trains anything that no table shows, and the default of an ablation is trained once.
+    assert len(plan.runs) == 2 * 3 * (7 + 3) + 3 * (2 + 3)
+    assert {(stage.dataset, stage.args.rpartition(" ")[2]) for stage in plan.prepare.values()} == {
+        ("facade", "../shared/facade"),
+        ("camvid", "../shared/camvid"),
+    }
+    first = [
+        stage for stage in sorted(stages(plan), key=lambda stage: -stage.urgency) if "train@" in stage.name
+    ]
+    assert all("train@facade-1_16-" in stage.name for stage in first[:21])
+    assert all("train@camvid-1_16-" in stage.name for stage in first[21:30])
 
 
 def test_a_run_of_the_plan_is_found_again_from_its_stage(project: Project) -> None:

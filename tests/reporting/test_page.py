@@ -92,6 +92,25 @@ def test_the_page_says_where_an_miou_is_over_fewer_classes(project: Project) -> 
     assert "mIoU over 3 of 4 classes (without ring)</p>" in text
 
 
+def test_a_plan_of_several_data_sets_says_of_which_the_headline_and_a_table_are(project: Project) -> None:
+    (project.pipelines / "plans/two.yaml").write_text(
+        """
+seeds: [0]
+tables:
+  streets: {table: methods, title: Streets, dataset: camvid, splits: {classic-1/8: 1/8}, rows: [SupOnly, MT]}
+  houses: {table: methods, title: Houses, dataset: facade, splits: {classic-1/8: 1/8}, rows: [SupOnly, MT]}
+"""
+    )
+    plan = resolve(project, "two")
+    write_results(project, plan)
+    paths = page.write(project, plan)
+    text = (project.root / paths[0]).read_text(encoding="utf-8")
+    assert "<li>camvid, 1/8 (60 labelled): MT is best with 47.00 % mIoU" in text
+    assert "<li>facade, 1/8 (60 labelled): MT is best with 51.00 % mIoU" in text
+    assert '<a href="#streets">Streets</a>' in text and "<h2>Houses</h2>" in text
+    assert {"streets", "houses"} <= set(outline(text).ids)
+
+
 def test_the_headline_admits_that_the_baseline_won(project: Project) -> None:
     plan = street_plan(project)
     write_results(project, plan)

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from u2pl.batches.transforms import center_crop, normalise, resize_image, resize_mask
-from u2pl.data.prepared import Split
+from u2pl.data.image_set import ImageSet
 from u2pl.settings import Recipe
 
 
-def validation(split: Split, recipe: Recipe) -> Iterator[tuple[str, Tensor, Tensor]]:
+def validation(split: ImageSet, recipe: Recipe) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Of every validation image the name, the picture at the recipe's size, and the mask it is scored by.
 
     Shapes: float32 (1, 3, H, W), normalised; int64 (H', W'). Of centre crops both are crop x crop, and the
@@ -25,7 +25,7 @@ def validation(split: Split, recipe: Recipe) -> Iterator[tuple[str, Tensor, Tens
         yield name, image, scored_mask(split, recipe, name)
 
 
-def scored_mask(split: Split, recipe: Recipe, name: str) -> Tensor:
+def scored_mask(split: ImageSet, recipe: Recipe, name: str) -> Tensor:
     """The mask a validation image is scored by, int64: whole, at its own size, or the centre crop at the recipe's.
 
     The padding of a centre crop is ignored, or class 0 where the recipe scores it. A whole image has none. Of an image

@@ -112,6 +112,8 @@ class BuiltIn:
     locate: Callable[[Path, Path, Progress], Layout] | None = None
     """Finds the files in a folder of the user's, and unpacks archives that lie there into a second folder, ours.
     None where they lie as the description says."""
+    read_mask: Callable[[Path], NDArray[np.uint8]] | None = None
+    """Its masks as class indices; None where the description says how they are read."""
     fetch: Callable[[Path, Progress], None] | None = None
     """Downloads what `locate` then finds in the folder; done already, it returns at once."""
     source: str = "seeded"

@@ -1,18 +1,13 @@
 """A prepared split: its lists, and its pictures and masks by name."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from u2pl.data import splits
 from u2pl.data.catalog import built_in
 from u2pl.data.check import JOURNAL, is_half_done
-from u2pl.data.description import Color, Description, remembered
+from u2pl.data.description import Description, remembered
+from u2pl.data.image_set import ImageSet
 from u2pl.data.inspection import READING
-from u2pl.data.pictures import read_image, read_indices
 from u2pl.data.records import Manifest, Source
 from u2pl.errors import UserError
 from u2pl.files import sha256
@@ -20,44 +15,15 @@ from u2pl.project import Project
 from u2pl.typed_files import read
 
 
-@dataclass(frozen=True)
-class Split:
+@dataclass(frozen=True, kw_only=True)
+class Split(ImageSet):
     """A data set of which some training images have lost their labels."""
 
-    dataset: str
     split: str
-    classes: list[str]
-    colors: list[Color]
-    ignore_index: int
-    background: bool
     labeled: list[str]
     unlabeled: list[str]
-    val: list[str]
     manifest: Manifest
     """What `u2pl prepare` measured: see docs/data.md."""
-    images: Mapping[str, Path]
-    masks: Mapping[str, Path]
-    """Only of images that have one."""
-
-    def image(self, name: str) -> NDArray[np.uint8]:
-        """The picture, uint8 (H, W, 3), RGB.
-
-        Raises:
-            UserError: the file is missing or damaged.
-        """
-        return read_image(self.images[name])
-
-    def has_mask(self, name: str) -> bool:
-        """Whether the image has a mask; also an unlabelled one may, which serves to measure alone."""
-        return name in self.masks
-
-    def mask(self, name: str) -> NDArray[np.uint8]:
-        """The mask, uint8 (H, W): class indices and `ignore_index`.
-
-        Raises:
-            UserError: the file is missing or damaged.
-        """
-        return read_indices(self.masks[name])
 
 
 def description_of(project: Project, dataset: str) -> Description:

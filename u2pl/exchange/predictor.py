@@ -16,13 +16,11 @@ from u2pl.batches.transforms import normalise, resize_image
 from u2pl.data.description import Description
 from u2pl.data.inspection import BadFile, opened
 from u2pl.data.pictures import SUFFIXES, plain, read_image, write_png
-from u2pl.data.prepared import description_of
 from u2pl.errors import UsageError, UserError
 from u2pl.inference.windows import sliding_logits
 from u2pl.models.deeplab import DeepLabV3Plus, upsample
 from u2pl.project import Project
-from u2pl.runs.records import read_metrics, read_run
-from u2pl.runs.results import load_network
+from u2pl.runs.results import description_of_run, load_network
 from u2pl.runs.stored_evaluation import run_path
 
 WHOLE = 2**21
@@ -163,7 +161,7 @@ def predict(
         raise UsageError(f"{out} is a file. Name a folder with --out.")
     _refuse_masks_of_others(out)
     path = run_path(project, run)
-    description = _description(project, path)
+    description = description_of_run(project, path)
     items = find_images(inputs, out)
     network, recipe = load_network(path, len(description.classes))
     if recipe.evaluation == "sliding" and window is None:
@@ -207,20 +205,6 @@ def _make_folders(out: Path) -> None:
         raise UsageError(
             f"The folder {error.filename} cannot be made ({error.strerror}). Name another one with --out."
         ) from None
-
-
-def _description(project: Project, run: Path) -> Description:
-    """The classes and colours of the data set that a run was trained on."""
-    dataset = read_run(run)["dataset"]
-    description = description_of(project, dataset)
-    # An unfinished run has no metrics; it is refused where its network is loaded.
-    finished = (run / "metrics.json").is_file()
-    if finished and list(read_metrics(run)["iou"]) != description.classes:
-        raise UserError(
-            f"The classes of {dataset!r} have changed since {run.name} was trained, so its predictions would get the "
-            "wrong names and colours. Train it again, or prepare the data set as it was."
-        )
-    return description
 
 
 def _readable(items: Sequence[Item], skipped: list[tuple[Path, str]]) -> Iterator[tuple[Item, Pixels]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from u2pl import processes
 from u2pl.batches.validation import validation
-from u2pl.data.prepared import Split
+from u2pl.data.image_set import ImageSet
 from u2pl.errors import EndedElsewhere, UserError, enough_memory
 from u2pl.inference import scores
 from u2pl.inference.tta import NO_TTA, TTA, mean_probabilities
@@ -77,7 +77,7 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(
     network: DeepLabV3Plus,
-    split: Split,
+    split: ImageSet,
     recipe: Recipe,
     *,
     tta: TTA = NO_TTA,
@@ -146,7 +146,7 @@ class _Counts(NamedTuple):
 
 def _count(
     network: DeepLabV3Plus,
-    split: Split,
+    split: ImageSet,
     recipe: Recipe,
     tta: TTA,
     names: list[str],
@@ -177,7 +177,7 @@ def _richest(samples: Iterable[_Sample]) -> list[_Sample]:
 
 @torch.no_grad()
 def predictions(
-    network: DeepLabV3Plus, split: Split, recipe: Recipe, names: Sequence[str], tta: TTA = NO_TTA
+    network: DeepLabV3Plus, split: ImageSet, recipe: Recipe, names: Sequence[str], tta: TTA = NO_TTA
 ) -> dict[str, Tensor]:
     """Image name -> predicted classes (H, W) of what `evaluate` scores of it, for the validation images `names`."""
     return {
@@ -189,7 +189,7 @@ def predictions(
 
 @torch.no_grad()
 def class_scores(
-    network: DeepLabV3Plus, split: Split, recipe: Recipe, names: Sequence[str], tta: TTA = NO_TTA
+    network: DeepLabV3Plus, split: ImageSet, recipe: Recipe, names: Sequence[str], tta: TTA = NO_TTA
 ) -> Iterator[tuple[list[str], Tensor, Tensor]]:
     """The scores of all classes at each pixel of any images of the split, a few images at a time.
 
@@ -215,7 +215,7 @@ def class_scores(
 
 
 def _predicted(
-    network: DeepLabV3Plus, split: Split, recipe: Recipe, tta: TTA, names: Sequence[str]
+    network: DeepLabV3Plus, split: ImageSet, recipe: Recipe, tta: TTA, names: Sequence[str]
 ) -> Iterator[tuple[list[str], Tensor, Tensor]]:
     """Of a few images at a time their names, their masks, and on the network's device the predicted classes."""
     for some, masks, scored in class_scores(network, split, recipe, names, tta):
@@ -237,7 +237,7 @@ def _moved(batch: Tensor, device: torch.device) -> Tensor:
     return batch if device.type == "cpu" else batch.pin_memory().to(device, non_blocking=True)
 
 
-def _batches(split: Split, recipe: Recipe, tta: TTA) -> Iterator[tuple[list[str], Tensor, Tensor]]:
+def _batches(split: ImageSet, recipe: Recipe, tta: TTA) -> Iterator[tuple[list[str], Tensor, Tensor]]:
     """Runs of validation images of one size, a few at a time."""
     growth = max(1, *tta.scales) ** 2
     for (size, _), run in groupby(validation(split, recipe), key=lambda item: (item[1].shape, item[2].shape)):

@@ -215,7 +215,8 @@ def _swept(project: Project, active: ActivePlan, shows: str) -> set[str]:
         sets = [run.set for run in read_figure(project, shows).runs]
     else:
         bound = active.tables[shows]
-        sets = [cell.set for cell in bind(read_table(project, shows), bound.dataset, bound.binding).cells()]
+        table = bind(read_table(project, bound.table), bound.dataset, bound.binding)
+        sets = [cell.set for cell in table.cells()]
     return {key.rpartition(".")[2] for values in sets for key in values}
 
 

@@ -117,6 +117,8 @@ class FigureStage(Settings):
 class BoundTable(Settings):
     """A table of the plan, and the folder with all its results."""
 
+    table: SafeName
+    """Name of its file in pipelines/tables."""
     folder: SafePath
     dataset: str
     binding: Binding
@@ -237,7 +239,8 @@ class _Stages:
 
     def add_table(self, name: str) -> None:
         """Add a table, bound to its data set, and all that it shows."""
-        binding, table = self.plan.tables[name], read_table(self.project, name)
+        binding = self.plan.tables[name]
+        table = read_table(self.project, binding.table or name)
         dataset = binding.dataset or self.plan.dataset or table.dataset
         table = bind(table, dataset, binding)
         for seed in self.plan.seeds:
@@ -249,6 +252,7 @@ class _Stages:
                 assert table.ablate is not None
                 self.add_ablation(name, table, table.ablate, split, seed)
         self.active.tables[name] = BoundTable(
+            table=binding.table or name,
             folder=f"results/{name}",
             dataset=dataset,
             binding=binding,

@@ -9,6 +9,7 @@ from u2pl.errors import UsageError, unknown
 from u2pl.project import Project
 from u2pl.settings import Settings, value_text
 
+from .fields import SafeName
 from .files import read_named
 
 
@@ -177,6 +178,10 @@ class Table(Settings):
 class Binding(Settings):
     """How a plan uses a table."""
 
+    table: SafeName | None = None
+    """Whose file it is, where the plan calls it otherwise: on a second data set, or once more on other splits."""
+    title: str | None = None
+    """In place of the table's own."""
     dataset: str | None = None
     """Where the plan names none: another data set than the table's own."""
     splits: dict[str, str] = Field(default_factory=dict)
@@ -263,7 +268,8 @@ def bind(table: Table, dataset: str, binding: Binding) -> Table:
             "paper": [line or blank for line in printed] if any(printed) else [],
         }
         ablate = ablate.model_copy(update=update) if kept else None
-    bound = {"dataset": dataset, "rows": rows, "columns": columns, "ablate": ablate}
+    title = binding.title or table.title
+    bound = {"title": title, "dataset": dataset, "rows": rows, "columns": columns, "ablate": ablate}
     try:
         return Table(**table.model_dump() | bound)
     except ValidationError as error:

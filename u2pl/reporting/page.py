@@ -291,7 +291,12 @@ def html(
         ],
         # Tables that share all their runs, as on one data set, say the same.
         headline=list(
-            dict.fromkeys(s for filled in tables if not filled.table.ablate for s in headline(filled))
+            dict.fromkeys(
+                f"{filled.table.dataset}, {sentence}" if len(plan.datasets) > 1 else sentence
+                for filled in tables
+                if not filled.table.ablate
+                for sentence in headline(filled)
+            )
         ),
         one_seed=all(len(cell.results) < 2 for filled in tables for cell in filled.cells),
         filled=sum(len(cell.results) for filled in tables for cell in filled.cells),

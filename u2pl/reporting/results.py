@@ -240,7 +240,7 @@ def collect(project: Project, plan: ActivePlan, name: str) -> TableResults:
     if name not in plan.tables:
         raise unknown(f"table in the active plan {plan.plan!r}", name, plan.tables)
     bound = plan.tables[name]
-    table = bind(read_table(project, name), bound.dataset, bound.binding)
+    table = bind(read_table(project, bound.table), bound.dataset, bound.binding)
     params = Params.read(project)
     stages = [stage for stage in plan.evaluations.values() if stage.shows == name]
     planned = Counter(place for stage in stages for place in stage.cells)
@@ -254,7 +254,7 @@ def collect(project: Project, plan: ActivePlan, name: str) -> TableResults:
         for row, column in stage.cells:
             if row not in rows or column not in columns:
                 raise UserError(
-                    f"The active plan does not fit pipelines/tables/{name}.yaml any more. "
+                    f"The active plan does not fit pipelines/tables/{bound.table}.yaml any more. "
                     f"Make it again with: u2pl plan {plan.plan}"
                 )
             cell, seed = filled[row, column].cell, plan.runs[stage.run].seed

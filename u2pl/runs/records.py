@@ -130,6 +130,25 @@ class Metrics(RunIdentity):
     revision: NotRequired[str | None]
 
 
+class Pictures(TypedDict):
+    """A folder of pictures that a run was scored on."""
+
+    images: str
+    masks: str
+    class_numbers: bool
+    count: Count
+
+
+class PictureScores(RunIdentity):
+    """metrics.json of a run's evaluation on a folder of pictures."""
+
+    pictures: Pictures
+    protocol: Protocol
+    miou: Miou
+    iou: dict[str, Finite | None]
+    revision: str | None
+
+
 class AblationRow(TypedDict):
     """One value of an ablation."""
 

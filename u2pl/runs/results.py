@@ -15,7 +15,9 @@ from torch import Tensor
 
 from u2pl.batches.transforms import center_crop, resize_image
 from u2pl.batches.validation import scored_mask
-from u2pl.data.prepared import Split, open_split
+from u2pl.data.description import Description
+from u2pl.data.image_set import ImageSet
+from u2pl.data.prepared import Split, description_of, open_split
 from u2pl.errors import UsageError, UserError, is_out_of_memory, unknown
 from u2pl.files import sha256, write_csv, write_json
 from u2pl.inference.evaluator import Evaluation, evaluate, predictions, protocol
@@ -66,6 +68,24 @@ def load_network(path: Path, classes: int) -> tuple[DeepLabV3Plus, Recipe]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.eval(), recipe
+
+
+def description_of_run(project: Project, path: Path) -> Description:
+    """The classes and colours of the data set that a run was trained on, which need not be prepared here.
+
+    Raises:
+        UserError: they are not known here, or are others than when the run was trained.
+    """
+    dataset = read_run(path)["dataset"]
+    description = description_of(project, dataset)
+    # A run that was cut off has no metrics, nor has one of which only the network was kept.
+    known = (path / "metrics.json").is_file()
+    if known and list(read_metrics(path)["iou"]) != description.classes:
+        raise UserError(
+            f"The classes of {dataset!r} have changed since {path.name} was trained, so its predictions would get the "
+            "wrong names and colours. Train it again, or prepare the data set as it was."
+        )
+    return description
 
 
 def train_command(run: Mapping[str, Any]) -> str:
@@ -145,12 +165,10 @@ def evaluate_run(
         miou["last"] = result.miou
     metrics["iou"], metrics["revision"] = result.iou(split.classes), revision(project)
     with stored_evaluation.lock(path):
-        _store(folder, split, recipe, metrics, result)
+        store(folder, split, recipe, metrics, result)
         if worst:
             names = result.worst(worst)
-            _write_pictures(folder / "worst", split, recipe, predictions(network, split, recipe, names, tta))
-            rows = [(name, result.images[name]) for name in names]
-            write_csv(folder / "worst" / "worst.csv", [("image", "miou"), *rows])
+            show_worst(folder, split, recipe, result, predictions(network, split, recipe, names, tta))
         if own:
             stored_evaluation.write_stamp(project, path)
             stored_evaluation.copy_pictures(folder / "samples", path / "samples")
@@ -174,11 +192,13 @@ def store_last_validation(
     metrics = read_metrics(path)
     metrics["revision"] = revision(project)
     with stored_evaluation.lock(path):
-        _store(stored_evaluation.own_folder(path), split, recipe, metrics, result)
+        store(stored_evaluation.own_folder(path), split, recipe, metrics, result)
         stored_evaluation.write_stamp(project, path)
 
 
-def _store(folder: Path, split: Split, recipe: Recipe, metrics: Metrics, result: Evaluation) -> None:
+def store(
+    folder: Path, split: ImageSet, recipe: Recipe, metrics: Mapping[str, Any], result: Evaluation
+) -> None:
     """Write an evaluation in place of the one before, of which nothing may pass for a part of this one."""
     (folder / "stamp.json").unlink(missing_ok=True)
     if (worst := folder / "worst").is_dir():
@@ -188,6 +208,15 @@ def _store(folder: Path, split: Split, recipe: Recipe, metrics: Metrics, result:
             worst.rmdir()
     _write_scores(folder, metrics, result.confusion)
     write_samples(folder / "samples", split, recipe, result)
+
+
+def show_worst(
+    folder: Path, split: ImageSet, recipe: Recipe, result: Evaluation, predicted: Mapping[str, Tensor]
+) -> None:
+    """Add worst/ to an evaluation: pictures of the images that are `predicted`, and their own mIoUs in a table."""
+    _write_pictures(folder / "worst", split, recipe, predicted)
+    rows = [(name, result.images[name]) for name in predicted]
+    write_csv(folder / "worst" / "worst.csv", [("image", "miou"), *rows])
 
 
 def evaluation_folder(path: Path, evaluation: str | None = None, tta: TTA = NO_TTA) -> Path:
@@ -204,7 +233,7 @@ def evaluation_folder(path: Path, evaluation: str | None = None, tta: TTA = NO_T
     return path / "evaluations" / slug(" ".join(parts))
 
 
-def _write_scores(folder: Path, metrics: Metrics, confusion_CC: Tensor) -> None:
+def _write_scores(folder: Path, metrics: Mapping[str, Any], confusion_CC: Tensor) -> None:
     """Write metrics.json; iou.csv with each class's IoU and true pixels; confusion.csv, a row for each true class."""
     classes, counts = list(metrics["iou"]), confusion_CC.tolist()
     write_json(folder / "metrics.json", metrics)
@@ -223,7 +252,7 @@ def revision(project: Project) -> str | None:
         return None
 
 
-def write_samples(folder: Path, split: Split, recipe: Recipe, result: Evaluation) -> None:
+def write_samples(folder: Path, split: ImageSet, recipe: Recipe, result: Evaluation) -> None:
     """Write input, truth and prediction of the images that an evaluation kept, as colour pictures.
 
     They show what was scored: the whole image, or its centre crop.
@@ -231,7 +260,7 @@ def write_samples(folder: Path, split: Split, recipe: Recipe, result: Evaluation
     _write_pictures(folder, split, recipe, result.samples)
 
 
-def _write_pictures(folder: Path, split: Split, recipe: Recipe, predicted: Mapping[str, Tensor]) -> None:
+def _write_pictures(folder: Path, split: ImageSet, recipe: Recipe, predicted: Mapping[str, Tensor]) -> None:
     stored_evaluation.clear_pictures(folder)
     files = _file_names(predicted)
     for name, prediction in predicted.items():
@@ -252,7 +281,7 @@ def _file_names(images: Collection[str]) -> dict[str, str]:
     }
 
 
-def scored_image(split: Split, recipe: Recipe, name: str) -> np.ndarray:
+def scored_image(split: ImageSet, recipe: Recipe, name: str) -> np.ndarray:
     """The validation picture, whole, or its centre crop with white padding, (H, W, 3) uint8."""
     image = split.image(name)
     if recipe.evaluation != "center":

@@ -158,6 +158,7 @@ DATASET = BuiltIn(
         ignore_color=(0, 0, 0),
     ),
     locate=locate,
+    read_mask=read_mask,
     source="u2pl",
     counts={"train": COUNTS.train, "val": COUNTS.val},
     needs=NEEDS,
