@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def _run() -> int:
-    """Run the command line and return its status; what is imported here takes a moment, in which one may think better."""
+    """Run the command line and return its status. What is imported here takes a moment: one may think better of it."""
     from u2pl import interrupts
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in the background of a script

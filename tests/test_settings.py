@@ -350,7 +350,9 @@ def test_every_preset_of_a_flavour_departs_from_what_is_written_elsewhere(
     params: Params, monkeypatch: pytest.MonkeyPatch
 ):
     """One that does not would have no effect on any method or data set."""
-    monkeypatch.setattr("u2pl.settings.params.has_native_bfloat16", lambda: True)  # on some machine it has one
+    monkeypatch.setattr(
+        "u2pl.settings.params.has_native_bfloat16", lambda: True
+    )  # on some machine it has one
     plain = {
         method: [decided(params, method, dataset) for dataset in params.values["recipes"]]
         for method in params.methods

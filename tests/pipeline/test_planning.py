@@ -9,6 +9,7 @@ from u2pl.errors import UsageError, UserError
 from u2pl.pipeline import ActivePlan, Binding, Table, bind, names, read_table, resolve, spec_of
 from u2pl.pipeline.scheduling import stages
 from u2pl.project import Project
+from u2pl.reporting.results import collect_all
 from u2pl.settings import Params
 from u2pl.training.ablation import plan_ablation
 
@@ -175,6 +176,43 @@ def test_a_table_stands_in_a_plan_more_than_once_under_names_of_its_own(project:
     ]
     assert titles == ["Streets", read_table(project, "methods").title]
     assert list(resolve(project, "mine", ["houses"]).runs) == ["facade-1_4-mt-s0"]
+
+
+SET = """
+seeds: [0]
+set: {lr: 0.5, alpha0: 0.4}
+tables:
+  plain: {table: methods, dataset: camvid, splits: {classic-1/8: 1/16}, rows: [SupOnly]}
+  other: {table: methods, dataset: camvid, splits: {classic-1/8: 1/16}, rows: [SupOnly, MT], set: {lr: 0.1, eta: 2}}
+  table7: {dataset: camvid, splits: {blender-1/8: 1/16}, values: [0.3], set: {eta: 3}}
+"""
+
+
+def test_what_a_plan_sets_for_a_table_beats_what_it_sets_for_all_and_the_table_beats_both(
+    project: Project,
+) -> None:
+    plan = add_plan(project, SET)
+    found = {
+        name: [dict(spec_of(plan.runs[run]).overrides) for run in bound.runs]
+        for name, bound in plan.tables.items()
+    }
+    assert found == {
+        "plain": [{"recipe.lr": 0.5}],
+        "other": [
+            {"recipe.lr": 0.1},
+            {"recipe.lr": 0.1, "mt.alpha0": 0.4, "mt.eta": 2},
+        ],
+        "table7": [{"recipe.lr": 0.5, "u2pl.alpha0": 0.3, "u2pl.eta": 3}],
+    }
+    (ablation,) = plan.ablations.values()
+    assert "--set=u2pl.eta=3" in ablation.args
+    # A table is filled from the very runs that it was planned with.
+    assert [len(filled.cells) for filled in collect_all(project, plan)] == [1, 2, 1]
+
+
+def test_what_a_table_sets_must_be_a_setting(project: Project) -> None:
+    with pytest.raises(UsageError, match="No setting of plan 'mine' called 'ets'"):
+        add_plan(project, SET.replace("eta: 3", "ets: 3"))
 
 
 def test_a_table_that_a_plan_calls_otherwise_must_have_a_file(project: Project) -> None:

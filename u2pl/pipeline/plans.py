@@ -228,7 +228,7 @@ class _Stages:
         self.project = project
         self.params = Params.read(project)
         self.plan = plan
-        for key in plan.set:
+        for key in (*plan.set, *(key for binding in plan.tables.values() for key in binding.set)):
             if not any(self.params.find_key(key, method) for method in self.params.methods):
                 known = {short for method in self.params.methods for short in self.params.names(method)}
                 raise unknown(f"setting of plan {name!r}", key, known)
@@ -242,15 +242,15 @@ class _Stages:
         binding = self.plan.tables[name]
         table = read_table(self.project, binding.table or name)
         dataset = binding.dataset or self.plan.dataset or table.dataset
-        table = bind(table, dataset, binding)
+        table, common = bind(table, dataset, binding), self.plan.set | binding.set
         for seed in self.plan.seeds:
             for cell in table.cells():
                 if not cell.cited:
-                    spec = cell_spec(self.params, self.plan.set, dataset, cell, seed)
+                    spec = cell_spec(self.params, common, dataset, cell, seed)
                     self.add_run(name, spec, cell)
             for split in table.ablated_splits():
                 assert table.ablate is not None
-                self.add_ablation(name, table, table.ablate, split, seed)
+                self.add_ablation(name, table, table.ablate, common, split, seed)
         self.active.tables[name] = BoundTable(
             table=binding.table or name,
             folder=f"results/{name}",
@@ -321,10 +321,12 @@ class _Stages:
         )
         return name
 
-    def add_ablation(self, name: str, table: Table, ablation: Ablation, split: str, seed: int) -> None:
+    def add_ablation(
+        self, name: str, table: Table, ablation: Ablation, common: Mapping[str, Any], split: str, seed: int
+    ) -> None:
         """Add the comparison of an ablation's values on one split."""
         method = ablation.method
-        spec = _spec(self.params, self.plan.set, table.dataset, split, method, {}, seed)
+        spec = _spec(self.params, common, table.dataset, split, method, {}, seed)
         for value in ablation.values:
             swept = {self.params.full_key(k, method): v for k, v in ablation.settings(value).items()}
             spec = replace(spec, overrides={k: v for k, v in spec.overrides.items() if k not in swept})
@@ -355,7 +357,7 @@ def _filled(sections: list[str]) -> list[str]:
 
 
 def cell_spec(params: Params, common: Mapping[str, Any], dataset: str, cell: Cell, seed: int) -> RunSpec:
-    """The run behind a cell: its settings beat those that are common to the plan."""
+    """The run behind a cell: its settings beat those that are common to the plan and to its table."""
     return _spec(params, common, dataset, cell.split, cell.method, cell.set, seed)
 
 

@@ -190,6 +190,8 @@ class Binding(Settings):
     """Labels of the rows wanted, those of `ablate` included. Empty: all."""
     values: list[Any] = Field(default_factory=list)
     """In place of the values of `ablate`. Empty: the table's own."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Setting -> value for every run of this table whose method or recipe has it; what the table sets beats it."""
 
 
 def read_table(project: Project, name: str) -> Table:

@@ -258,7 +258,7 @@ def collect(project: Project, plan: ActivePlan, name: str) -> TableResults:
                     f"Make it again with: u2pl plan {plan.plan}"
                 )
             cell, seed = filled[row, column].cell, plan.runs[stage.run].seed
-            spec = cell_spec(params, plan.set, bound.dataset, cell, seed)
+            spec = cell_spec(params, plan.set | bound.binding.set, bound.dataset, cell, seed)
             if stage.run not in params.resolve(spec, bfloat16=False).names:
                 # A default was changed since, and runs at the default are not named by its value.
                 raise UserError(
