@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -208,6 +209,13 @@ def damaged(project: Path) -> None:
     (project / "kept/images/19.png").write_bytes(b"no picture")
 
 
+def named_in_latin_1(project: Path) -> None:
+    for part in ("images", "masks"):
+        (project / "kept" / part / "16.png").rename(
+            os.fsdecode(os.fsencode(project / "kept" / part) + b"/caf\xe9.png")
+        )
+
+
 def twice(project: Path) -> None:
     shutil.copy(project / "kept/images/19.png", project / "kept/images/19.bmp")
 
@@ -223,6 +231,7 @@ def twice(project: Path) -> None:
         (emptied, [], 1, "There is no picture in kept/images. Pictures end in .png"),
         (void, [], 1, "No pixel of the masks in"),
         (damaged, [], 1, "truncated or damaged image: 1 (kept/images/19.png"),
+        (named_in_latin_1, [], 1, "is not in UTF-8, nor those of 0 others. Rename them first."),
         (twice, [], 1, "several images for one name: 1 (19.bmp, 19.png)"),
         (None, ["--masks", "nowhere"], 2, "nowhere is no folder. Name the folder of the pictures' masks"),
         (None, ["--into", "results"], 2, "Leave --into out"),

@@ -2,7 +2,7 @@
 
 import csv
 import shutil
-from collections import defaultdict
+from collections import defaultdict, deque
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,14 @@ class Trained:
     targets: list[MeanTeacherTargets]
     found: list[tuple[Tensor, Tensor]]
     """Negatives of each class, and the true classes of the pixels."""
+    anchors: list[Tensor]
+    """Anchors of each class."""
 
 
 @pytest.fixture(scope="module")
 def trained(tiny_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     root = Path(shutil.copytree(tiny_template, tmp_path_factory.mktemp("evidence") / "project"))
-    result = Trained(Project(root), [], [])
+    result = Trained(Project(root), [], [], [])
     shutil.rmtree(result.project.runs, ignore_errors=True)  # other tests may have trained the same run there
     targets, diagnose = U2PL.targets, Contrast.diagnose
 
@@ -51,9 +53,12 @@ def trained(tiny_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Tr
         result.targets.append(targets(self, *arguments))
         return result.targets[-1]
 
-    def noted_diagnose(self: Any, comparisons: Any, negative_CP: Tensor, truth_P: Tensor) -> Any:
+    def noted_diagnose(
+        self: Any, comparisons: Any, anchor_CP: Tensor, negative_CP: Tensor, truth_P: Tensor
+    ) -> Any:
         result.found.append((negative_CP, truth_P))
-        return diagnose(self, comparisons, negative_CP, truth_P)
+        result.anchors.append(anchor_CP)
+        return diagnose(self, comparisons, anchor_CP, negative_CP, truth_P)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("U2PL_TRACKING", "none")
@@ -162,6 +167,34 @@ def test_a_false_negative_is_a_pixel_pushed_into_the_bank_of_the_class_it_is_of(
                         false[epoch, CLASSES[c]][1] += 1
     assert recorded(trained, "negatives/false") == pytest.approx(shares(false), abs=1e-12)
     assert any(shares(false).values())
+
+
+def test_of_what_the_bank_holds_after_each_step_it_is_recorded_how_much_is_false(trained: Trained):
+    """Of a class its newest 40 negatives, of the background 60; those of labelled pixels are known to be right."""
+    held = [deque[bool | None](maxlen=60 if c == 0 else 40) for c in range(len(CLASSES))]
+    false = defaultdict(lambda: [0, 0])
+    for epoch, steps in epochs_of(trained.found).items():
+        for negative_CP, truth_P in steps:
+            half = len(truth_P) // 2
+            for c, queue in enumerate(held):
+                for pixel in negative_CP[c].nonzero().flatten().tolist():
+                    truth = int(truth_P[pixel])
+                    queue.append(False if pixel < half else None if truth == 255 else truth == c)
+                false[epoch, CLASSES[c]][0] += queue.count(True)
+                false[epoch, CLASSES[c]][1] += len(queue) - queue.count(None)
+    assert recorded(trained, "bank/false") == pytest.approx(shares(false), abs=1e-12)
+    assert any(shares(false).values())
+    assert recorded(trained, "bank/false") != recorded(trained, "negatives/false")
+
+
+def test_anchors_of_a_class_are_recorded_as_a_mean_over_the_steps(trained: Trained):
+    expected = {
+        (epoch, name): float(torch.stack([anchor_CP[c].sum() for anchor_CP in steps]).double().mean())
+        for epoch, steps in epochs_of(trained.anchors).items()
+        for c, name in enumerate(CLASSES)
+    }
+    assert recorded(trained, "contrast/anchors") == pytest.approx(expected)
+    assert any(expected.values())
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Tensor
 
-from u2pl.losses.memory_bank import MemoryBank
+from u2pl.losses.memory_bank import FALSE, NONE, TRUE, MemoryBank
 
 FEATURES = 3
 seeds = st.integers(0, 10**6)
@@ -74,6 +74,25 @@ def test_each_class_keeps_its_newest_like_a_deque_of_limited_length(
         seen += count
         assert bank.filled_C.tolist() == [len(queue) for queue in queues]
         assert [contents(bank, c) for c in range(len(queues))] == [list(queue) for queue in queues]
+
+
+@given(kind=known_or_not, seed=seeds, capacities=st.lists(st.integers(1, 9), min_size=1, max_size=4))
+@settings(max_examples=50, deadline=None)
+def test_what_is_known_of_a_negative_is_kept_and_goes_with_it(kind: str, seed: int, capacities: list[int]):
+    """Counted are the negatives that the bank holds, and not those that were pushed out again."""
+    generator = torch.Generator().manual_seed(seed)
+    bank = (UnreadBank if kind == "counts not read" else MemoryBank)(capacities, FEATURES, judged=True)
+    queues = [deque[int](maxlen=capacity) for capacity in capacities]
+    assert bank.false_2C.tolist() == [[0] * len(capacities)] * 2
+    for _ in range(6):
+        judgement = torch.randint(4, (len(capacities), 7), generator=generator, dtype=torch.uint8)
+        bank.push(pixels(0, 7), judgement > NONE, judgement)
+        for c, j in (judgement > NONE).nonzero().tolist():
+            queues[c].append(int(judgement[c, j]))
+        assert bank.false_2C.tolist() == [
+            [queue.count(FALSE) for queue in queues],
+            [queue.count(FALSE) + queue.count(TRUE) for queue in queues],
+        ]
 
 
 @given(

@@ -354,7 +354,7 @@ def pushed(method: U2PL, world: World, monkeypatch: pytest.MonkeyPatch) -> list[
     with monkeypatch.context() as patch:
         calls = spy(patch, MemoryBank, "push")
         method.contrast.targets(world.targets(method), at(START))
-    ((_, representation_PD, negative_CP),) = calls
+    ((_, representation_PD, negative_CP, _),) = calls
     by_teacher = {point.teacher: point.number for point in world.points()}
     numbers = [by_teacher[tuple(row)] for row in representation_PD.tolist()]
     return [{numbers[j] for j in mask.nonzero().flatten().tolist()} for mask in negative_CP]

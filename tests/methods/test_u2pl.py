@@ -108,11 +108,15 @@ def test_anchors_and_negatives_are_the_sets_of_the_paper(negatives: str, monkeyp
     expected = Reconstruction(method, negatives)
     pushed = spy(monkeypatch, MemoryBank, "push")
     centred = spy(monkeypatch, contrastive, "centers")
-    step_of(method, make_batch(), expected.step)
-    (_, representation, negative_mask), (_, anchor_mask, _) = pushed[0], centred[0]
+    result = step_of(method, make_batch(), expected.step)
+    (_, representation, negative_mask, _), (_, anchor_mask, _) = pushed[0], centred[0]
     assert representation.tolist() == expected.z
     assert expected.agree(negative_mask, expected.negatives)
     assert expected.agree(anchor_mask, expected.anchors)
+    found = anchor_mask.sum(dim=1)
+    assert result.class_counts["contrast/anchors"].tolist() == [found.tolist(), [1] * CLASSES.count]
+    assert result.diagnostics["contrast/anchors"] == found.sum()
+    assert result.diagnostics["contrast/anchor_classes"] == (found > 0).sum()
     assert len(expected.at_a_threshold) < 5
     half = len(expected.z) // 2
     assert sum(j >= half for c in expected.classes for j in expected.negatives[c]) > 10
@@ -128,7 +132,7 @@ def test_the_contrastive_loss_is_equation_4_on_what_was_drawn(monkeypatch: pytes
     students = watch(method.student)
     loss = step_of(method, make_batch(), at(warm_steps(method) + 1)).losses["contrastive"]
 
-    ((_, z_PD, negative_CP),) = pushed
+    ((_, z_PD, negative_CP, _),) = pushed
     z_teacher, z_student = z_PD.tolist(), rows(students[0].output.representation).tolist()
     ((anchor, positive, table, index, tau, _),) = drawn
     negative = table[index]

@@ -111,6 +111,37 @@ tables:
     assert {"streets", "houses"} <= set(outline(text).ids)
 
 
+def test_the_page_says_what_runs_took_and_learned_from_and_how_classes_vary_over_seeds(
+    project: Project,
+) -> None:
+    plan = resolve(project, "demo", ["table1"], [0, 1])
+    write_results(project, plan)
+    for seed, share in ((0, 0.5), (1, 0.7)):
+        (project.root / f"results/table1/runs/shapes-1_8-u2pl-s{seed}/history.csv").write_text(
+            f"epoch,step,train/reliable/share,train/contrast/anchors\n1,50,{share},{1000 * share}\n"
+        )
+    filled = collect(project, plan, "table1")
+    (group,) = (group for group in page.groups(filled) if group.split == "1/8")
+    found = page.measured(group.title, group.runs)
+    assert found.heads == [
+        "reliable pixels, %",
+        "right ones of these, %",
+        "anchors a step",
+        "training time, s",
+        "time of a step, s",
+    ]
+    rows = dict(found.rows)
+    assert rows["U²PL (w/ CutMix)"] == ["60.0 ± 14.1", "", "600.0 ± 141.4", "34 ± 0", "0.058 ± 0.000"]
+    assert rows["SupOnly"][:3] == ["", "", ""]
+    text = page.html(plan, [filled])
+    assert "<td>60.0 ± 14.1</td>" in text and '<td class="missing">—</td>' in text
+    (part,) = (part for part in page.classes(filled) if part.title == group.title)
+    first, second = (run.metrics["iou"]["disk"] for run in group.runs["SupOnly"])
+    mean, sd = part.rows["disk"][0]
+    assert (mean, sd) == pytest.approx(((first + second) / 2, abs(first - second) / 2**0.5))
+    assert sd > 0 and f"{mean:.1f}<small>± {sd:.1f}</small>" in text
+
+
 def test_the_headline_admits_that_the_baseline_won(project: Project) -> None:
     plan = street_plan(project)
     write_results(project, plan)

@@ -292,6 +292,29 @@ def test_the_csv_has_a_line_a_run_with_everything_known_of_it(project: Project) 
     )
 
 
+def test_the_csv_has_what_a_run_took_and_what_it_learned_from(project: Project) -> None:
+    plan = resolve(project, "demo", ["table1"])
+    write_results(project, plan)
+    for name, values in (("u2pl", "0.5,0.9,0.25,800,6.5,1.5"), ("suponly", ",,,,,1.25")):
+        (project.root / f"results/table1/runs/shapes-1_8-{name}-s0/history.csv").write_text(
+            "epoch,step,train/reliable/share,train/reliable/accuracy,train/all_classes/bank/false,"
+            "train/contrast/anchors,train/contrast/anchor_classes,memory/peak_gib\n"
+            f"0,50,0.1,0.2,0.3,4,5,0.5\n1,100,{values}\n"
+            if name == "u2pl"
+            else f"epoch,step,memory/peak_gib\n1,100,{values.rpartition(',')[2]}\n"
+        )
+    lines = csv.DictReader(io.StringIO(long_csv(view(project, plan, "table1"))))
+    found = {line["method"]: line for line in lines if line["split"] == "1/8"}
+    keys = ("reliable_share", "reliable_accuracy", "false_negatives", "anchors", "anchor_classes")
+    assert [found["u2pl"][key] for key in keys] == ["50.0000", "90.0000", "25.0000", "800.0000", "6.5000"]
+    assert [found["suponly"][key] for key in keys] == [""] * 5
+    assert [found["suponly"][key] for key in ("seconds", "seconds_per_step", "memory_gib")] == [
+        "34.5000",
+        "0.0575",
+        "1.2500",
+    ]
+
+
 def test_latex_escapes_percent_signs_and_writes_symbols_as_commands(project: Project) -> None:
     text = latex(view(project, resolve(project, "demo"), "table7"))
     assert r"Labelled & 40 \% & 30 \% & 20 \% & 10 \% \\" in text

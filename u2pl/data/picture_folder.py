@@ -112,7 +112,7 @@ def _pictures(folder: PictureFolder) -> dict[str, list[Path]]:
     """Name -> its files, for the pictures in the folder and below it; masks may lie there too.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or some have names that no list or table can hold.
     """
     masks, images = folder.masks.resolve(), folder.images.resolve()
     found: dict[str, list[Path]] = {}
@@ -125,4 +125,19 @@ def _pictures(folder: PictureFolder) -> dict[str, list[Path]]:
         found.setdefault(name, []).append(path)
     if not found:
         raise UserError(f"There is no picture in {folder.images}. Pictures end in {', '.join(SUFFIXES)}.")
+    paths = [folder.images, folder.masks, *(path for files in found.values() for path in files)]
+    strange = [path for path in paths if not _is_text(str(path))]
+    if strange:
+        raise UserError(
+            f"The name of {strange[0]} is not in UTF-8, nor those of {len(strange) - 1} others. Rename them first."
+        )
     return found
+
+
+def _is_text(path: str) -> bool:
+    """Whether a path can be written down; old archives have names in other alphabets."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+NONE, NOT_KNOWN, TRUE, FALSE = range(4)
+"""What is known of a pixel as a negative of a class: it is none; nothing; it is of another class; of this very one."""
+
 
 class MemoryBank(nn.Module):
     """One ring of representations a class, in one buffer.
@@ -15,6 +18,7 @@ class MemoryBank(nn.Module):
     Args:
         capacities: negatives kept of each class.
         features: D.
+        judged: whether what is known of each negative is kept too; no loss reads that.
     """
 
     storage: Tensor
@@ -22,8 +26,10 @@ class MemoryBank(nn.Module):
     capacity_C: Tensor
     offset_C: Tensor
     pushed_C: Tensor
+    judgement: Tensor
+    """(sum(capacities) + 1,) uint8, of each row of `storage`; there if `judged`."""
 
-    def __init__(self, capacities: Sequence[int], features: int):
+    def __init__(self, capacities: Sequence[int], features: int, *, judged: bool = False):
         super().__init__()
         capacity = torch.tensor(capacities, dtype=torch.int64)
         self.register_buffer("storage", torch.zeros(int(capacity.sum()) + 1, features))
@@ -31,19 +37,34 @@ class MemoryBank(nn.Module):
         self.register_buffer("offset_C", capacity.cumsum(0) - capacity, persistent=False)
         self.register_buffer("pushed_C", torch.zeros_like(capacity))
         self._capacities = tuple(capacities)
+        self.judged = judged
+        if judged:
+            self.register_buffer("judgement", torch.zeros(len(self.storage), dtype=torch.uint8))
 
     @property
     def filled_C(self) -> Tensor:
         """How many negatives each class holds, (C,) int64."""
         return torch.minimum(self.pushed_C, self.capacity_C)
 
+    @property
+    def false_2C(self) -> Tensor:
+        """Of each class, how many of the negatives it holds are false, and of how many that is known, (2, C) int64."""
+        by_class = self.judgement[:-1].split(self._capacities)
+        return torch.stack(
+            [
+                torch.stack([(of_class == FALSE).sum() for of_class in by_class]),
+                torch.stack([(of_class >= TRUE).sum() for of_class in by_class]),
+            ]
+        )
+
     @torch.no_grad()
-    def push(self, representation_PD: Tensor, mask_CP: Tensor) -> None:
+    def push(self, representation_PD: Tensor, mask_CP: Tensor, judgement_CP: Tensor | None = None) -> None:
         """Append each class's pixels in order; where more come than fit, the newest stay.
 
         Args:
             representation_PD: floats.
             mask_CP: bool; a pixel may go to several classes.
+            judgement_CP: uint8, what is known of them; only if `judged`.
         """
         if len(representation_PD) == 0:
             return
@@ -58,6 +79,8 @@ class MemoryBank(nn.Module):
             slot = self.offset_C[c] + (self.pushed_C[c] + number - 1) % self.capacity_C[c]
             slot = slot.where(number > 0, spare)
             self.storage.index_copy_(0, slot, representation_PD.index_select(0, pixel).to(self.storage.dtype))
+            if judgement_CP is not None:
+                self.judgement.index_copy_(0, slot, judgement_CP[c].index_select(0, pixel))
         self.pushed_C += total_C
 
     def _places(self, total_C: Tensor, pixels: int) -> list[int]:

@@ -62,8 +62,9 @@ class Targets:
     """Name -> what tells a user whether training goes well (alpha_t, share of reliable pixels ...); of the whole
     step."""
     class_counts: dict[str, Tensor] = field(default_factory=dict)
-    """Name -> (2, C) int64, of the whole step: of each class how many pixels are meant, and among how many. Summed over
-    an epoch they are a share of each class; a mean over steps would count a class that is rare in a step too much."""
+    """Name -> (2, C) int64, of the whole step: of each class how many pixels are meant, and among how many (or 1, where
+    their number in a step is meant). Summed over an epoch they are a share of each class; a mean over steps would count
+    a class that is rare in a step too much."""
 
     def of(self, micro: MicroBatch) -> Self:
         """Those of a micro-batch."""

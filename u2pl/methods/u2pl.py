@@ -11,7 +11,7 @@ from u2pl import processes
 from u2pl.batches.loader import Batch
 from u2pl.errors import UsageError
 from u2pl.losses import contrastive
-from u2pl.losses.memory_bank import MemoryBank
+from u2pl.losses.memory_bank import FALSE, NONE, NOT_KNOWN, TRUE, MemoryBank
 from u2pl.methods.base import Classes, Step
 from u2pl.methods.cutmix import CutMix
 from u2pl.methods.mt import MeanTeacherTargets
@@ -125,7 +125,9 @@ class Contrast:
         if classes.background or settings.large_queue == "class0":
             capacities[0] = settings.queue_background
         used = settings.memory_bank and settings.lambda_c > 0
-        self.bank = MemoryBank(capacities, recipe.representation) if used else None
+        self.bank = (
+            MemoryBank(capacities, recipe.representation, judged=recipe.unlabeled_truth) if used else None
+        )
         for sentence in concerns(settings):
             _log.warning(sentence)
 
@@ -173,9 +175,15 @@ class Contrast:
         negative_CP = torch.where(labeled_P, easily_taken_CP, unlikely_CP)
 
         # Q_c: the negatives of the whole batch go to the memory bank, from which each anchor gets N.
-        z_KD, negative_CK, place_K = pixels.all_rows(z_PD, negative_CP)
+        judged = self.bank is not None and self.bank.judged
+        found_CP = negative_CP
+        if judged:
+            truth = points(mask, known.unlabeled.truth)
+            found_CP = judgement(negative_CP, truth, self.classes.ignore_index)
+        z_KD, found_CK, place_K = pixels.all_rows(z_PD, found_CP)
+        negative_CK = found_CK > NONE
         if self.bank is not None:
-            self.bank.push(z_KD, negative_CK)
+            self.bank.push(z_KD, negative_CK, found_CK if judged else None)
         generator = device_generator(step.generator, z_PD.device)
         centered_CP = anchor_CP if s.center == "anchors" else region_CP
         comparisons = []
@@ -195,7 +203,8 @@ class Contrast:
                 negatives = rows_KD, drawn, mask_CK.any(dim=1)
             comparisons.append(self.compare(anchor_of_group_CP, present_C, center_CD, negatives, generator))
         truth_P = points(torch.full_like(mask, self.classes.ignore_index), known.unlabeled.truth)
-        return ContrastTargets(pixels, comparisons, *self.diagnose(comparisons, negative_CP, truth_P))
+        found = self.diagnose(comparisons, anchor_CP, negative_CP, truth_P)
+        return ContrastTargets(pixels, comparisons, *found)
 
     def losses(self, student: Output, targets: PartitionTargets) -> dict[str, Tensor]:
         """lambda_c L_c (Eq. 4), or L_b (Eq. A1), of a micro-batch; nothing in steps that do not have it."""
@@ -276,18 +285,29 @@ class Contrast:
         return Comparison(anchor_CM, center_CD, negative_KD, index_CMN, use_C, divisor)
 
     def diagnose(
-        self, comparisons: list[Comparison], negative_CP: Tensor, truth_P: Tensor
+        self, comparisons: list[Comparison], anchor_CP: Tensor, negative_CP: Tensor, truth_P: Tensor
     ) -> tuple[dict[str, Tensor | float], dict[str, Tensor]]:
-        """How many classes are compared, how many negatives are false, how full the bank is."""
+        """How many anchors and classes there are, how many negatives are false, how full the bank is."""
+        anchors_C = processes.total(anchor_CP.sum(dim=1))
         false_2C = processes.total(false_negatives(negative_CP, truth_P, self.classes.ignore_index))
         false, known = false_2C.sum(dim=1)
         diagnostics: dict[str, Tensor | float] = {
+            "contrast/anchors": anchors_C.sum(),
+            "contrast/anchor_classes": (anchors_C > 0).sum(),
             "contrast/classes": torch.stack([c.use_C for c in comparisons]).sum(dim=1).float().mean(),
             "negatives/false": false / known,
         }
+        # Counts by class: of a step, not of so many pixels.
+        counts = {"contrast/anchors": torch.stack([anchors_C, torch.ones_like(anchors_C)])}
+        if self.recipe.unlabeled_truth:
+            counts["negatives/false"] = false_2C
         if self.bank is not None:
             diagnostics["bank/filled"] = self.bank.filled_C.sum() / self.bank.capacity_C.sum()
-        return diagnostics, {"negatives/false": false_2C} if self.recipe.unlabeled_truth else {}
+        if self.bank is not None and self.bank.judged:
+            counts["bank/false"] = self.bank.false_2C
+            false, known = counts["bank/false"].sum(dim=1)
+            diagnostics["bank/false"] = false / known
+        return diagnostics, counts
 
     @staticmethod
     def check(classes: Classes, settings: ContrastSettings) -> None:
@@ -317,6 +337,16 @@ def concerns(settings: ContrastSettings) -> list[str]:
             "or --set negatives=all."
         )
     return found
+
+
+def judgement(negative_CP: Tensor, truth_P: Tensor, ignore_index: int) -> Tensor:
+    """What the truth says of each class's negatives, (C, P) uint8, as a memory bank keeps it."""
+    known_CP = negative_CP & (truth_P != ignore_index)
+    false_CP = known_CP & contrastive.label_mask(truth_P, len(negative_CP))
+    word_CP = torch.full_like(negative_CP, NONE, dtype=torch.uint8)
+    for mask_CP, word in ((negative_CP, NOT_KNOWN), (known_CP, TRUE), (false_CP, FALSE)):
+        word_CP.masked_fill_(mask_CP, word)
+    return word_CP
 
 
 def false_negatives(negative_CP: Tensor, truth_P: Tensor, ignore_index: int) -> Tensor:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -16,6 +16,7 @@ from u2pl.project import Project, slug
 from u2pl.reporting import charts, examples
 from u2pl.reporting.durations import duration
 from u2pl.reporting.links import Links, links
+from u2pl.reporting.measures import measured
 from u2pl.reporting.results import Result, TableResults, collect_all, distinct
 from u2pl.reporting.table import CITED, CellText, TableText, signed
 from u2pl.settings import value_text
@@ -78,13 +79,21 @@ def sheet_rows(filled: TableResults) -> list[examples.SheetRow]:
     return found
 
 
+class ClassIoU(NamedTuple):
+    """IoU of a class in percent over the seeds."""
+
+    mean: float
+    sd: float | None
+    """Standard deviation (n - 1); None for fewer than two."""
+
+
 @dataclass(frozen=True)
 class Classes:
-    """IoU of each class in percent, mean over seeds; None where the class is absent."""
+    """IoU of each class; None where the class is absent."""
 
     title: str
     labels: list[str]
-    rows: dict[str, list[float | None]]
+    rows: dict[str, list[ClassIoU | None]]
 
 
 def classes(filled: TableResults) -> list[Classes]:
@@ -92,11 +101,12 @@ def classes(filled: TableResults) -> list[Classes]:
     found = []
     for group in groups(filled):
         names = list(next(iter(group.runs.values()))[0].metrics["iou"])
-        rows: dict[str, list[float | None]] = {name: [] for name in names}
+        rows: dict[str, list[ClassIoU | None]] = {name: [] for name in names}
         for name in names:
             for runs in group.runs.values():
                 values = [v for run in runs if (v := run.metrics["iou"].get(name)) is not None]
-                rows[name].append(statistics.fmean(values) if values else None)
+                sd = statistics.stdev(values) if len(values) > 1 else None
+                rows[name].append(ClassIoU(statistics.fmean(values), sd) if values else None)
         found.append(Classes(group.title, list(group.runs), rows))
     return found
 
@@ -239,6 +249,7 @@ def _section(filled: TableResults) -> dict[str, Any]:
         "curves": _svgs(filled, VALIDATION, "mIoU (%)"),
         "reliability": [svg for metric, axis in RELIABILITY.items() for svg in _svgs(filled, metric, axis)],
         "classes": classes(filled),
+        "measured": [measured(group.title, group.runs) for group in groups(filled)],
     }
 
 

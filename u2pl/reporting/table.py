@@ -16,6 +16,7 @@ from u2pl.files import csv_text, write_text
 from u2pl.pipeline import Header
 from u2pl.pipeline.departures import departures
 from u2pl.project import Project
+from u2pl.reporting.measures import MEASURES
 from u2pl.reporting.results import ALL_CLASSES, CellResults, Result, TableResults
 
 MISSING = "—"
@@ -337,6 +338,7 @@ COLUMNS = [
         "run",
     ),
     *("paper", "difference", "source"),
+    *(measure.key for measure in MEASURES),
 ]
 
 
@@ -344,7 +346,7 @@ def long_csv(table_text: TableText) -> str:
     """One line a cell and seed, everything that is known of it; a cell without a run has one line too.
 
     `reported`, `last` and `best` are the run's own mIoU; `mean` and `sd` those of the cell over its seeds,
-    from `reported`. `source` is ours or cited.
+    from `reported`. `source` is ours or cited. The last columns are the run's `MEASURES`.
     """
     rows: list[list[object]] = [list(COLUMNS)]
     for found in table_text.filled.cells:
@@ -379,6 +381,7 @@ def long_csv(table_text: TableText) -> str:
                 "fingerprint": result.metrics["fingerprint"],
                 "revision": result.metrics["revision"],
                 "run": result.name,
+                **{measure.key: number(measure.of(result)) for measure in MEASURES},
             }
             for result in found.results
         ]
