@@ -295,3 +295,11 @@ def test_a_restored_bank_goes_on_as_the_old_one_would_have(kind: str, pushed: in
 def test_a_bank_of_other_capacities_does_not_take_the_state_in_silence():
     with pytest.raises(RuntimeError, match="size mismatch"):
         MemoryBank([4, 5], FEATURES).load_state_dict(MemoryBank([3, 5], FEATURES).state_dict())
+
+
+def test_of_a_bank_that_an_earlier_version_saved_nothing_is_known():
+    old, new = MemoryBank([3, 5], FEATURES), MemoryBank([3, 5], FEATURES, judged=True)
+    old.push(pixels(0, 2), everything(2, 2))
+    new.load_state_dict(old.state_dict())
+    assert torch.equal(new.filled_C, old.filled_C)
+    assert new.false_2C.tolist() == [[0, 0], [0, 0]]

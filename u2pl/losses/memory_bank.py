@@ -1,6 +1,7 @@
 """Category-wise memory bank: the newest negatives of each class, oldest out first (Q_c, Algorithm 1)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,12 @@ class MemoryBank(nn.Module):
         self.judged = judged
         if judged:
             self.register_buffer("judgement", torch.zeros(len(self.storage), dtype=torch.uint8))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *others: Any) -> None:
+        """As usual, but that of a bank which an earlier version saved nothing is known."""
+        if self.judged:
+            state_dict.setdefault(f"{prefix}judgement", torch.full_like(self.judgement, NOT_KNOWN))
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     @property
     def filled_C(self) -> Tensor:
