@@ -78,7 +78,8 @@ def test_the_page_holds_headline_tables_curves_classes_examples_and_runs(project
     # mIoU, reliable share and accuracy of every split, and each table's seeds
     assert text.count("<svg xmlns") == (3 + 1 + 1) * 3 + 3
     assert text.count('class="heat"') == 5
-    assert text.count("<img") == 3 * (2 + 4) + (2 + 3) + (2 + 4)
+    # An image of each of three splits; three images of one split.
+    assert text.count("<img") == 3 * (2 + 4) + 3 * (2 + 3) + 3 * (2 + 4)
     assert text.count('class="run"') == 17  # the one at the default values stands in three tables
 
 
@@ -313,6 +314,17 @@ def test_the_contact_sheet_has_a_row_a_split_and_a_column_a_method(project: Proj
     page.write(project, plan, collect_all(project, plan))
     height, width, _ = examples.picture(project.root / "reports/overview/examples.png").shape
     assert width > 1.5 * height
+
+
+def test_of_one_split_the_contact_sheet_has_several_images_each_once(project: Project) -> None:
+    plan = street_plan(project)
+    write_results(project, plan)
+    found = page.sheet_rows(collect(project, plan, "table1"))
+    assert [row.pictures["Input"].name for row in found] == [f"000{i}.input.png" for i in (1, 2, 3)]
+    for path in project.root.rglob("0002.input.png"):
+        path.unlink()
+    found = page.sheet_rows(collect(project, plan, "table1"))
+    assert [row.pictures["Input"].name for row in found] == ["0001.input.png", "0003.input.png"]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(44.6, "45 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")])

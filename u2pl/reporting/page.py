@@ -23,6 +23,8 @@ from u2pl.reporting.table import CITED, CellText, TableText
 from u2pl.settings import value_text
 
 VALIDATION = "val/miou"
+EXAMPLES = 3
+"""Rows of example pictures below a table, where its splits are no more."""
 FigureFile = tuple[str, str, Path]
 """A finished picture of the plan: title, caption, PNG."""
 RELIABILITY = {"train/reliable/share": "reliable share", "train/reliable/accuracy": "reliable accuracy"}
@@ -60,21 +62,31 @@ def panels(filled: TableResults, metric: str, axis: str) -> list[charts.Panel]:
 
 
 def sheet_rows(filled: TableResults) -> list[examples.SheetRow]:
-    """One validation image a split, another each time: input, truth, and what every run made of it."""
+    """Validation images with input, truth, and what every run made of them, EXAMPLES or one a split.
+
+    The first images there are, another each time: nobody picked them.
+    """
     found = []
-    for index, group in enumerate(groups(filled)):
+    compared = groups(filled)
+    each = max(1, EXAMPLES // max(1, len(compared)))
+    for index, group in enumerate(compared):
         first = {label: runs[0] for label, runs in group.runs.items() if runs[0].images}
         if first:
             any_run = next(iter(first.values()))
-            image = any_run.images[index % len(any_run.images)]
-            predictions = {label: run.sample(image, "prediction") for label, run in first.items()}
-            pictures = {
-                "Input": any_run.sample(image, "input"),
-                "Truth": any_run.sample(image, "truth"),
-                **{label: path for label, path in predictions.items() if path.is_file()},
-            }
-            found.append(examples.SheetRow(group.title, pictures))
+            places = dict.fromkeys((index * each + k) % len(any_run.images) for k in range(each))
+            found += [_sheet_row(group.title, any_run.images[place], first) for place in places]
     return found
+
+
+def _sheet_row(title: str, image: str, runs: Mapping[str, Result]) -> examples.SheetRow:
+    any_run = next(iter(runs.values()))
+    predictions = {label: run.sample(image, "prediction") for label, run in runs.items()}
+    pictures = {
+        "Input": any_run.sample(image, "input"),
+        "Truth": any_run.sample(image, "truth"),
+        **{label: path for label, path in predictions.items() if path.is_file()},
+    }
+    return examples.SheetRow(title, pictures)
 
 
 @dataclass(frozen=True)
