@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 from fabricated import write_result
+from u2pl_cli.app import run
 
 from u2pl.pipeline import resolve
 from u2pl.project import Project
@@ -156,6 +157,18 @@ def test_the_sentence_is_the_first_of_the_page_and_below_the_table_are_all_compa
     assert "| U²PL (w/ CutMix) | SupOnly | +7.00 ± 1.00 | 3 | 0.007 |" in pasted
     assert "| CutMix | SupOnly | +6.50 ± 0.50 | 3 | 0.002 |" in pasted
     assert "p of a two-sided paired t-test. Of many comparisons some have a small p by chance." in pasted
+
+
+def test_the_report_prints_what_its_page_says_first(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = said(project, suponly=[30.0, 31.0], u2pl=[36.0, 38.0])
+    resolve(project, "own").write(project)
+    monkeypatch.setenv("U2PL_ROOT", str(project.root))
+    assert run(["report"]) == 0
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first == text
+    assert last.startswith("The report: ")
 
 
 @pytest.mark.parametrize(
