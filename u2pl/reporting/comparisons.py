@@ -1,7 +1,7 @@
 """What a table's methods gain: each against SupOnly, and U²PL against CutMix, seed by seed."""
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from u2pl.reporting.numbers import signed
@@ -43,26 +43,27 @@ def strongest(runs: Mapping[str, Sequence[Result]], method: str) -> str | None:
     return max(means, key=means.__getitem__) if means else None
 
 
-def compare(runs: Mapping[str, Sequence[Result]], label: str, against: str) -> Comparison | None:
-    """Two labels of one split; None where they share no seed."""
-    ours, base = ({run.metrics["seed"]: run.reported for run in runs[name]} for name in (label, against))
-    found = paired(ours, base)
-    return None if found is None else Comparison(label, against, found)
-
-
 def against_base(runs: Mapping[str, Sequence[Result]]) -> list[Comparison]:
     """Every label of a split against its strongest SupOnly, in the table's order."""
-    base = strongest(runs, BASE)
-    found = [compare(runs, label, base) for label in runs if label != base] if base else []
-    return [comparison for comparison in found if comparison]
+    return _against(strongest(runs, BASE), runs, runs)
 
 
 def against_cutmix(runs: Mapping[str, Sequence[Result]]) -> list[Comparison]:
     """U²PL against CutMix, which is U²PL without its contrastive loss."""
-    mixed = strongest(runs, MIXED)
-    labels = [label for label, results in runs.items() if results[0].method == OURS] if mixed else []
-    found = [compare(runs, label, mixed) for label in labels if mixed]
-    return [comparison for comparison in found if comparison]
+    return _against(strongest(runs, MIXED), [k for k, found in runs.items() if found[0].method == OURS], runs)
+
+
+def _against(
+    base: str | None, labels: Iterable[str], runs: Mapping[str, Sequence[Result]]
+) -> list[Comparison]:
+    """Those of the labels that share a seed with the base; none without a base."""
+    if base is None:
+        return []
+    numbers = {
+        label: {run.metrics["seed"]: run.reported for run in results} for label, results in runs.items()
+    }
+    pairs = {label: paired(numbers[label], numbers[base]) for label in labels if label != base}
+    return [Comparison(label, base, pair) for label, pair in pairs.items() if pair]
 
 
 def comparisons(filled: TableResults) -> list[SplitComparisons]:
