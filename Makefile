@@ -16,7 +16,7 @@ WITHOUT_MLFLOW := tests/training/test_ablation.py tests/runs/test_folder.py test
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: install ## install the project, run the demonstration pipeline (about ten minutes on two cores), say where the report is
+demo: install ## install the project, run the demonstration pipeline (less than ten minutes on two slow cores), say where the report is
 	$(BIN)/u2pl plan demo
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/u2pl plan run --jobs 2
 	@echo "The report: $(CURDIR)/reports/index.html"

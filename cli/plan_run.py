@@ -29,11 +29,14 @@ def run(
     Example: u2pl plan run --jobs 2
     """
     from u2pl.errors import Interrupted
+    from u2pl.pipeline import ActivePlan
     from u2pl.pipeline.plan_runner import run_plan
     from u2pl.pipeline.scheduling import State
     from u2pl.pipeline.stage_process import log_of
     from u2pl.pipeline.workers import Workers
     from u2pl.project import Project
+    from u2pl.reporting.headline import headlines
+    from u2pl.reporting.results import collect_all
 
     from .plan_progress import showing
 
@@ -57,4 +60,6 @@ def run(
     if of[State.FAILED]:
         say("Mend what is named, then start the same command again: it does what is left.")
         raise typer.Exit(1)
+    for sentence in headlines(collect_all(project, ActivePlan.read(project))):
+        say(sentence)
     say("See the tables with: u2pl status, or in the folder of reports.")

@@ -10,9 +10,15 @@ def report() -> None:
     """
     from u2pl.pipeline import ActivePlan
     from u2pl.project import Project
+    from u2pl.reporting.headline import headlines
     from u2pl.reporting.page import write
+    from u2pl.reporting.results import collect_all
 
     project = Project.find()
-    page, *figures = write(project, ActivePlan.read(project))
+    active = ActivePlan.read(project)
+    tables = collect_all(project, active)
+    page, *figures = write(project, active, tables)
+    for sentence in headlines(tables):
+        say(sentence)
     say(f"Wrote {', '.join(figures)}.")
     say(f"The report: {project.root / page}. Open it in a browser.")

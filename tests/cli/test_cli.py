@@ -161,7 +161,7 @@ def test_debug_brings_the_traceback_back_wherever_it_is_written(u2pl: Command, t
 def test_a_command_works_from_any_folder_of_the_project_and_by_u2pl_root(
     u2pl: Command, tiny_project: Project
 ):
-    words = ("plan", "demo", "--table", "1")
+    words = ("plan", "demo-full", "--table", "1")
     assert u2pl(*words, cwd=tiny_project.root / "data").returncode == 0
     assert u2pl(*words, U2PL_ROOT=str(tiny_project.root)).returncode == 0
 

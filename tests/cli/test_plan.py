@@ -33,7 +33,7 @@ def test_plan_prints_what_will_run_and_the_next_command(project: Path) -> None:
 
 
 def test_plan_as_json_can_be_read_by_a_script(project: Path) -> None:
-    done = u2pl(project, "plan", "demo", "--table", "4", "--json")
+    done = u2pl(project, "plan", "demo-full", "--table", "4", "--json")
     assert list(json.loads(done.stdout)["tables"]) == ["table4"]
 
 
@@ -58,7 +58,7 @@ def test_the_plan_of_the_paper_says_what_is_shared_how_much_it_is_what_departs_a
 
 
 def test_hours_follow_from_a_measured_step(project: Path) -> None:
-    done = u2pl(project, "plan", "demo", "--table", "7", "--measure")
+    done = u2pl(project, "plan", "demo-full", "--table", "7", "--measure")
     assert done.returncode == 0, done.stderr
     assert re.search(r"about [0-9.e-]+ hours on one device of this machine", done.stdout)
 
@@ -80,9 +80,9 @@ def test_an_unknown_plan_is_one_sentence_and_exit_2_and_changes_nothing(project:
 
 
 def test_table_and_report_work_before_anything_has_been_trained(project: Path) -> None:
-    table = u2pl(project, "table", "1")
+    table = u2pl(project, "table", "methods")
     assert table.returncode == 0, table.stderr
-    assert "| MT | — |" in table.stdout
+    assert "| CutMix | — |" in table.stdout
     assert table.stdout.splitlines()[-1].endswith("Next: u2pl report")
     report = u2pl(project, "report")
     assert report.returncode == 0, report.stderr

@@ -333,7 +333,7 @@ def test_status_says_below_the_plan_what_its_names_leave_out(
 def test_status_adds_nothing_to_a_plan_whose_names_say_all(
     project: Project, capsys: pytest.CaptureFixture[str]
 ):
-    assert run(["plan", "demo"]) == 0
+    assert run(["plan", "demo-full"]) == 0
     capsys.readouterr()
     assert run(["status"]) == 0
     assert "these names" not in capsys.readouterr().out

@@ -17,7 +17,7 @@ COMMANDS = [
     f"evaluate {NAME}",
     "ablate --dataset tiny --split 1/4 --param alpha0 0.2 0.5",
     "plan demo",
-    "table table1",
+    "table methods",
     "report",
     "splits audit --dataset tiny",
 ]

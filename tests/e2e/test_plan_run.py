@@ -88,6 +88,15 @@ def test_a_failure_blocks_what_needs_it_alone_and_the_next_run_does_what_is_left
     assert toy.run("--jobs", "2")[0] == 1
     assert table.read_text().splitlines() == [f"{SUPONLY} —", f"{U2PL} 71.3"]
 
+    # When all is there, what it comes to is said.
+    toy.break_()
+    code, output = toy.run("--jobs", "2")
+    assert code == 0
+    assert (
+        "no method is above SupOnly (50.0 % mIoU); the nearest, U²PL (w/ CutMix), is 0.0 below, 1 seed."
+        in output
+    )
+
 
 def test_a_plan_that_is_killed_leaves_no_process_and_the_next_finishes_the_rest(
     make_toy: Callable[..., Toy],

@@ -191,7 +191,7 @@ def test_two_processes_of_which_one_is_late_train_together(tiny_project: Project
 def test_other_commands_speak_and_write_whatever_the_variables_say(
     tiny_project: Project, tmp_path: Path, variables: dict[str, str]
 ):
-    done = start(tiny_project, "plan", "demo", "--table", "1", **variables)
+    done = start(tiny_project, "plan", "demo-full", "--table", "1", **variables)
     out, err = done.communicate(timeout=60)
     assert done.returncode == 0, err
     assert out

@@ -1,9 +1,11 @@
 """Figures as written in pipelines/figures/: which runs each shows, and where the paper has it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field
 
+from u2pl.errors import unknown
 from u2pl.project import Project
 from u2pl.settings import Settings
 
@@ -40,6 +42,21 @@ class FigureBinding(Settings):
     """Another split than the figure's own."""
     images: int | None = Field(default=None, ge=1)
     """How many images to look at; None: all that the figure is about."""
+    runs: list[str] = Field(default_factory=list)
+    """Labels of the runs wanted. Empty: all."""
+
+
+def shown_runs(figure: Figure, wanted: Sequence[str]) -> list[FigureRun]:
+    """The runs of a figure that a plan wants, in the figure's order; all where it names none.
+
+    Raises:
+        UsageError: the figure has no such run.
+    """
+    known = [run.label for run in figure.runs]
+    for label in wanted:
+        if label not in known:
+            raise unknown(f"run of {figure.title!r}", label, known)
+    return [run for run in figure.runs if not wanted or run.label in wanted]
 
 
 def read_figure(project: Project, name: str) -> Figure:

@@ -20,7 +20,7 @@ from u2pl.settings import RECIPE_VERSION, Params, RunSpec, Settings, parse_overr
 from u2pl.typed_files import problems
 
 from .fields import ProjectPath, SafeName, SafePath, ShellWords
-from .figures import FigureBinding, read_figure
+from .figures import FigureBinding, read_figure, shown_runs
 from .files import read_named, read_yaml
 from .tables import Ablation, Binding, Cell, Table, bind, read_table, table_name, value_text
 
@@ -264,14 +264,15 @@ class _Stages:
         binding, figure = self.plan.figures[name], read_figure(self.project, name)
         dataset = binding.dataset or self.plan.dataset or figure.dataset
         split = binding.split or figure.split
+        shown = shown_runs(figure, binding.runs)
         runs = [
             self.add_run(
                 name,
                 _spec(self.params, self.plan.set, dataset, split, run.method, run.set, self.plan.seeds[0]),
             )
-            for run in figure.runs
+            for run in shown
         ]
-        words = [f"--label={run.label}" for run in figure.runs]
+        words = [f"--label={run.label}" for run in shown]
         words += [f"--images={binding.images}"] if binding.images else []
         self.active.figures[name] = FigureStage(
             runs=runs, args=shlex.join([*runs, *words]), group=f"results/{name}/runs"

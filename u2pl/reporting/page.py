@@ -14,14 +14,18 @@ from u2pl.files import write_text
 from u2pl.pipeline import ActivePlan, read_figure
 from u2pl.project import Project, slug
 from u2pl.reporting import charts, examples
+from u2pl.reporting.comparisons import HEADINGS, comparison_rows, comparisons, note
 from u2pl.reporting.durations import duration
+from u2pl.reporting.headline import headlines
 from u2pl.reporting.links import Links, links
 from u2pl.reporting.measures import measured
-from u2pl.reporting.results import Result, TableResults, collect_all, distinct
-from u2pl.reporting.table import CITED, CellText, TableText, signed
+from u2pl.reporting.results import Result, TableResults, distinct, split_title
+from u2pl.reporting.table import CITED, CellText, TableText
 from u2pl.settings import value_text
 
 VALIDATION = "val/miou"
+EXAMPLES = 3
+"""Rows of example pictures below a table, where its splits are no more."""
 FigureFile = tuple[str, str, Path]
 """A finished picture of the plan: title, caption, PNG."""
 RELIABILITY = {"train/reliable/share": "reliable share", "train/reliable/accuracy": "reliable accuracy"}
@@ -41,10 +45,7 @@ class Group:
 
 def groups(filled: TableResults) -> list[Group]:
     """What a table compares, split by split."""
-    return [
-        Group(split, f"{split} ({next(iter(runs.values()))[0].metrics['labeled']} labelled)", runs)
-        for split, runs in filled.series().items()
-    ]
+    return [Group(split, split_title(split, runs), runs) for split, runs in filled.series().items()]
 
 
 def panels(filled: TableResults, metric: str, axis: str) -> list[charts.Panel]:
@@ -62,21 +63,31 @@ def panels(filled: TableResults, metric: str, axis: str) -> list[charts.Panel]:
 
 
 def sheet_rows(filled: TableResults) -> list[examples.SheetRow]:
-    """One validation image a split, another each time: input, truth, and what every run made of it."""
+    """Validation images with input, truth, and what every run made of them, EXAMPLES or one a split.
+
+    The first images there are, another each time: nobody picked them.
+    """
     found = []
-    for index, group in enumerate(groups(filled)):
+    compared = groups(filled)
+    each = max(1, EXAMPLES // max(1, len(compared)))
+    for index, group in enumerate(compared):
         first = {label: runs[0] for label, runs in group.runs.items() if runs[0].images}
         if first:
             any_run = next(iter(first.values()))
-            image = any_run.images[index % len(any_run.images)]
-            predictions = {label: run.sample(image, "prediction") for label, run in first.items()}
-            pictures = {
-                "Input": any_run.sample(image, "input"),
-                "Truth": any_run.sample(image, "truth"),
-                **{label: path for label, path in predictions.items() if path.is_file()},
-            }
-            found.append(examples.SheetRow(group.title, pictures))
+            places = dict.fromkeys((index * each + k) % len(any_run.images) for k in range(each))
+            found += [_sheet_row(group.title, any_run.images[place], first) for place in places]
     return found
+
+
+def _sheet_row(title: str, image: str, runs: Mapping[str, Result]) -> examples.SheetRow:
+    any_run = next(iter(runs.values()))
+    predictions = {label: run.sample(image, "prediction") for label, run in runs.items()}
+    pictures = {
+        "Input": any_run.sample(image, "input"),
+        "Truth": any_run.sample(image, "truth"),
+        **{label: path for label, path in predictions.items() if path.is_file()},
+    }
+    return examples.SheetRow(title, pictures)
 
 
 class ClassIoU(NamedTuple):
@@ -109,24 +120,6 @@ def classes(filled: TableResults) -> list[Classes]:
                 rows[name].append(ClassIoU(statistics.fmean(values), sd) if values else None)
         found.append(Classes(group.title, list(group.runs), rows))
     return found
-
-
-def headline(filled: TableResults) -> list[str]:
-    """A sentence a split: who is best, and by how much above the first of the table."""
-    sentences = []
-    for group in groups(filled):
-        means = {label: statistics.fmean(run.reported for run in runs) for label, runs in group.runs.items()}
-        if len(means) < 2:
-            continue
-        best, base = max(means, key=means.__getitem__), next(iter(means))
-        over = "".join(f" {text}" for text in sorted({run.over for run in group.runs[best]} - {""}))
-        text = f"{group.title}: {best} is best with {means[best]:.2f} % mIoU{over}"
-        sentences.append(
-            f"{text}, {signed(means[best] - means[base])} points against {base}."
-            if best != base
-            else f"{text}."
-        )
-    return sentences
 
 
 def points(filled: TableResults) -> dict[str, list[charts.Point]]:
@@ -243,6 +236,9 @@ def _section(filled: TableResults) -> dict[str, Any]:
         "columns": [table_text.label(column) for column in filled.table.all_columns],
         "grid": grid,
         "notes": table_text.notes,
+        "comparisons": [
+            (part.title, comparison_rows(part), note(part.comparisons)) for part in comparisons(filled)
+        ],
         "ablation": filled.table.ablate is not None,
         "spread": _spread(filled),
         "legend": [(label, *charts.dashes(index)) for index, label in enumerate(filled.labels)],
@@ -300,15 +296,8 @@ def html(
             (title, caption, examples.data_uri(path) if path.is_file() else None)
             for title, caption, path in figures
         ],
-        # Tables that share all their runs, as on one data set, say the same.
-        headline=list(
-            dict.fromkeys(
-                f"{filled.table.dataset}, {sentence}" if len(plan.datasets) > 1 else sentence
-                for filled in tables
-                if not filled.table.ablate
-                for sentence in headline(filled)
-            )
-        ),
+        headline=headlines(tables),
+        comparison_headings=HEADINGS,
         one_seed=all(len(cell.results) < 2 for filled in tables for cell in filled.cells),
         filled=sum(len(cell.results) for filled in tables for cell in filled.cells),
         expected=expected(plan),
@@ -327,12 +316,11 @@ def figures_of(project: Project, plan: ActivePlan) -> list[FigureFile]:
     return [(figure.title, figure.caption, folder / f"{name}.png") for name, figure in described.items()]
 
 
-def write(project: Project, plan: ActivePlan) -> list[str]:
-    """Write the active plan's page and the two pictures that sum it up; their paths, relative to the project.
+def write(project: Project, plan: ActivePlan, tables: Sequence[TableResults]) -> list[str]:
+    """Write the page of the active plan and its tables, and two pictures that sum it up; their paths in the project.
 
     The pictures are of the first table that compares methods.
     """
-    tables = collect_all(project, plan)
     page, curves, sheet = (
         f"{plan.reports}/{name}" for name in ("index.html", "overview/curves.png", "overview/examples.png")
     )

@@ -2,7 +2,7 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -222,6 +222,12 @@ class TableResults:
         split_is_a_row = self.table.all_rows[0].split is not None
         labels = (c.cell.column if split_is_a_row else c.cell.row for c in self.own)
         return list(dict.fromkeys(labels))
+
+
+def split_title(split: str, runs: Mapping[str, Sequence[Result]]) -> str:
+    """`1/8 (60 labelled)`: a split of `TableResults.series`; of imported runs its name alone may be known."""
+    labeled = next(iter(runs.values()))[0].metrics["labeled"]
+    return split if labeled is None else f"{split} ({labeled} labelled)"
 
 
 def distinct(results: Iterable[Result]) -> list[Result]:

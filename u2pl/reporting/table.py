@@ -16,7 +16,9 @@ from u2pl.files import csv_text, write_text
 from u2pl.pipeline import Header
 from u2pl.pipeline.departures import departures
 from u2pl.project import Project
+from u2pl.reporting.comparisons import HEADINGS, comparison_rows, comparisons, note
 from u2pl.reporting.measures import MEASURES
+from u2pl.reporting.numbers import signed
 from u2pl.reporting.results import ALL_CLASSES, CellResults, Result, TableResults
 
 MISSING = "—"
@@ -248,11 +250,6 @@ def _named(texts: Sequence[str]) -> str:
     return "; ".join([*texts[:NAMED_AT_MOST], *more])
 
 
-def signed(value: float) -> str:
-    """`value` with its sign and two decimals: `+1.20`, `−0.35`."""
-    return f"{value:+.2f}".replace("-", "−")
-
-
 def _both(paper: str, difference: str) -> str:
     """`67.98, −1.08`, or the paper's number alone."""
     return ", ".join(filter(None, (paper, difference)))
@@ -275,15 +272,26 @@ def markdown(table_text: TableText) -> str:
 
     head, *body = table_text.grid(join)
     grid = [[escape(text) for text in head], *([escape(line[0]), *line[1:]] for line in body)]
-    rule = ["---", *["---:"] * (len(grid[0]) - 1)]
-    rows = [f"| {' | '.join(line)} |" for line in [grid[0], rule, *grid[1:]]]
     notes = [
         f"<sup>{mark}</sup> {escape(text)}  " if mark else f"{escape(text)}  "
         for mark, text in table_text.notes
     ]
     title, caption = escape(table_text.filled.table.title), escape(table_text.caption)
-    blocks = [f"**{title}**", caption, "\n".join(rows), "\n".join(notes)]
+    blocks = [f"**{title}**", caption, _markdown_grid(grid), "\n".join(notes)]
+    for part in comparisons(table_text.filled):
+        compared = [[escape(text) for text in line] for line in (HEADINGS, *comparison_rows(part))]
+        blocks += [
+            f"**Seed by seed, {escape(part.title)}**",
+            _markdown_grid(compared),
+            note(part.comparisons),
+        ]
     return "\n\n".join(filter(None, blocks)) + "\n"
+
+
+def _markdown_grid(lines: Sequence[Sequence[str]]) -> str:
+    """A head and its rows, all numbers to the right."""
+    rule = ["---", *["---:"] * (len(lines[0]) - 1)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]])
 
 
 def latex(table_text: TableText) -> str:
