@@ -54,7 +54,8 @@ def active(runs: dict[str, list[str]], *, ablation: bool = False, figure: bool =
             if figure
             else {},
             "tables": {
-                table: {"folder": f"results/{table}", "dataset": "d", "binding": {}} for table in runs
+                table: {"table": table, "folder": f"results/{table}", "dataset": "d", "binding": {}}
+                for table in runs
             },
         }
     )

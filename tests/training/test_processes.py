@@ -93,10 +93,10 @@ wrapped, build, part = weakref.WeakSet(), DistributedDataParallel.__init__, dist
 def noted(self, *arguments, **options):
     build(self, *arguments, **options)
     wrapped.add(self)
-    print("wrapped")
+    print("wrapped\\n", end="", flush=True)  # at once: two processes write here
 
 def parting():
-    print(f"left when parting: {len(wrapped)}")
+    print(f"left when parting: {len(wrapped)}\\n", end="", flush=True)
     part()
 
 DistributedDataParallel.__init__, dist.destroy_process_group = noted, parting

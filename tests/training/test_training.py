@@ -644,7 +644,7 @@ def test_a_method_that_needs_unlabelled_images_says_so(project: Project):
 # ---- the fingerprint -------------------------------------------------------------------------------------
 
 
-def other(value: object, field: FieldInfo) -> object:
+def other(key: str, value: object, field: FieldInfo) -> object:
     """Another value that the field takes."""
     words = get_args(field.annotation)
     if get_origin(field.annotation) is Literal:
@@ -656,7 +656,7 @@ def other(value: object, field: FieldInfo) -> object:
     if isinstance(value, float):
         return value / 2 or 0.5
     if isinstance(value, str):
-        return "imagenet"  # of `weights`, the only free text
+        return {"weights": "imagenet", "backbone": "resnet18"}[key]
     return [1] if get_origin(field.annotation) is list else [0.5, 1.25]  # classes, or a range
 
 
@@ -690,7 +690,9 @@ def test_every_setting_seed_and_list_changes_the_fingerprint(
         for section, values in (("recipe", resolved.recipe), (method, checked)):
             for key, field in type(values).model_fields.items():
                 if section != "recipe" or method == "u2pl":
-                    overrides = {f"{section}.{key}": other(getattr(values, key), field)} | WITH.get(key, {})
+                    overrides = {f"{section}.{key}": other(key, getattr(values, key), field)} | WITH.get(
+                        key, {}
+                    )
                     note(str(overrides), spec(project, method, **overrides))
                     changed.add(key)
     assert len(seen) > 40
