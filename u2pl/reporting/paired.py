@@ -46,9 +46,7 @@ class Paired:
         """Two-sided p-value of the paired t-test; None below three seeds, and where no difference varies."""
         if self.seeds < TESTED_FROM or not self.sd:
             return None
-        from scipy.special import (
-            stdtr,
-        )  # only where there is something to test: tables are written one by one
+        from scipy.special import stdtr  # only where there is something to test
 
         t = self.mean / (self.sd / math.sqrt(self.seeds))
         return 2 * float(stdtr(self.seeds - 1, -abs(t)))
