@@ -88,9 +88,7 @@ class Recipe(Settings):
     def _is_known(cls, name: str) -> str:
         if name in RESNETS or re.fullmatch(rf"{TIMM}[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?", name):
             return name
-        raise ValueError(
-            f"{name!r} is none of {', '.join(RESNETS)}, and no {TIMM}NAME of one of timm's networks"
-        )
+        raise ValueError(f"must be one of {', '.join(RESNETS)}, or {TIMM}NAME with one of timm's networks")
 
     @model_validator(mode="after")
     def _stem_belongs_to_a_resnet(self) -> Self:
