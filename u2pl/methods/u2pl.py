@@ -303,10 +303,10 @@ class Contrast:
             counts["negatives/false"] = false_2C
         if self.bank is not None:
             diagnostics["bank/filled"] = self.bank.filled_C.sum() / self.bank.capacity_C.sum()
-        if self.bank is not None and self.bank.judged:
-            counts["bank/false"] = self.bank.false_2C
-            false, known = counts["bank/false"].sum(dim=1)
-            diagnostics["bank/false"] = false / known
+            if self.bank.judged:
+                counts["bank/false"] = self.bank.false_2C
+                false, known = counts["bank/false"].sum(dim=1)
+                diagnostics["bank/false"] = false / known
         return diagnostics, counts
 
     @staticmethod
@@ -341,8 +341,7 @@ def concerns(settings: ContrastSettings) -> list[str]:
 
 def judgement(negative_CP: Tensor, truth_P: Tensor, ignore_index: int) -> Tensor:
     """What the truth says of each class's negatives, (C, P) uint8, as a memory bank keeps it."""
-    known_CP = negative_CP & (truth_P != ignore_index)
-    false_CP = known_CP & contrastive.label_mask(truth_P, len(negative_CP))
+    known_CP, false_CP = known_and_false(negative_CP, truth_P, ignore_index)
     word_CP = torch.full_like(negative_CP, NONE, dtype=torch.uint8)
     for mask_CP, word in ((negative_CP, NOT_KNOWN), (known_CP, TRUE), (false_CP, FALSE)):
         word_CP.masked_fill_(mask_CP, word)
@@ -351,9 +350,14 @@ def judgement(negative_CP: Tensor, truth_P: Tensor, ignore_index: int) -> Tensor
 
 def false_negatives(negative_CP: Tensor, truth_P: Tensor, ignore_index: int) -> Tensor:
     """Of each class's negatives, how many are of that very class, and of how many the class is known, (2, C) int64."""
-    known_CP = negative_CP & (truth_P != ignore_index)
-    false_CP = known_CP & contrastive.label_mask(truth_P, len(negative_CP))
+    known_CP, false_CP = known_and_false(negative_CP, truth_P, ignore_index)
     return torch.stack([false_CP.sum(dim=1), known_CP.sum(dim=1)])
+
+
+def known_and_false(negative_CP: Tensor, truth_P: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Each class's negatives whose own class is known, and those of them that are of this very class, (C, P) bool."""
+    known_CP = negative_CP & (truth_P != ignore_index)
+    return known_CP, known_CP & contrastive.label_mask(truth_P, len(negative_CP))
 
 
 def device_generator(generator: torch.Generator, device: torch.device) -> torch.Generator:
