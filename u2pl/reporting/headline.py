@@ -12,6 +12,7 @@ from u2pl.reporting.comparisons import (
     p_text,
     strongest,
 )
+from u2pl.reporting.numbers import spread_text
 from u2pl.reporting.paired import Paired
 from u2pl.reporting.results import Result, TableResults
 
@@ -117,8 +118,7 @@ def _difference(pair: Paired) -> str:
 
 
 def _number(values: Sequence[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.1f}{spread}"
+    return spread_text(values, 1)
 
 
 def _over(results: Sequence[Result]) -> str:

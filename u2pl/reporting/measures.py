@@ -1,9 +1,9 @@
 """What a run took, and how far its pseudo-labels and negatives could be trusted: a number each, beside its mIoU."""
 
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from u2pl.reporting.numbers import spread_text
 from u2pl.reporting.results import Result
 
 
@@ -47,12 +47,6 @@ MEASURES = (
     Measure("memory_gib", "most memory, GiB", _at_the_end("memory/peak_gib"), digits=2),
 )
 """Of an epoch: in the last one. Time is the whole of training, validation included."""
-
-
-def spread_text(values: Sequence[float], digits: int) -> str:
-    """The mean of some seeds' values, and their standard deviation (n - 1) where there are two or more."""
-    mean = f"{statistics.fmean(values):,.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):,.{digits}f}" if len(values) > 1 else mean
 
 
 @dataclass(frozen=True)
