@@ -37,7 +37,7 @@ def _run() -> int:
 
         return app.run(sys.argv[1:])
     except Exception:
-        if interrupts.came():  # in the middle of an import, which has made something else of it
+        if interrupts.came() and "--debug" not in sys.argv:  # an import has made something else of it
             raise KeyboardInterrupt from None
         import traceback
 

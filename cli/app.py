@@ -93,10 +93,8 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return _interrupted()
     except Exception as error:
-        if debug:
+        if debug or interrupts.came():  # an import has made something else of Ctrl-C: see `__main__`
             raise
-        if interrupts.came():  # in the middle of an import, which has made something else of it
-            return _interrupted()
         sentence = _sentence(error)
         say(
             f"Error: {hidden(sentence)}"
