@@ -72,6 +72,23 @@ def _wanted(error: BaseException) -> str:
     return found[0][0].lower() + found[0][1:] if found else type(error).__name__
 
 
+def reason(error: BaseException) -> str:
+    """What went wrong, for the middle of a sentence: the first line of an error's text, or what kind it is."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def check_known(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Check that all names are among `known`.
+
+    Raises:
+        UsageError: one is not.
+    """
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise unknown(kind, name, known)
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not among `known`, with the nearest one suggested."""
     names = sorted(known)

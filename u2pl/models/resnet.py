@@ -10,16 +10,10 @@ import torchvision.models as zoo
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from u2pl.errors import UserError
+from u2pl.errors import UserError, reason
 from u2pl.models import weights as weight_files
 from u2pl.models.backbone import Backbone
 
-_CONSTRUCTORS = {
-    "resnet18": zoo.resnet18,
-    "resnet34": zoo.resnet34,
-    "resnet50": zoo.resnet50,
-    "resnet101": zoo.resnet101,
-}
 _MULTI_GRID = (2, 2, 4)
 
 
@@ -48,16 +42,16 @@ def _resnet(name: str, weights: str, zero_init_residual: bool) -> ResNet:
             )
         return ResNet(BasicBlock, [1, 1, 1, 1], zero_init_residual=zero_init_residual)
     try:
-        return _CONSTRUCTORS[name](
+        return getattr(zoo, name)(
             weights="DEFAULT" if weights == "imagenet" else None, zero_init_residual=zero_init_residual
         )
     # urllib's errors are OSErrors; the others are what a damaged file ends in.
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         url = zoo.get_model_weights(name).DEFAULT.url
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"The ImageNet weights of {name} could not be downloaded or read ({reason}). Where there is network, "
-            f"download {url} and put it here as {Path(torch.hub.get_dir(), 'checkpoints', url.rpartition('/')[2])}, or "
+            f"The ImageNet weights of {name} could not be downloaded or read ({reason(error)}). Where there is "
+            f"network, download {url} and put it here as "
+            f"{Path(torch.hub.get_dir(), 'checkpoints', url.rpartition('/')[2])}, or "
             "train from scratch with --set weights=none."
         ) from None
 

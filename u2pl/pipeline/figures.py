@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
-from u2pl.errors import unknown
+from u2pl.errors import check_known
 from u2pl.project import Project
 from u2pl.settings import Settings
 
@@ -52,10 +52,7 @@ def shown_runs(figure: Figure, wanted: Sequence[str]) -> list[FigureRun]:
     Raises:
         UsageError: the figure has no such run.
     """
-    known = [run.label for run in figure.runs]
-    for label in wanted:
-        if label not in known:
-            raise unknown(f"run of {figure.title!r}", label, known)
+    check_known(f"run of {figure.title!r}", wanted, [run.label for run in figure.runs])
     return [run for run in figure.runs if not wanted or run.label in wanted]
 
 

@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from u2pl.data.records import chosen_seed
-from u2pl.errors import UsageError, UserError, unknown
+from u2pl.errors import UsageError, UserError, check_known, unknown
 from u2pl.files import write_text
 from u2pl.project import Project, safe_name
 from u2pl.settings import RECIPE_VERSION, Params, RunSpec, Settings, parse_overrides
@@ -205,9 +205,7 @@ def resolve(
     plan = read_plan(project, name)
     plan = plan.model_copy(update={"seeds": list(dict.fromkeys(seeds or plan.seeds))})
     wanted = [table_name(table) for table in tables or plan.tables]
-    for table in wanted:
-        if table not in plan.tables:
-            raise unknown(f"table of plan {name!r}", table, plan.tables)
+    check_known(f"table of plan {name!r}", wanted, plan.tables)
     try:
         stages = _Stages(project, name, plan, figures=not tables)
         for table in [table for table in plan.tables if table in wanted]:
@@ -240,7 +238,8 @@ class _Stages:
     def add_table(self, name: str) -> None:
         """Add a table, bound to its data set, and all that it shows."""
         binding = self.plan.tables[name]
-        table = read_table(self.project, binding.table or name)
+        file = binding.table or name
+        table = read_table(self.project, file)
         dataset = binding.dataset or self.plan.dataset or table.dataset
         table, common = bind(table, dataset, binding), self.plan.set | binding.set
         for seed in self.plan.seeds:
@@ -252,7 +251,7 @@ class _Stages:
                 assert table.ablate is not None
                 self.add_ablation(name, table, table.ablate, common, split, seed)
         self.active.tables[name] = BoundTable(
-            table=binding.table or name,
+            table=file,
             folder=f"results/{name}",
             dataset=dataset,
             binding=binding,

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from u2pl.errors import UsageError, unknown
+from u2pl.errors import UsageError, check_known
 from u2pl.project import Project
 from u2pl.settings import Settings, value_text
 
@@ -217,12 +217,8 @@ def bind(table: Table, dataset: str, binding: Binding) -> Table:
     own = dataset == table.dataset
     table = _with_values(table, binding.values)
     known = {header.split for header in [*table.all_rows, *table.all_columns] if header.split}
-    for split in binding.splits:
-        if split not in known:
-            raise unknown(f"split of {table.title!r}", split, known)
-    for label in binding.rows:
-        if label not in {row.label for row in table.all_rows}:
-            raise unknown(f"row of {table.title!r}", label, [row.label for row in table.all_rows])
+    check_known(f"split of {table.title!r}", binding.splits, known)
+    check_known(f"row of {table.title!r}", binding.rows, [row.label for row in table.all_rows])
     splits = binding.splits or {split: split for split in known}
 
     def is_kept(header: Header) -> bool:

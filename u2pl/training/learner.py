@@ -39,9 +39,8 @@ class Learner:
         compiled: bool = False,
     ):
         if processes.size() > 1 and device.type == "cuda":
-            from timm.layers import (
-                convert_sync_batchnorm,
-            )  # torch's own would drop the activations in timm's norms
+            # torch's own would drop the activations in timm's norms.
+            from timm.layers import convert_sync_batchnorm
 
             method = convert_sync_batchnorm(method)
         self.method: Method = method.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

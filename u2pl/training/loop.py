@@ -13,7 +13,7 @@ from torch import nn
 from u2pl import methods, processes
 from u2pl.batches.loader import Batches, CollatedBatch
 from u2pl.data.prepared import Split
-from u2pl.errors import EndedElsewhere, Interrupted, UserError, enough_memory, is_out_of_memory
+from u2pl.errors import EndedElsewhere, Interrupted, UserError, enough_memory, is_out_of_memory, reason
 from u2pl.files import sha256_json, write_json, write_text
 from u2pl.inference.evaluator import Evaluation, evaluate, protocol
 from u2pl.methods import Classes, Method, Step
@@ -321,9 +321,9 @@ class Run:
         except Exception as error:  # whatever other contents do to those who take them for their own
             if is_out_of_memory(error):
                 raise
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(":.")
+            why = f"{type(error).__name__}: {reason(error).rstrip(':.')}"
             raise UserError(
-                f"{self.folder.path / name} is none of this run's checkpoints ({type(error).__name__}: {reason}). "
+                f"{self.folder.path / name} is none of this run's checkpoints ({why}). "
                 f"{remedy}Delete the folder to train the run from the beginning."
             ) from None
 
