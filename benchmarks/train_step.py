@@ -130,7 +130,7 @@ def bare(learner: Learner, batch: Batch, at_once: int) -> Callable[[Lap], None]:
                 teacher(unlabeled, represent=False)
             for part in parts:
                 teacher(torch.cat(part), represent=True)
-        learner.optimizer.zero_grad(set_to_none=True)
+        learner.zero_grad()
         for part in parts:
             output = student(torch.cat(part), represent=True)
             torch.autograd.backward(output, [torch.ones_like(maps) for maps in output])

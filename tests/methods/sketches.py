@@ -49,7 +49,7 @@ class ManyDecoders(DeepLabV3Plus):
         main = super().forward(image, represent=represent)
         if not auxiliary:
             return main
-        features = self.backbone(image[len(image) // 2 :])[1]
+        features = self.backbone(image[len(image) // 2 :]).high
         dropped = (functional.dropout2d(features, 0.3, training=True) for _ in self.decoders)
         decoded = [decoder(some) for decoder, some in zip(self.decoders, dropped, strict=True)]
         return Decoded(main.logits, [upsample(each, main.logits.shape[2:]) for each in decoded])

@@ -68,4 +68,4 @@ def test_a_second_network_has_a_learning_rate_of_its_own_and_learns_from_its_own
     )
     assert own.any() and torch.equal(own, everything)
     learner.step(batch, at(0))
-    assert learner.optimizer.param_groups[-1]["lr"] == pytest.approx(1e-4)
+    assert learner.groups[-1]["lr"] == pytest.approx(1e-4)

@@ -48,7 +48,7 @@ def test_the_last_stage_sees_one_feature_per_output_stride_and_the_first_one_per
 ):
     backbone = ResNetBackbone(name, output_stride=output_stride).eval()
     with torch.no_grad():
-        low, high = backbone(torch.zeros(1, 3, 65, 97))
+        low, _, high = backbone(torch.zeros(1, 3, 65, 97))
     assert low.shape == (1, backbone.low_channels, 17, 25)
     assert high.shape == (1, backbone.channels, *size)
 

@@ -47,7 +47,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_one_feature_per_output_stride_and_low_ones_per_four_pixels(name: str, stride: int, size: tuple):
     backbone = TimmBackbone(name, output_stride=stride).eval()
     with torch.no_grad():
-        low, high = backbone(normalised(pictures(65, 97)))
+        low, _, high = backbone(normalised(pictures(65, 97)))
     assert low.shape == (2, backbone.low_channels, 17, 25)
     assert high.shape == (2, backbone.channels, *size)
 
@@ -71,10 +71,10 @@ def test_the_wheels_network_and_ours_see_the_same():
     picture = pictures(224, 224)
     with torch.no_grad():
         network.extract_features((picture - 127) / 128)
-        low, high = TimmBackbone("tf_efficientnet_lite0", weights="imagenet", output_stride=32).eval()(
+        stages = TimmBackbone("tf_efficientnet_lite0", weights="imagenet", output_stride=32).eval()(
             normalised(picture)
         )
-    for ours, wheels in ((low, blocks[2]), (high, blocks[15])):
+    for ours, wheels in zip(stages, (blocks[2], blocks[10], blocks[15]), strict=True):
         assert torch.allclose(ours, wheels, rtol=0, atol=1e-5 * float(wheels.abs().max()))
 
 
@@ -168,7 +168,7 @@ def test_activations_computed_again_give_the_same_gradients_and_statistics():
         torch.manual_seed(0)
         backbone = TimmBackbone(SMALL).train()
         backbone.recompute = recompute
-        low, high = backbone(image)
+        low, _, high = backbone(image)
         (low.square().mean() + high.square().mean()).backward()
         grads = {f"grad {name}": p.grad for name, p in backbone.named_parameters() if p.grad is not None}
         found.append(backbone.state_dict() | grads)
@@ -200,7 +200,7 @@ def test_timms_file_starts_the_backbone(tmp_path: Path, write: Callable[..., Pat
     with torch.no_grad():
         own = timm.create_model(SMALL, features_only=True, output_stride=16)
         own.load_state_dict(whole.state_dict(), strict=False)
-        low, high = network.backbone(image)
+        low, _, high = network.backbone(image)
         features = own.eval()(image)
     assert torch.allclose(low, features[1], atol=1e-4) and torch.allclose(high, features[-1], atol=1e-4)
 

@@ -18,7 +18,7 @@ from u2pl.errors import UsageError
 from u2pl.models.deeplab import DeepLabV3Plus, Output, upsample
 from u2pl.settings import Recipe, Settings
 from u2pl.steps.forward import Forward, without_gradient
-from u2pl.steps.micro_batch import MicroBatch
+from u2pl.steps.micro_batch import MicroBatch, cut
 from u2pl.steps.whole_batch import Labels, WholeBatch
 
 
@@ -68,14 +68,7 @@ class Targets:
 
     def of(self, micro: MicroBatch) -> Self:
         """Those of a micro-batch."""
-        cut: dict[str, Any] = {}
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if isinstance(value, Tensor):
-                cut[each.name] = value[micro.own]
-            elif hasattr(value, "of"):
-                cut[each.name] = value.of(micro)
-        return replace(self, **cut)
+        return replace(self, **{each.name: cut(getattr(self, each.name), micro) for each in fields(self)})
 
 
 class Method(nn.Module, ABC):
@@ -174,12 +167,19 @@ class Method(nn.Module, ABC):
         return "student", self.student
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What the optimiser updates, with learning rates."""
+        """What the students' optimiser updates, with learning rates."""
         return [
             group
             for network in self.students
             for group in network.parameter_groups(self.recipe.lr, self.recipe.head_lr_multiplier)
         ]
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """What updates the weights after each step, in this order; the engine lets all their learning rates fall.
+
+        A network that is no student, with a rule of its own, brings its optimiser here.
+        """
+        return [self.sgd(self.parameter_groups())]
 
     @classmethod
     def check(cls, classes: Classes, recipe: Recipe, settings: Any) -> None:
@@ -201,6 +201,20 @@ class Method(nn.Module, ABC):
         return False
 
     # ---- tools for methods -------------------------------------------------------------------------------
+
+    def sgd(self, groups: list[dict[str, Any]]) -> torch.optim.SGD:
+        """The recipe's optimiser (Sec. 4.1).
+
+        Args:
+            groups: of parameters, with learning rates.
+        """
+        recipe = self.recipe
+        sgd = torch.optim.SGD(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True)
+        # From the start, since heads that get their first gradient later are more than the fused step can bear.
+        for group in sgd.param_groups:
+            for parameter in group["params"]:
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
 
     @property
     def whole_batch(self) -> WholeBatch:

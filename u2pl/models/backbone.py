@@ -1,15 +1,26 @@
-"""What every encoder is: two maps of features, low-level ones at stride 4 and those of the last stage."""
+"""What every encoder is: maps of features, low-level ones at stride 4 and those of its last two stages."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+
+class Stages(NamedTuple):
+    """What an encoder makes of images."""
+
+    low: Tensor
+    """(B, low_channels, H/4, W/4)."""
+    middle: Tensor
+    """(B, middle_channels, h, w): of the last stage but one, a ResNet's third."""
+    high: Tensor
+    """(B, channels, h, w): of the last stage, at the output stride."""
 
 
 class Backbone(nn.Module, ABC):
@@ -17,6 +28,8 @@ class Backbone(nn.Module, ABC):
 
     low_channels: int
     """Of the features at stride 4."""
+    middle_channels: int
+    """Of the last stage's but one."""
     channels: int
     """Of the last stage's."""
 
@@ -26,8 +39,8 @@ class Backbone(nn.Module, ABC):
         """Whether training computes activations again in the backward pass, instead of keeping them."""
 
     @abstractmethod
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Features at stride 4 and at the output stride.
+    def forward(self, image: Tensor) -> Stages:
+        """Features of three stages.
 
         Args:
             image: (B, 3, H, W), RGB, normalised by `colors.MEAN` and `colors.STD` like every picture in the suite; a
@@ -60,12 +73,12 @@ class Backbone(nn.Module, ABC):
 
 def _forward_and_again(part: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """What holds while a part is computed for the first time, and for the second."""
-    return nullcontext(), _statistics_untouched(part)
+    return nullcontext(), statistics_untouched(part)
 
 
 @contextmanager
-def _statistics_untouched(part: nn.Module) -> Iterator[None]:
-    """Batch norm sees the batch a second time, and must not count it twice."""
+def statistics_untouched(part: nn.Module) -> Iterator[None]:
+    """For a pass in which batch norm sees a batch a second time, and must not count it twice."""
     norms = [m for m in part.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm, (_, count) in zip(norms, before, strict=True):

@@ -1,5 +1,6 @@
 """DeepLabv3+ with the paper's segmentation and representation heads (Sec. 4.1)."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from u2pl.models import weights
+from u2pl.models.backbone import Stages
 from u2pl.models.dropout import ChannelDropout
 from u2pl.models.encoders import build
 from u2pl.settings import WORDS_FOR_WEIGHTS, Recipe
@@ -23,6 +25,17 @@ class Output(NamedTuple):
     """(B, C, h, w), before the softmax."""
     representation: Tensor | None
     """(B, D, h, w), not normalised; None where the network has no representation head or was not asked."""
+    further: Mapping[str, Tensor] = {}
+    """What else a method's own network says, image by image."""
+
+
+class Features(NamedTuple):
+    """What the heads of a network see."""
+
+    stages: Stages
+    """Of the encoder."""
+    joined: Tensor
+    """(B, 2 width, h, w): low-level features beside those of the ASPP, a quarter of the picture's size."""
 
 
 def _conv_bn_relu(inputs: int, outputs: int, kernel: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -97,17 +110,25 @@ class DeepLabV3Plus(nn.Module):
         Args:
             image: (B, 3, H, W), normalised.
         """
-        kind = self.autocast
-        with torch.autocast(image.device.type, kind or torch.bfloat16, enabled=kind is not None):
-            low, high = self.backbone(image.contiguous(memory_format=torch.channels_last))
-            low = self.low(low)
-            high = interpolate(self.aspp(high), size=low.shape[2:], mode="bilinear", align_corners=True)
-            features = torch.cat([low, high], dim=1)
-            logits = self.classifier(features)
+        with self.in_precision(image.device):
+            features = self.features(image)
+            logits = self.classifier(features.joined)
             head = self.representer if represent else None
-            representation = None if head is None else head(features)
+            representation = None if head is None else head(features.joined)
         # Softmax, entropy and losses need float32 behind a network in half precision.
         return Output(logits.float(), None if representation is None else representation.float())
+
+    def in_precision(self, device: torch.device) -> torch.autocast:
+        """The recipe's precision, for everything that is computed inside."""
+        kind = self.autocast
+        return torch.autocast(device.type, kind or torch.bfloat16, enabled=kind is not None)
+
+    def features(self, image: Tensor) -> Features:
+        """What the heads see of images, (B, 3, H, W), normalised."""
+        stages = self.backbone(image.contiguous(memory_format=torch.channels_last))
+        low = self.low(stages.low)
+        high = interpolate(self.aspp(stages.high), size=low.shape[2:], mode="bilinear", align_corners=True)
+        return Features(stages, torch.cat([low, high], dim=1))
 
     def train(self, mode: bool = True) -> Self:
         """As usual, but that batch norm's statistics can be fixed."""

@@ -12,7 +12,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from u2pl.errors import UserError, reason
 from u2pl.models import weights as weight_files
-from u2pl.models.backbone import Backbone
+from u2pl.models.backbone import Backbone, Stages
 
 _MULTI_GRID = (2, 2, 4)
 
@@ -130,16 +130,15 @@ class ResNetBackbone(Backbone):
             _dilate(net.layer4, 1, 2, grid)
         self.stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
-        self.low_channels = _channels(net.layer1)
-        self.channels = _channels(net.layer4)
+        self.low_channels, self.middle_channels, self.channels = map(
+            _channels, (net.layer1, net.layer3, net.layer4)
+        )
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of the first stage (stride 4) and of the last one (output stride)."""
+    def forward(self, image: Tensor) -> Stages:
+        """Features of the first stage (stride 4), of the third, and of the last one (output stride)."""
         low = self._through(self.layer1, self.stem(image))
-        high = low
-        for stage in (self.layer2, self.layer3, self.layer4):
-            high = self._through(stage, high)
-        return low, high
+        middle = self._through(self.layer3, self._through(self.layer2, low))
+        return Stages(low, middle, self._through(self.layer4, middle))
 
     def start_from(self, state: Mapping[str, Any], path: Path) -> None:
         """Take a ResNet's state dict, torchvision's or (deep stem) the authors'; its classifier `fc` is left out."""

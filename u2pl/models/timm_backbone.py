@@ -17,7 +17,7 @@ from torch.nn.functional import conv2d, pad
 
 from u2pl.errors import UserError, is_out_of_memory, reason
 from u2pl.models import weights as weight_files
-from u2pl.models.backbone import Backbone
+from u2pl.models.backbone import Backbone, Stages
 from u2pl.models.colors import MEAN, STD
 
 logging.getLogger("timm").setLevel(logging.ERROR)  # it tells of the classifier that features have no use for
@@ -87,11 +87,11 @@ class TimmBackbone(Backbone):
         for buffer, values in (("_given_mean_3", MEAN), ("_given_std_3", STD)):
             self.register_buffer(buffer, torch.tensor(values), persistent=False)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Features at stride 4 and at the output stride, whatever their places among the extractor's."""
+    def forward(self, image: Tensor) -> Stages:
+        """Features at stride 4 and of the last two stages, whatever their places among the extractor's."""
         features = self._recomputed(self.extractor, self._recolored(image), draws=True)
-        low, high = features[self._low], features[self._high]
-        return (low.permute(0, 3, 1, 2), high.permute(0, 3, 1, 2)) if self._channels_last else (low, high)
+        stages = [features[at] for at in (self._low, -2, -1)]
+        return Stages(*([stage.permute(0, 3, 1, 2) for stage in stages] if self._channels_last else stages))
 
     def start_from(self, state: Mapping[str, Any], path: Path) -> None:
         """Take a file of timm's for this network (`model.safetensors`, `pytorch_model.bin`), or its state dict."""
@@ -110,8 +110,7 @@ class TimmBackbone(Backbone):
         info = extractor.feature_info
         reductions, channels = info.reduction(), info.channels()
         self._low = max(at for at, reduction in enumerate(reductions) if reduction == _LOW_STRIDE)
-        self._high = len(reductions) - 1
-        self.low_channels, self.channels = channels[self._low], channels[self._high]
+        self.low_channels, self.middle_channels, self.channels = (channels[at] for at in (self._low, -2, -1))
         self._channels_last = _channels_last(extractor)
         if self.name.startswith("tf_"):
             for module in extractor.modules():

@@ -20,7 +20,10 @@ _log = logging.getLogger(__name__)
 _LISTED = 20
 """Tensors of a kind that an error names."""
 
-_HEADS = ("classifier.", "representer.")
+FURTHER = "further."
+"""What the names of tensors begin with that a network has for training alone, such as a method's own heads."""
+
+_HEADS = ("classifier.", "representer.", FURTHER)
 
 _HARMLESS: list[Any] = [
     *((np.float64().__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")),

@@ -59,6 +59,7 @@ def load_network(path: Path, classes: int) -> tuple[DeepLabV3Plus, Recipe]:
             raise
         raise UserError(f"{where} cannot be read ({type(error).__name__}). {again}") from None
     weights.tensors(state, str(where), again)
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(weights.FURTHER)}
     representation = any(key.startswith("representer.") for key in state)
     network = DeepLabV3Plus(
         classes, recipe.model_copy(update={"weights": "none"}), representation=representation

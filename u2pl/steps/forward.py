@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from u2pl import processes
 from u2pl.models import dropout
 from u2pl.models.deeplab import Output
-from u2pl.steps.micro_batch import MicroBatch, micro_batches
+from u2pl.steps.micro_batch import MicroBatch, cut, micro_batches
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Forward:
     streams: tuple[Tensor, ...]
     """Images of this process, as many in each stream; they go through the network together, stream after stream."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Further arguments of the network."""
+    """Further arguments of the network; tensors among them, and what has a method `of`, are cut into micro-batches."""
 
     @property
     def images(self) -> int:
@@ -47,11 +47,12 @@ class Forward:
         images = torch.cat([stream[micro.own] for stream in self.streams])
         if kept is not None:
             dropout.choose(self.network, kept, micro.numbers(len(self.streams)), images.device)
+        options = {name: cut(value, micro) for name, value in self.options.items()}
         if wrapper is None:
-            return self.network(images, **self.options)
+            return self.network(images, **options)
         quiet: AbstractContextManager[Any] = nullcontext() if micro.last else wrapper.no_sync()
         with quiet:
-            return wrapper(images, **self.options)
+            return wrapper(images, **options)
 
 
 @torch.no_grad()
@@ -85,4 +86,8 @@ def _joined(outputs: list[Output], streams: int) -> Output:
         )
 
     representations = [output.representation for output in outputs if output.representation is not None]
-    return Output(join([o.logits for o in outputs]), join(representations) if representations else None)
+    return Output(
+        join([o.logits for o in outputs]),
+        join(representations) if representations else None,
+        {name: join([o.further[name] for o in outputs]) for name in outputs[0].further},
+    )

@@ -1,7 +1,7 @@
 """Micro-batches: the images of a batch that go through the networks together."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +27,19 @@ class MicroBatch(NamedTuple):
         """Numbers of its images in the whole batch, stream after stream."""
         number = torch.arange(self.first, self.first + self.images)
         return torch.cat([number + stream * self.of for stream in range(streams)])
+
+
+def cut(value: Any, micro: MicroBatch) -> Any:
+    """What belongs to a micro-batch's images.
+
+    Args:
+        value: a tensor with an entry for each image of this process, or something that says `of` a micro-batch what of
+            it belongs there; anything else is the same for all.
+        micro: whose images.
+    """
+    if isinstance(value, Tensor):
+        return value[micro.own]
+    return value.of(micro) if hasattr(value, "of") else value
 
 
 def micro_batches(images: int, micro_batch: int, streams: int) -> Iterator[MicroBatch]:

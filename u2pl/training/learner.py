@@ -1,4 +1,4 @@
-"""Trains a method step by step: the gradients of its micro-batches, the optimiser, and whatever follows it."""
+"""Trains a method step by step: the gradients of its micro-batches, the optimisers, and whatever follows them."""
 
 import warnings
 from typing import Any
@@ -16,7 +16,7 @@ from u2pl.training.step import Losses, StepResult, losses_of, targets_of
 
 
 class Learner:
-    """A method on its device, with its optimiser and learning rates; one of several processes where there are some.
+    """A method on its device, with its optimisers and learning rates; one of several processes where there are some.
 
     Args:
         method: built, with the same weights in every process.
@@ -58,16 +58,15 @@ class Learner:
                 module.recompute = recompute
         several = processes.size() > 1
         self.wrappers = {network: _wrapped(network, device) for network in trained} if several else {}
-        self.optimizer = torch.optim.SGD(
-            method.parameter_groups(), momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
-        )
-        # From the start, since heads that get their first gradient later are more than the fused step can bear.
-        for group in self.optimizer.param_groups:
-            for parameter in group["params"]:
-                self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        self.base_lr = [group["lr"] for group in self.optimizer.param_groups]
+        self.optimizers = method.optimizers()
+        self.base_lr = [group["lr"] for group in self.groups]
         # In half precision small gradients would become 0 and large ones infinite; steps with such are left out.
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """Of parameters, of all optimisers."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def step(self, batch: Batch, step: Step) -> StepResult:
         """Train on one batch.
@@ -82,9 +81,9 @@ class Learner:
             negatives each has found, they must tell each other.
         """
         factor = (1 - step.index / self.steps) ** self.recipe.poly_power
-        for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
+        for group, lr in zip(self.groups, self.base_lr, strict=True):
             group["lr"] = lr * factor
-        self.optimizer.zero_grad(set_to_none=True)
+        self.zero_grad()
         losses: Losses = {}
         targets = targets_of(self.method, batch, step)
         for of_micro_batch in losses_of(self.method, targets, step, self.wrappers):
@@ -103,9 +102,20 @@ class Learner:
         # The wrapper takes the mean over processes of gradients that are to add up.
         self.scaler.scale(loss * processes.size()).backward()
 
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
     def update(self) -> None:
-        """The optimiser's step."""
-        self.scaler.step(self.optimizer)
+        """The optimisers' step; of one whose networks took no part in the losses, as in a warm start, there is none."""
+        for optimizer in self.optimizers:
+            if any(
+                parameter.grad is not None
+                for group in optimizer.param_groups
+                for parameter in group["params"]
+            ):
+                self.scaler.step(optimizer)
         self.scaler.update()
         if self.device.type == "cpu" and processes.size() > 1:
             # Synchronised batch norm is for GPUs. Here each process sees its own images, and all keep the mean.
@@ -116,7 +126,7 @@ class Learner:
         """All that must be known to go on."""
         return {
             "method": self.method.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.scaler.state_dict(),
         }
 
@@ -127,10 +137,13 @@ class Learner:
             Exception: of any kind where it is the state of something else.
         """
         self.method.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for parameter, own in self.optimizer.state.items():  # which the optimiser takes as they come
-            if own["momentum_buffer"].shape != parameter.shape:
-                raise ValueError("momentum of another network")
+        # A run of an earlier version, which had one, goes on.
+        saved = state["optimizers"] if "optimizers" in state else [state["optimizer"]]
+        for optimizer, its in zip(self.optimizers, saved, strict=True):
+            optimizer.load_state_dict(its)
+            for parameter, own in optimizer.state.items():  # which the optimiser takes as they come
+                if any(t.shape != parameter.shape for t in own.values() if isinstance(t, Tensor) and t.ndim):
+                    raise ValueError("momentum of another network")
         self.scaler.load_state_dict(state["scaler"])
 
 

@@ -227,7 +227,7 @@ class Run:
         self._check_finite()
         step = self.progress.step
         metrics = self.log.newest()
-        metrics["lr"] = self.learner.optimizer.param_groups[0]["lr"]
+        metrics["lr"] = self.learner.groups[0]["lr"]
         self.folder.event("step", step, (step - 1) // self.epoch_steps, metrics)
         return metrics
 
@@ -255,7 +255,7 @@ class Run:
         if progress.step == self.steps or (epoch + 1) % self.recipe.validate_every == 0:
             metrics |= self._validate(epoch, stopped)
         metrics |= self.log.means(self.split.classes)
-        metrics["lr"] = self.learner.optimizer.param_groups[0]["lr"]
+        metrics["lr"] = self.learner.groups[0]["lr"]
         metrics["memory/peak_gib"] = memory.peak(self.device) / 2**30
         metrics["images_per_second"] = self._images_seen() / max(progress.seconds, 1e-9)
         metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}

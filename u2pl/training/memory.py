@@ -145,7 +145,7 @@ def _preserved(learner: Learner) -> Iterator[None]:
         yield
     finally:
         learner.load_state_dict(state)
-        learner.optimizer.zero_grad(set_to_none=True)
+        learner.zero_grad()
         reset(learner.device)
 
 
