@@ -47,7 +47,7 @@ def import_(
         f"{name}: the {done.network} of {checkpoint}; all of its {done.matched} tensors have found their place."
     )
     if done.auxiliary:
-        say(f"Not used here (auxiliary head): {', '.join(done.auxiliary)}.")
+        say(f"For training alone (auxiliary head): {', '.join(done.auxiliary)}.")
     if done.unprepared:
         say(f"To evaluate it, its data set must be prepared. {done.unprepared} Then: u2pl evaluate {name}")
     else:

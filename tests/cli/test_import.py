@@ -109,10 +109,21 @@ def test_a_checkpoint_of_suponly_has_a_student_alone(project: Project, capsys: p
     assert run(["evaluate", "theirs"]) == 0
 
 
-def test_the_auxiliary_head_is_named_as_not_used(project: Project, capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize("weight", ["0", "0.4"])
+def test_the_auxiliary_head_is_kept_for_training_alone(
+    weight: str, project: Project, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+):
+    """Whether the recipe has one or not, what is evaluated has none."""
     checkpoint(project.root / "ckpt.pth", auxiliary=True)
-    assert run(words()) == 0
-    assert "Not used here (auxiliary head): auxor.aux.0.weight" in capsys.readouterr().out
+    assert run(words("--split", "1/4", "--set", f"auxiliary={weight}")) == 0
+    assert "For training alone (auxiliary head): further.auxiliary.0.weight" in capsys.readouterr().out
+    state = torch.load(project.runs / "theirs" / "weights.pt", weights_only=True)["state"]
+    assert "further.auxiliary.0.weight" in state
+    assert run(["evaluate", "theirs"]) == 0
+    train = ["train", "--dataset", "tiny", "--split", "1/4", "--method", "suponly", "--set", "epochs=1"]
+    start = project.runs / "theirs" / "weights.pt"
+    assert run([*train, "--weights", str(start), "--set", "auxiliary=0.4", "--set", "stem=deep"]) == 0
+    assert "further." not in caplog.text
 
 
 def test_without_the_images_it_is_imported_all_the_same_and_says_what_evaluating_needs(

@@ -23,6 +23,12 @@ REGIONS = {"paste_classes": 2, "region_area": 0.01, "cover_area": 0.01, "confide
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "suponly": ("suponly", {}),
+    "hard pixels": (
+        "suponly",
+        {"loss": "ohem", "ohem_kept": 0.3, "ohem_threshold": 0.2, "auxiliary": 0.4, "dropout": 0.3},
+    ),
+    "hard pixels, groups": ("u2pl", {"loss": "ohem", "ohem_kept": 0.5, "auxiliary": 0.4, "replicas": 2}),
+    "hard pixels, two": ("cps", {"loss": "ohem", "ohem_kept": 0.2, "ohem_threshold": 0.3, "auxiliary": 0.4}),
     "cps": ("cps", {"dropout": 0.3}),
     "cps without cutmix": ("cps", {"cutmix": False, "replicas": 2}),
     "ael": ("ael", {"threshold": 0.3, "labeled_consistency": True, "dropout": 0.3, **REGIONS}),

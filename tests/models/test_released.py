@@ -24,10 +24,10 @@ def ours(two_heads: bool = True, classes: int = 5, **changed) -> DeepLabV3Plus:
     return DeepLabV3Plus(classes, recipe(**settings), representation=two_heads)
 
 
-def full_size(classes: int = 21, representation: bool = True) -> DeepLabV3Plus:
+def full_size(classes: int = 21, representation: bool = True, auxiliary: float = 0.0) -> DeepLabV3Plus:
     """Shapes without numbers, for nothing."""
     with torch.device("meta"):
-        return ours(representation, classes, **FULL)
+        return ours(representation, classes, **FULL, auxiliary=auxiliary)
 
 
 def pair(name: str, representation: bool = True) -> tuple[Released, DeepLabV3Plus]:
@@ -129,9 +129,9 @@ def test_every_published_tensor_has_a_place(data_set: str, classes: int, auxilia
     found = translate(tensors)
     assert found.classes == classes
     assert len(found.auxiliary) == auxiliary
-    fitting = fit(found.state, full_size(classes))
+    fitting = fit(found.state, full_size(classes, auxiliary=0.4 if auxiliary else 0.0))
     fitting.check(data_set, "")
-    assert len(fitting.matched) == len(tensors) - auxiliary - 4, "four biases became part of means"
+    assert len(fitting.matched) == len(tensors) - 4, "four biases became part of means"
 
 
 @needs_layouts
@@ -160,11 +160,13 @@ def refused(tensors: dict[str, Tensor], network: DeepLabV3Plus) -> str:
     return str(caught.value)
 
 
-def test_the_auxiliary_head_is_named(checkpoint):
+def test_the_auxiliary_head_is_named_and_has_a_place_where_there_is_one(checkpoint):
     found = translate(checkpoint)
-    assert "auxor.aux.4.weight" in found.auxiliary
+    assert "further.auxiliary.4.weight" in found.auxiliary
     assert len(found.auxiliary) == 9
-    fit(found.state, full_size()).check("It", "")
+    fit(found.state, full_size(auxiliary=0.4)).check("It", "")
+    fit(found.state, full_size()).check("It", "", allowed=["further."])
+    assert "9 not in the network: further.auxiliary." in refused(checkpoint, full_size())
 
 
 def test_names_without_the_prefix_of_several_devices_mean_the_same(checkpoint):
@@ -177,7 +179,7 @@ def test_what_is_missing_misshaped_or_unknown_is_listed(checkpoint):
     del tensors["module.encoder.layer3.22.conv2.weight"]
     tensors["module.encoder.conv1.6.weight"] = torch.empty(128, 64, 1, 1, device="meta")
     tensors["module.decoder.extra.weight"] = torch.empty(1)
-    said = refused(tensors, full_size())
+    said = refused(tensors, full_size(auxiliary=0.4))
     assert "1 missing in the file: backbone.layer3.22.conv2.weight" in said
     shapes = "(128, 64, 1, 1) in the file, (128, 64, 3, 3) in the network"
     assert f"1 of another shape: backbone.stem.0.6.weight ({shapes})" in said
@@ -187,7 +189,7 @@ def test_what_is_missing_misshaped_or_unknown_is_listed(checkpoint):
 
 def test_of_many_the_first_twenty_are_listed_and_the_others_counted(checkpoint):
     tensors = {name: t for name, t in checkpoint.items() if ".layer3." not in name}
-    said = refused(tensors, full_size())
+    said = refused(tensors, full_size(auxiliary=0.4))
     count = sum(".layer3." in name and "num_batches" not in name for name in checkpoint)
     assert f"{count} missing in the file: backbone.layer3.0.conv1.weight" in said
     assert said.count("backbone.layer3") == 20
@@ -198,12 +200,12 @@ def test_a_bias_that_is_missing_or_misshaped_is_listed_like_any_other(checkpoint
     tensors = dict(checkpoint)
     del tensors["module.decoder.classifier.0.bias"]
     tensors["module.decoder.representation.4.bias"] = torch.empty(1, device="meta")
-    said = refused(tensors, full_size())
+    said = refused(tensors, full_size(auxiliary=0.4))
     assert "1 missing in the file: classifier.0.0.bias" in said
     assert "1 not in the network: representer.2.0.bias" in said
 
 
 def test_a_checkpoint_without_the_second_head_does_not_fit_a_network_that_has_it(checkpoint):
     tensors = {name: t for name, t in checkpoint.items() if ".representation." not in name}
-    assert "representer.0.0.weight" in refused(tensors, full_size())
-    fit(translate(tensors).state, full_size(representation=False)).check("It", "")
+    assert "representer.0.0.weight" in refused(tensors, full_size(auxiliary=0.4))
+    fit(translate(tensors).state, full_size(representation=False, auxiliary=0.4)).check("It", "")

@@ -39,7 +39,7 @@ class Imported:
     matched: int
     """Tensors of the checkpoint that found their place."""
     auxiliary: list[str]
-    """Tensors of the auxiliary head, which is not used here."""
+    """Tensors of the auxiliary head, which is kept for training that starts from this run."""
     unprepared: str | None
     """Why the run cannot be evaluated yet, in a sentence."""
 
@@ -93,6 +93,7 @@ def import_checkpoint(
         f"The {chosen} in {checkpoint}",
         f"It must be a network of the released code and fit the recipe of {dataset!r}: {resolved.recipe.backbone}, "
         f"width {resolved.recipe.width}. Others are named with --dataset, or --set backbone=... and --set width=...",
+        allowed=(weights.FURTHER,),  # which nothing but training needs
     )
     opened, unprepared = _open(project, resolved)
     origin = {

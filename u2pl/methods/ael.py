@@ -132,7 +132,7 @@ class AEL(StudentTeacher):
             if known is not None
         ]
         return {
-            "supervised": label.cross_entropy(on_labeled),
+            "supervised": self.supervised(student, on_labeled, targets),
             "unsupervised": self.settings.alpha_w * torch.stack(consistency).sum(),
         }
 

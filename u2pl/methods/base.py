@@ -19,6 +19,7 @@ from u2pl.models.deeplab import DeepLabV3Plus, Output, upsample
 from u2pl.settings import Recipe, Settings
 from u2pl.steps.forward import Forward, without_gradient
 from u2pl.steps.micro_batch import MicroBatch, cut
+from u2pl.steps.supervision import Mined, Mining, Supervision
 from u2pl.steps.whole_batch import Labels, WholeBatch
 
 
@@ -55,7 +56,9 @@ class Targets:
     forwards: tuple[Forward, ...]
     """What the trained networks see; the method's losses get an output for each."""
     label: Labels
-    """True labels of the labelled images, the first stream of each forward."""
+    """True labels of the labelled images, the first stream of each student's first forward."""
+    mined: Mined = field(default_factory=dict)
+    """Which of these labels count, where that must be known before the first micro-batch."""
     supervised_alone: bool = False
     """Whether these labels are all there is to learn, as in the warm start."""
     diagnostics: dict[str, Tensor | float] = field(default_factory=dict)
@@ -126,8 +129,10 @@ class Method(nn.Module, ABC):
 
     def supervised_losses(self, outputs: list[Output], targets: Targets) -> dict[str, Tensor]:
         """L_s, of all networks that are trained (Eq. 2)."""
-        label = targets.label
-        losses = [label.cross_entropy(upsample(output.logits, label.size)) for output in outputs]
+        losses = [
+            self.supervised(output, upsample(output.logits, targets.label.size), targets, student)
+            for student, output in zip(self.students, outputs, strict=True)
+        ]
         return {"supervised": torch.stack(losses).sum()}
 
     # ---- what the engine asks besides --------------------------------------------------------------------
@@ -215,6 +220,27 @@ class Method(nn.Module, ABC):
             for parameter in group["params"]:
                 sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return sgd
+
+    @property
+    def supervision(self) -> Supervision:
+        """How true labels teach."""
+        recipe = self.recipe
+        mining = Mining(recipe.ohem_threshold, recipe.ohem_kept) if recipe.loss == "ohem" else None
+        return Supervision(self.whole_batch, recipe.auxiliary, mining)
+
+    def supervised(
+        self, output: Output, on_labeled: Tensor, targets: Targets, student: nn.Module | None = None
+    ) -> Tensor:
+        """A micro-batch's share of L_s of a student (Eq. 2).
+
+        Args:
+            output: of the student, the labelled images first.
+            on_labeled: its logits of these at the labels' resolution.
+            targets: of the micro-batch.
+            student: None: the only one.
+        """
+        mined = targets.mined.get(self.student if student is None else student)
+        return self.supervision.loss(output, on_labeled, targets.label, mined)
 
     @property
     def whole_batch(self) -> WholeBatch:

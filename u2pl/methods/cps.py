@@ -113,12 +113,15 @@ class CPS(Method):
     def losses(self, first: Output, second: Output, targets: CPSTargets) -> dict[str, Tensor]:
         """Each student's loss on the true labels, and on what the other one says."""
         s, size = self.settings, targets.label.size
-        logits = [upsample(output.logits, size) for output in (first, second)]
+        outputs = first, second
+        logits = [upsample(output.logits, size) for output in outputs]
         says = self.says(logits, targets)
         supervised, cross = [], []
-        for own, (of_labeled, of_unlabeled) in zip(logits, reversed(says), strict=True):
+        for network, output, own, (of_labeled, of_unlabeled) in zip(
+            self.students, outputs, logits, reversed(says), strict=True
+        ):
             on_labeled, on_unlabeled = own.chunk(2)
-            supervised.append(targets.label.cross_entropy(on_labeled))
+            supervised.append(self.supervised(output, on_labeled, targets, network))
             if of_labeled is not None:
                 cross.append(of_labeled.cross_entropy(on_labeled))
             cross.append(of_unlabeled.cross_entropy(on_unlabeled))

@@ -62,7 +62,7 @@ class MeanTeacher(StudentTeacher):
         """L_s and lambda_u L_u."""
         on_labeled, on_unlabeled = self.upsampled(student, targets.label.size)
         return {
-            "supervised": targets.label.cross_entropy(on_labeled),  # Eq. 2
+            "supervised": self.supervised(student, on_labeled, targets),  # Eq. 2
             "unsupervised": targets.unsupervised.cross_entropy(on_unlabeled, targets.lambda_u),  # Eq. 3
         }
 

@@ -65,7 +65,7 @@ class U2PL(CutMix):
         """L_s, lambda_u L_u and lambda_c L_c."""
         on_labeled, on_unlabeled = self.upsampled(student, targets.label.size)
         return {
-            "supervised": targets.label.cross_entropy(on_labeled),  # Eq. 2
+            "supervised": self.supervised(student, on_labeled, targets),  # Eq. 2
             "unsupervised": targets.unsupervised.cross_entropy(on_unlabeled, targets.lambda_u),  # Eq. 3
             **self.contrast.losses(student, targets),  # Eq. 4
         }

@@ -14,6 +14,9 @@ from u2pl.models.dropout import ChannelDropout
 from u2pl.models.encoders import build
 from u2pl.settings import WORDS_FOR_WEIGHTS, Recipe
 
+AUXILIARY = "auxiliary"
+"""The name of the head on the last stage but one, among what a network says further."""
+
 _RATES = (12, 24, 36)
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -76,8 +79,19 @@ def _head(inputs: int, width: int, outputs: int, dropout: float) -> nn.Sequentia
     )
 
 
+def _auxiliary(inputs: int, width: int, outputs: int, dropout: float) -> nn.Sequential:
+    """The released code's second classifier, which only serves training."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, width, 3, padding=1),  # with a bias, unlike all others in front of a batch norm
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+        ChannelDropout(width, dropout),
+        nn.Conv2d(width, outputs, 1),
+    )
+
+
 class DeepLabV3Plus(nn.Module):
-    """Encoder h, segmentation head f and representation head g.
+    """Encoder h, segmentation head f and representation head g; for training an auxiliary head, where the recipe says.
 
     Args:
         classes: number of classes C.
@@ -101,6 +115,10 @@ class DeepLabV3Plus(nn.Module):
         )
         self.classifier = _head(2 * width, width, classes, dropout)
         self.representer = _head(2 * width, width, recipe.representation, dropout) if representation else None
+        self.further = nn.ModuleDict()
+        """What serves training alone: the auxiliary head, and whatever a method's own network has besides."""
+        if recipe.auxiliary:
+            self.further[AUXILIARY] = _auxiliary(self.backbone.middle_channels, width, classes, dropout)
         if recipe.weights not in WORDS_FOR_WEIGHTS:
             weights.initialise(self, self.backbone, Path(recipe.weights))
 
@@ -111,12 +129,20 @@ class DeepLabV3Plus(nn.Module):
             image: (B, 3, H, W), normalised.
         """
         with self.in_precision(image.device):
-            features = self.features(image)
-            logits = self.classifier(features.joined)
-            head = self.representer if represent else None
-            representation = None if head is None else head(features.joined)
+            return self.answers(self.features(image), represent=represent)
+
+    def answers(self, features: Features, *, represent: bool) -> Output:
+        """What the heads make of features; the auxiliary one only while it is being trained."""
+        logits = self.classifier(features.joined)
+        head = self.representer if represent else None
+        representation = None if head is None else head(features.joined)
+        further = {}
+        if AUXILIARY in self.further and self.further[AUXILIARY].training:
+            auxiliary = self.further[AUXILIARY]
+            if any(parameter.requires_grad for parameter in auxiliary.parameters()):  # not a teacher's
+                further[AUXILIARY] = auxiliary(features.stages.middle).float()
         # Softmax, entropy and losses need float32 behind a network in half precision.
-        return Output(logits.float(), None if representation is None else representation.float())
+        return Output(logits.float(), None if representation is None else representation.float(), further)
 
     def in_precision(self, device: torch.device) -> torch.autocast:
         """The recipe's precision, for everything that is computed inside."""

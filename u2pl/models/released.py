@@ -6,7 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
+from u2pl.models.deeplab import AUXILIARY
 from u2pl.models.resnet import backbone_name
+from u2pl.models.weights import FURTHER
 
 _DECODER = {
     "low_conv": "low",
@@ -31,7 +33,7 @@ _BIASES = {
     f"{own}.{block}.0.bias": f"{own}.{block}.1.running_mean" for own in _HEADS.values() for block in (0, 2)
 }
 """A bias that our heads do not have -> the mean that batch norm subtracts right behind it."""
-_AUXILIARY = "auxor."
+_AUXILIARY, _OUR_AUXILIARY = "auxor.aux.", f"{FURTHER}{AUXILIARY}."
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Translated:
     state: dict[str, Any]
     """Name -> tensor, for `DeepLabV3Plus` with the deep stem; what has no name there keeps its own."""
     auxiliary: list[str]
-    """Tensors of the auxiliary head, which we do not have; it only serves training."""
+    """Those of the auxiliary head, which only serves training."""
     missing: list[str]
     """Biases (under our scheme of names) that the released network has and these tensors lack."""
 
@@ -62,6 +64,8 @@ def our_name(name: str) -> str:
     name = name.removeprefix("module.")
     if name.startswith("encoder."):
         return "backbone." + backbone_name(name.removeprefix("encoder."))
+    if name.startswith(_AUXILIARY):
+        return _OUR_AUXILIARY + name.removeprefix(_AUXILIARY)
     for theirs, ours in _NAMES.items():
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
@@ -76,8 +80,7 @@ def translate(released: Mapping[str, Any]) -> Translated:
     evaluation and in training. A bias of another shape than its mean stays, as a tensor that has no place.
     """
     state = {our_name(name): tensor for name, tensor in released.items()}
-    auxiliary = [name for name in state if name.startswith(_AUXILIARY)]
-    state = {name: tensor for name, tensor in state.items() if name not in auxiliary}
+    auxiliary = [name for name in state if name.startswith(_OUR_AUXILIARY)]
     missing = [bias for bias, mean in _BIASES.items() if mean in state and bias not in state]
     for bias, mean in _BIASES.items():
         b, m = state.get(bias), state.get(mean)

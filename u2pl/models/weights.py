@@ -105,7 +105,7 @@ def recorded(recipe: Recipe) -> dict[str, Any]:
     Raises:
         UserError: the file cannot be read.
     """
-    facts = recipe.model_dump(mode="json")
+    facts = recipe.recorded()
     if recipe.weights in WORDS_FOR_WEIGHTS:
         return facts
     return facts | {"weights": f"sha256:{sha256_of(Path(recipe.weights))}"}

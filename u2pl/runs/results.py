@@ -27,7 +27,7 @@ from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.project import Project, slug
 from u2pl.runs import stored_evaluation
 from u2pl.runs.records import Metrics, read_metrics, read_run
-from u2pl.settings import RECIPE_VERSION, Recipe, load
+from u2pl.settings import FORMERLY, RECIPE_VERSION, Recipe, load
 
 
 def load_network(path: Path, classes: int) -> tuple[DeepLabV3Plus, Recipe]:
@@ -50,7 +50,7 @@ def load_network(path: Path, classes: int) -> tuple[DeepLabV3Plus, Recipe]:
             f"{path.name} was made by an earlier version, whose settings are not today's. "
             + (again if "imported" in run else f"Train it again: {train_command(run)} --fresh")
         )
-    recipe = load(Recipe, run["recipe"], "recipe")
+    recipe = load(Recipe, {**FORMERLY, **run["recipe"]}, "recipe")
     where = path / "weights.pt"
     try:
         state = torch.load(where, map_location="cpu", weights_only=True)["state"]
@@ -62,7 +62,9 @@ def load_network(path: Path, classes: int) -> tuple[DeepLabV3Plus, Recipe]:
     state = {name: tensor for name, tensor in state.items() if not name.startswith(weights.FURTHER)}
     representation = any(key.startswith("representer.") for key in state)
     network = DeepLabV3Plus(
-        classes, recipe.model_copy(update={"weights": "none"}), representation=representation
+        classes,
+        recipe.model_copy(update={"weights": "none", "auxiliary": 0.0}),
+        representation=representation,
     )
     weights.fit(state, network).check(str(where), again)
     network.load_state_dict(state, strict=False)

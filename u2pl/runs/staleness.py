@@ -37,7 +37,7 @@ def facts(project: Project, params: Params, spec: RunSpec, recorded: Mapping[str
     """
     old = recorded["recipe"]
     resolved = params.resolve(spec, bfloat16=old.get("precision") == "bfloat16")
-    recipe = resolved.recipe.model_dump(mode="json")
+    recipe = resolved.recipe.recorded()
     if resolved.recipe.weights not in WORDS_FOR_WEIGHTS:
         recipe["weights"] = _hash_of(Path(resolved.recipe.weights))
     manifest = _manifest(project, spec)

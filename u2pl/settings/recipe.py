@@ -2,8 +2,9 @@
 
 import platform
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,6 +12,10 @@ from u2pl.settings.base import Range, Settings
 
 _MANY = 10**6
 """Of epochs, channels or images: beyond it a number is a slip of the keyboard, and memory or patience ends first."""
+
+FORMERLY: Mapping[str, Any] = {"loss": "ce", "ohem_threshold": 0.7, "ohem_kept": 0.0845507, "auxiliary": 0.0}
+"""What runs did before these settings were there. A run records them where it differs, so that what was trained before
+is still what it was: its fingerprint, and what is read of it."""
 
 WORDS_FOR_WEIGHTS = ("none", "imagenet")
 """What the setting `weights` may say; anything else is a file."""
@@ -64,6 +69,14 @@ class Recipe(Settings):
     replicas: int = Field(ge=1, le=_MANY)
     """Groups that a batch is cut into, each with thresholds, class centres and losses of its own, which are averaged:
     what several devices that each look at their own images alone compute."""
+    loss: Literal["ce", "ohem"]
+    """On true labels: cross-entropy over all labelled pixels (Eq. 2), or over the hard ones alone."""
+    ohem_threshold: float = Field(gt=0, lt=1)
+    """A pixel whose true class a network gives a higher probability is not hard."""
+    ohem_kept: float = Field(gt=0, le=1)
+    """Share of a group's pixels that count at least, then the least certain ones; where fewer have a label, all do."""
+    auxiliary: float = Field(ge=0)
+    """Weight of the same loss of an auxiliary head on the last stage but one; at 0 there is none."""
     epochs: int = Field(ge=1, le=_MANY)
     lr: float = Field(gt=0)
     head_lr_multiplier: float = Field(gt=0)
@@ -82,6 +95,14 @@ class Recipe(Settings):
     """What a class that nowhere occurs adds to the mean."""
     checkpoint: Literal["last", "best"]
     """Which network a finished run is reported by: the last, or the best on the validation set."""
+
+    def recorded(self) -> dict[str, Any]:
+        """What a run records of it, as JSON has it."""
+        return {
+            key: value
+            for key, value in self.model_dump(mode="json").items()
+            if key not in FORMERLY or value != FORMERLY[key]
+        }
 
     @field_validator("backbone")
     @classmethod

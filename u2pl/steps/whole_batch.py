@@ -89,6 +89,22 @@ class Labels:
         """Height and width."""
         return tuple(self.map.shape[1:])
 
+    @property
+    def known(self) -> Tensor:
+        """Which pixels have a label, (b, H, W) bool."""
+        return self.map != self.ignore_index
+
+    @property
+    def group_B(self) -> Tensor:
+        """Number of each image's group, int64 on the labels' device."""
+        images, size = len(self.map), processes.size()
+        first, of = (
+            (processes.rank() * images, size * images)
+            if self.micro is None
+            else (self.micro.first, self.micro.of)
+        )
+        return (first + torch.arange(images, device=self.map.device)) * len(self.count_G) // of
+
     def of(self, micro: MicroBatch) -> Self:
         """Those of a micro-batch."""
         return replace(self, map=self.map[micro.own], micro=micro)

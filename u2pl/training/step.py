@@ -1,7 +1,7 @@
 """One training step of any method: its targets, then the losses of each micro-batch."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,16 @@ def losses_of(
     forwards, wrappers = targets.forwards, wrappers or {}
     kept = [forward.draw(step.generator) for forward in forwards]
     streams = max(len(forward.streams) for forward in forwards)
-    for micro in micro_batches(forwards[0].images, method.recipe.micro_batch, streams):
+    parts = list(micro_batches(forwards[0].images, method.recipe.micro_batch, streams))
+    if len(parts) > 1 and method.supervision.mining is not None:
+        taught = [
+            next(k for k, f in enumerate(forwards) if f.network is student) for student in method.students
+        ]
+        mined = method.supervision.mine(
+            [forwards[k] for k in taught], [kept[k] for k in taught], targets.label, parts
+        )
+        targets = replace(targets, mined=mined)
+    for micro in parts:
         outputs = [
             forward(micro, factors, wrappers.get(forward.network))
             for forward, factors in zip(forwards, kept, strict=True)
