@@ -60,6 +60,10 @@ def test_a_table_bound_to_another_data_set_drops_cited_rows_and_the_papers_numbe
 @pytest.fixture
 def voc(project: Project) -> TableText:
     """Table 1 on the paper's data set: of ours, U²PL has three seeds of 1/16 and one of 1/8."""
+    table1 = project.root / "pipelines/tables/table1.yaml"
+    table1.write_text(
+        table1.read_text() + "  - {label: Theirs, cited: true, paper: [57.60, 65.50, 69.14, 72.41, 73.23]}\n"
+    )
     plan = plan_file(project, "own", "{dataset: voc, seeds: [0, 1, 2], tables: {table1: {}}}")
     plan.write(project)
     for split, seed, last in (("1_16", 0, 66.0), ("1_16", 1, 67.0), ("1_16", 2, 68.0), ("1_8", 0, 70.0)):
@@ -92,18 +96,29 @@ def test_a_cell_of_one_seed_is_marked_as_such(voc: TableText) -> None:
 
 
 def test_what_is_only_cited_has_no_number_of_ours_and_is_marked(voc: TableText) -> None:
-    assert "| PseudoSeg ‡ | — (paper 57.60) | — (paper 65.50) |" in markdown(voc)
+    assert "| Theirs ‡ | — (paper 57.60) | — (paper 65.50) |" in markdown(voc)
     assert "<sup>‡</sup> cited: the paper's number, for which nothing is run here" in markdown(voc)
-    assert r"PseudoSeg $\ddagger$ & --- {\footnotesize (paper 57.60)}" in latex(voc)
-    cited = [line for line in csv.DictReader(io.StringIO(long_csv(voc))) if line["row"] == "PseudoSeg"]
+    assert r"Theirs $\ddagger$ & --- {\footnotesize (paper 57.60)}" in latex(voc)
+    cited = [line for line in csv.DictReader(io.StringIO(long_csv(voc))) if line["row"] == "Theirs"]
     assert {(line["mean"], line["source"]) for line in cited} == {("", "cited")}
     assert cited[0]["paper"] == "57.6000"
 
 
+def test_a_remark_of_a_row_stands_under_its_numbers_on_any_data_set(project: Project) -> None:
+    text = "{dataset: shapes, seeds: [0], tables: {methods: {splits: {classic-1/8: 1/8}}}}"
+    plan = plan_file(project, "own", text)
+    write_results(project, plan)
+    table = markdown(view(project, plan, "methods"))
+    (mark,) = re.findall(r"<sup>(\w+)</sup> reconstruction, not verified against the authors' code", table)
+    (line,) = [line for line in table.splitlines() if line.startswith("| PC²Seg |")]
+    assert f"{mark}," in line or f"{mark}<" in line
+    assert mark not in next(line for line in table.splitlines() if line.startswith("| MT |"))
+
+
 def test_missing_cells_are_counted_and_the_first_are_named(voc: TableText) -> None:
     line = (
-        "Missing: 18 of 20 cells (SupOnly, 1/16; SupOnly, 1/8; SupOnly, 1/4; SupOnly, 1/2; SupOnly, Full; "
-        "MT, 1/16; MT, 1/8; MT, 1/4; and 10 more)."
+        "Missing: 28 of 30 cells (SupOnly, 1/16; SupOnly, 1/8; SupOnly, 1/4; SupOnly, 1/2; SupOnly, Full; "
+        "MT, 1/16; MT, 1/8; MT, 1/4; and 20 more)."
     )
     assert line in markdown(voc)
     assert line in latex(voc)
@@ -112,7 +127,7 @@ def test_missing_cells_are_counted_and_the_first_are_named(voc: TableText) -> No
 def test_a_cell_with_some_of_its_seeds_is_named_and_many_are_counted(
     project: Project, voc: TableText
 ) -> None:
-    line = "Missing seeds: 1 of 20 cells (U²PL (w/ CutMix), 1/8: 1 of 3 seeds)."
+    line = "Missing seeds: 1 of 30 cells (U²PL (w/ CutMix), 1/8: 1 of 3 seeds)."
     assert line in markdown(voc)
     assert line.replace("²", r"\textsuperscript{2}") in latex(voc)
     plan = plan_file(
@@ -123,7 +138,7 @@ def test_a_cell_with_some_of_its_seeds_is_named_and_many_are_counted(
     for path in project.root.glob("results/table1/runs/shapes-*-s1/metrics.json"):
         path.unlink()
     table = view(project, plan, "table1")
-    assert table.missing.startswith("Missing seeds: 4 of 4 cells (SupOnly, 1/8: 1 of 2 seeds; MT, 1/8: 1 of ")
+    assert table.missing.startswith("Missing seeds: 6 of 6 cells (SupOnly, 1/8: 1 of 2 seeds; MT, 1/8: 1 of ")
     assert "1 of 2 seeds" in table.caption
 
 

@@ -32,6 +32,8 @@ class Row(Header):
     """Only the paper's numbers are shown; nothing is run."""
     note: str = ""
     """What a reader must know of the paper's numbers in this row, shown as a footnote."""
+    remark: str = ""
+    """The same of all numbers in it, ours too."""
     paper: list[float | None] = Field(default_factory=list)
 
 
@@ -97,6 +99,7 @@ class Cell(NamedTuple):
     paper: float | None
     cited: bool
     note: str
+    remark: str
 
 
 class Table(Settings):
@@ -165,6 +168,7 @@ class Table(Settings):
                     paper=paper,
                     cited=row.cited,
                     note=row.note if paper is not None else "",
+                    remark=row.remark,
                 )
 
     def ablated_splits(self) -> list[str]:

@@ -96,8 +96,7 @@ class TableText:
             yield seeds_text(len(cell.results))
         if cell.cell.cited:
             yield FIXED[CITED]
-        if cell.cell.note:
-            yield cell.cell.note
+        yield from filter(None, (cell.cell.note, cell.cell.remark))
 
     @cached_property
     def common(self) -> list[str]:
