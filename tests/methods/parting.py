@@ -21,6 +21,8 @@ IMAGES = 4
 REGIONS = {"paste_classes": 2, "region_area": 0.01, "cover_area": 0.01, "confidence_momentum": 0.5}
 """Of the tiny images something is always large enough."""
 
+KINDS_OF_CCT = ("f_noise", "f_drop", "dropout", "g_cutout", "con_msk", "obj_msk", "i_vat")
+
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "suponly": ("suponly", {}),
     "hard pixels": (
@@ -30,6 +32,10 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "hard pixels, groups": ("u2pl", {"loss": "ohem", "ohem_kept": 0.5, "auxiliary": 0.4, "replicas": 2}),
     "hard pixels, two": ("cps", {"loss": "ohem", "ohem_kept": 0.2, "ohem_threshold": 0.3, "auxiliary": 0.4}),
     "cps": ("cps", {"dropout": 0.3}),
+    "cct": ("cct", {"dropout": 0.3, "decoders": dict.fromkeys(KINDS_OF_CCT, 1)}),
+    "cct, groups": ("cct", {"replicas": 2}),
+    "gct": ("gct", {"dropout": 0.3, "ramp_epochs": 0, "xi": 0.4}),
+    "gct, groups": ("gct", {"replicas": 2, "flaw_map": "clamped"}),
     "cps without cutmix": ("cps", {"cutmix": False, "replicas": 2}),
     "ael": ("ael", {"threshold": 0.3, "labeled_consistency": True, "dropout": 0.3, **REGIONS}),
     "u2pl-ael": ("u2pl-ael", {"contrast_from": 0, "threshold": 0.3, **REGIONS}),

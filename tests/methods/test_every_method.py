@@ -133,7 +133,8 @@ def test_no_gradient_reaches_a_teacher_and_the_optimiser_does_not_know_it(name: 
 @every_method
 def test_every_parameter_that_takes_a_gradient_stands_in_one_group(name: str):
     method = build(name)
-    grouped = [id(p) for group in method.parameter_groups() for p in group["params"]]
+    groups = [group for optimizer in method.optimizers() for group in optimizer.param_groups]
+    grouped = [id(p) for group in groups for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in method.parameters() if p.requires_grad)
 
 

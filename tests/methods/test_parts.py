@@ -26,7 +26,8 @@ def assert_same(one: Found, other: Found) -> None:
             other[key],
             value,
             rtol=1e-5,
-            atol=1e-5,
+            # Adam divides a gradient by its own size: where that is rounding alone, so is the step.
+            atol=1e-4 if key.startswith("state detector.") else 1e-5,
             equal_nan=True,
             msg=lambda text, key=key: f"{key}: {text}",
         )

@@ -78,9 +78,32 @@ def at(index: int) -> Step:
     return Step(index, index // EPOCH_STEPS, EPOCHS, EPOCH_STEPS, torch.Generator().manual_seed(index))
 
 
-def optimizer(method: Method, lr: float = 0.01) -> torch.optim.SGD:
+class Optimizers:
+    """Those of a method, where one is wanted; SGD with a learning rate of the test's and without weight decay."""
+
+    def __init__(self, method: Method, lr: float):
+        self.each = method.optimizers()
+        for sgd in self.each:
+            if isinstance(sgd, torch.optim.SGD):
+                for group in sgd.param_groups:
+                    group.update(lr=lr, momentum=0.9, weight_decay=0)
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [group for each in self.each for group in each.param_groups]
+
+    def zero_grad(self) -> None:
+        for each in self.each:
+            each.zero_grad()
+
+    def step(self) -> None:
+        for each in self.each:
+            each.step()
+
+
+def optimizer(method: Method, lr: float = 0.01) -> Optimizers:
     """As the engine's."""
-    return torch.optim.SGD([{**group, "lr": lr} for group in method.parameter_groups()], momentum=0.9)
+    return Optimizers(method, lr)
 
 
 def step_of(method: Method, batch: Batch, step: Step) -> StepResult:
@@ -93,7 +116,7 @@ def step_of(method: Method, batch: Batch, step: Step) -> StepResult:
     return StepResult(whole, targets.diagnostics, targets.class_counts)
 
 
-def train_step(method: Method, sgd: torch.optim.SGD, index: int, batch: Batch) -> dict[str, Tensor]:
+def train_step(method: Method, sgd: Optimizers, index: int, batch: Batch) -> dict[str, Tensor]:
     """One step of training, with dropout seeded by its number; its losses."""
     torch.manual_seed(index)
     losses = step_of(method, batch, at(index)).losses

@@ -259,16 +259,36 @@ class Method(nn.Module, ABC):
             count_G = self.whole_batch.count(label_BHW != ignore)
         return Labels(label_BHW, ignore, count_G)
 
+    def second_network(self) -> DeepLabV3Plus:
+        """A network for a second student, which starts from other weights than the first.
+
+        Raises:
+            UsageError: the recipe makes them the same.
+        """
+        second = self.network()
+        pairs = zip(self.student.parameters(), second.parameters(), strict=True)
+        if all(torch.equal(*pair) for pair in pairs):
+            raise UsageError(
+                f"The method needs two students that differ, and weights={self.recipe.weights} makes them the same. "
+                "Start from weights of a backbone, whose heads are random: --weights imagenet"
+            )
+        return second
+
     def forward_without_gradient(
-        self, network: nn.Module, *streams: Tensor, step: Step, represent: bool = False
+        self, network: nn.Module, *streams: Tensor, step: Step, **options: Any
     ) -> Output:
-        """A network's output of streams of this process's images, stream after stream, in the network's mode."""
+        """A network's output of streams of this process's images, stream after stream, in the network's mode.
+
+        Args:
+            network: any; one of the host's is not asked for representations unless an option says so.
+            streams: as many images in each.
+            step: where training stands.
+            options: of the network.
+        """
+        if isinstance(network, DeepLabV3Plus):
+            options["represent"] = options.get("represent", False) and self.has_representation
         return without_gradient(
-            network,
-            *streams,
-            micro_batch=self.recipe.micro_batch,
-            generator=step.generator,
-            represent=represent and self.has_representation,
+            network, *streams, micro_batch=self.recipe.micro_batch, generator=step.generator, **options
         )
 
     def upsampled(self, output: Output, size: tuple[int, ...]) -> tuple[Tensor, ...]:

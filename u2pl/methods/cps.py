@@ -13,34 +13,14 @@ from torch import Tensor
 from u2pl import processes
 from u2pl.batches.loader import Batch, Images, Stream
 from u2pl.batches.mixing import paste, toggled_boxes
-from u2pl.errors import UsageError
 from u2pl.methods.base import Classes, Method, Step, Targets, onto
 from u2pl.methods.registry import method
 from u2pl.models.deeplab import DeepLabV3Plus, Output, upsample
 from u2pl.settings import Recipe, Settings
 from u2pl.settings.hyper import CPSSettings
 from u2pl.steps.forward import Forward
+from u2pl.steps.shares import Shares
 from u2pl.steps.whole_batch import Labels
-
-
-class Agreement:
-    """How far the students agree on unlabelled pixels, and how often the first is right, over a step."""
-
-    def __init__(self) -> None:
-        self.counts: Tensor | int = 0
-
-    def add(self, first: Tensor, second: Tensor, targets: "CPSTargets") -> None:
-        """Count a micro-batch's pixels, given both students' labels of them."""
-        valid, truth = targets.valid, targets.truth
-        judged = valid & (truth != targets.label.ignore_index)
-        masks = (first == second) & valid, valid, (first == truth) & judged, judged
-        self.counts = self.counts + torch.stack([mask.sum() for mask in masks])
-
-    def diagnostics(self) -> dict[str, Tensor | float]:
-        """Shares over all processes; NaN where nothing was counted."""
-        assert isinstance(self.counts, Tensor)
-        same, valid, right, judged = processes.total(self.counts)
-        return {"students/agree": same / valid, "students/accuracy": right / judged}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +37,8 @@ class CPSTargets(Targets):
     """Labels of the unlabelled images. Without CutMix the students' labels come from the outputs that are trained, and
     only over how many pixels their mean is stands here."""
     second_says: Labels
-    agreement: Agreement = field(default_factory=Agreement)
+    shares: Shares = field(default_factory=Shares)
+    """How far the students agree on unlabelled pixels, and how often the first is right."""
 
 
 @method("cps")
@@ -70,15 +51,7 @@ class CPS(Method):
 
     def __init__(self, classes: Classes, recipe: Recipe, settings: CPSSettings):
         super().__init__(classes, recipe, settings)
-        self.second = self.network()
-        if all(
-            torch.equal(*pair)
-            for pair in zip(self.student.parameters(), self.second.parameters(), strict=True)
-        ):
-            raise UsageError(
-                f"CPS needs two students that differ, and weights={recipe.weights} makes them the same. "
-                "Start from weights of a backbone, whose heads are random: --weights imagenet"
-            )
+        self.second = self.second_network()
 
     @property
     def students(self) -> tuple[DeepLabV3Plus, DeepLabV3Plus]:
@@ -125,7 +98,11 @@ class CPS(Method):
             if of_labeled is not None:
                 cross.append(of_labeled.cross_entropy(on_labeled))
             cross.append(of_unlabeled.cross_entropy(on_unlabeled))
-        targets.agreement.add(says[0][1].map, says[1][1].map, targets)
+        first_map, second_map = (of_unlabeled.map for _, of_unlabeled in says)
+        valid, truth = targets.valid, targets.truth
+        targets.shares.add("students/agree", first_map == second_map, valid)
+        judged = valid & (truth != targets.label.ignore_index)
+        targets.shares.add("students/accuracy", first_map == truth, judged)
         weight = s.lambda_mixed if s.cutmix else s.lambda_plain
         return {"supervised": torch.stack(supervised).sum(), "cross": weight * torch.stack(cross).sum()}
 
@@ -144,7 +121,7 @@ class CPS(Method):
     def after_losses(self, targets: Targets) -> None:
         """How far the students agreed."""
         if isinstance(targets, CPSTargets):
-            targets.diagnostics.update(targets.agreement.diagnostics())
+            targets.diagnostics.update(targets.shares.diagnostics())
 
     def mixed(self, first: Images, second: Images, step: Step) -> tuple[Images, list[Tensor]]:
         """Two unlabelled images in one, and the labels that each student gives to its pixels, (b, H, W).

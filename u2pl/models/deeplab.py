@@ -39,6 +39,8 @@ class Features(NamedTuple):
     """Of the encoder."""
     joined: Tensor
     """(B, 2 width, h, w): low-level features beside those of the ASPP, a quarter of the picture's size."""
+    hidden: Tensor
+    """(B, width, h, w): what the classifier makes of them before its last convolution."""
 
 
 def _conv_bn_relu(inputs: int, outputs: int, kernel: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -133,7 +135,7 @@ class DeepLabV3Plus(nn.Module):
 
     def answers(self, features: Features, *, represent: bool) -> Output:
         """What the heads make of features; the auxiliary one only while it is being trained."""
-        logits = self.classifier(features.joined)
+        logits = self.classifier[-1](features.hidden)
         head = self.representer if represent else None
         representation = None if head is None else head(features.joined)
         further = {}
@@ -154,7 +156,8 @@ class DeepLabV3Plus(nn.Module):
         stages = self.backbone(image.contiguous(memory_format=torch.channels_last))
         low = self.low(stages.low)
         high = interpolate(self.aspp(stages.high), size=low.shape[2:], mode="bilinear", align_corners=True)
-        return Features(stages, torch.cat([low, high], dim=1))
+        joined = torch.cat([low, high], dim=1)
+        return Features(stages, joined, self.classifier[:-1](joined))
 
     def train(self, mode: bool = True) -> Self:
         """As usual, but that batch norm's statistics can be fixed."""

@@ -4,9 +4,9 @@ Knows no torch: whatever asks for the settings of a method does so without its t
 """
 
 import importlib
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from u2pl.settings.base import Range, Settings, homes
 
@@ -194,6 +194,49 @@ class CPSSettings(WarmStartSettings):
     """Its weight without."""
 
 
+Perturbation = Literal["f_noise", "f_drop", "dropout", "g_cutout", "con_msk", "obj_msk", "i_vat"]
+"""Of features; see `u2pl.models.perturbations`."""
+
+
+class CCTSettings(Settings):
+    """Hyper-parameters of CCT."""
+
+    decoders: dict[Perturbation, Annotated[int, Field(ge=0)]]
+    """How many decoders see features with each perturbation."""
+    context: list[int]
+    """Classes that are no objects where perturbations follow objects."""
+    weight: float = Field(ge=0)
+    """Of the consistency loss once it has risen."""
+    ramp: float = Field(ge=0, le=1)
+    """Share of the run in which it rises."""
+
+    @field_validator("decoders")
+    @classmethod
+    def _are_some(cls, decoders: dict[Perturbation, int]) -> dict[Perturbation, int]:
+        if not any(decoders.values()):
+            raise ValueError("at least one decoder is needed, such as {f_noise: 1}")
+        return decoders
+
+
+class GCTSettings(Settings):
+    """Hyper-parameters of GCT."""
+
+    lambda_dc: float = Field(ge=0)
+    """Weight of the dynamic consistency loss once it has risen."""
+    ramp_epochs: float = Field(ge=0)
+    """Epochs in which it rises."""
+    lambda_fc: float = Field(ge=0)
+    """Weight of the flaw correction loss."""
+    lambda_d: float = Field(ge=0)
+    """Weight of the detector's loss."""
+    xi: float = Field(gt=0, lt=1)
+    """A flaw above it is complete: where both students have one, each keeps its own prediction."""
+    flaw_map: Literal["raw", "clamped"]
+    """The detector's map in its loss: as it is, or without negative values, which get the same gradient."""
+    detector_lr: float = Field(gt=0)
+    """Learning rate of the detector."""
+
+
 class AELSettings(TeacherSettings, EqualizationSettings):
     """Hyper-parameters of AEL."""
 
@@ -216,6 +259,8 @@ _registry: dict[str, type[Settings]] = {
     "cutmix": CutMixSettings,
     "u2pl": U2PLSettings,
     "cps": CPSSettings,
+    "cct": CCTSettings,
+    "gct": GCTSettings,
     "ael": AELSettings,
     "u2pl-ael": U2PLAELSettings,
 }
