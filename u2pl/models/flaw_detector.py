@@ -4,12 +4,14 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, leaky_relu, pad
+from torch.nn.functional import interpolate, leaky_relu
 
 from u2pl.models.deeplab import Output, upsample
 
 _LAYERS = ((64, 2), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1))
 """Channels and stride of each convolution but the last."""
+_LEAST = 92
+"""Pixels of a side from which on its map has more than one value."""
 _EPSILON = 1e-5
 
 
@@ -55,10 +57,11 @@ class FlawDetector(nn.Module):
             logits: (B, C, h, w), the prediction's.
         """
         with torch.autocast(image.device.type, enabled=False):
-            x = torch.cat([image, upsample(logits, image.shape[2:]).softmax(dim=1)], dim=1)
+            seen = torch.cat([image, upsample(logits, image.shape[2:]).softmax(dim=1)], dim=1)
+            x = _large_enough(seen)
             for convolution, norm in zip(self.convolutions, self.norms, strict=False):
-                x = leaky_relu(norm(convolution(_large_enough(x))), 0.2)
-            x = self.convolutions[-1](_large_enough(x))
+                x = leaky_relu(norm(convolution(x)), 0.2)
+            x = self.convolutions[-1](x)
             return Output(interpolate(x, size=image.shape[2:], mode="bilinear", align_corners=True), None)
 
     def train(self, mode: bool = True) -> Self:
@@ -71,6 +74,6 @@ class FlawDetector(nn.Module):
 
 
 def _large_enough(x: Tensor) -> Tensor:
-    """With its last row and column once more where it is a single one: pictures below 60 pixels come down to that."""
-    height, width = x.shape[2:]
-    return pad(x, (0, max(2 - width, 0), 0, max(2 - height, 0)), mode="replicate")
+    """A small picture several times as large: of one below 92 pixels the detector would make a single value."""
+    factor = -(-_LEAST // min(x.shape[2:]))
+    return x if factor == 1 else interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
