@@ -116,5 +116,6 @@ def adversarial(
 
 
 def _unit(vector_BDHW: Tensor) -> Tensor:
-    """Each image's vector at length 1."""
-    return vector_BDHW / (vector_BDHW.flatten(1).norm(dim=1)[:, None, None, None] + 1e-8)
+    """Each image's vector at length 1; one of zeros stays what it is."""
+    length_B = vector_BDHW.flatten(1).norm(dim=1).clamp(min=torch.finfo(vector_BDHW.dtype).tiny)
+    return vector_BDHW / length_B[:, None, None, None]
