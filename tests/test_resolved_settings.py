@@ -16,7 +16,7 @@ KNOWN = Path(__file__).parent / "resolved_settings.json"
 
 
 def resolved() -> dict[str, str]:
-    """Method, data set and flavour -> hash of the recipe and of the method's settings, or why they are refused."""
+    """Method, data set and flavour -> hash of the recipe as it is recorded and of the method's settings, or why they are refused."""
     params = Params.read(Project(Path(__file__).parents[1]))
     found = {}
     for method, dataset, flavor in itertools.product(
@@ -28,7 +28,7 @@ def resolved() -> dict[str, str]:
         except UsageError as error:
             found[f"{method} {dataset} {flavor}"] = str(error)
             continue
-        facts = {"recipe": run.recipe.model_dump(mode="json"), "hyper": dict(run.hyper)}
+        facts = {"recipe": run.recipe.recorded(), "hyper": dict(run.hyper)}
         found[f"{method} {dataset} {flavor}"] = fingerprint(facts)
     return found
 

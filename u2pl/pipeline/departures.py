@@ -98,6 +98,24 @@ HYPER: Mapping[str, Any] = {
 """Table A1 and App. A, and docs/fidelity.md: hyper-parameters of the methods that have them."""
 
 _CPS = {"warm_start_epochs": 0, "cutmix": True, "lambda_mixed": 1.0, "lambda_plain": 1.5}
+_CCT = {
+    "decoders": {
+        **dict.fromkeys(("f_noise", "f_drop", "dropout", "g_cutout", "con_msk", "obj_msk"), 2),
+        "i_vat": 0,
+    },
+    "context": [0],
+    "weight": 30.0,
+    "ramp": 0.1,
+}
+_GCT = {
+    "lambda_dc": 100.0,
+    "ramp_epochs": 3,
+    "lambda_fc": 1.0,
+    "lambda_d": 10.0,
+    "xi": 0.6,
+    "flaw_map": "raw",
+    "detector_lr": 0.0002,
+}
 _AEL = {
     "warm_start_epochs": 0,
     "confidence_momentum": 0.999,
@@ -135,12 +153,16 @@ METHODS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "voc": {
         **{name: {"warm_start_epochs": 1} for name in ("mt", "cutmix", "u2pl")},
         "cps": _CPS,
+        "cct": _CCT,
+        "gct": _GCT,
         "ael": _AEL,
         "u2pl-ael": _U2PL_AEL,
     },
     "cityscapes": {
         **{name: {"warm_start_epochs": 20} for name in ("mt", "cutmix", "u2pl")},
         "cps": _CPS | {"lambda_mixed": 5.0, "lambda_plain": 6.0},
+        "cct": _CCT | {"context": [0, 1, 2, 3, 4, 8, 9, 10]},
+        "gct": _GCT | {"ramp_epochs": 5},
         "ael": _AEL | _AEL_ON_CITYSCAPES,
         "u2pl-ael": _U2PL_AEL | _AEL_ON_CITYSCAPES | {"contrast_from": 20},
     },
