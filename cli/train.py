@@ -16,7 +16,10 @@ def train(
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(help="suponly, mt, cutmix, u2pl, cps, ael, u2pl-ael, or a file in u2pl/methods."),
+        typer.Option(
+            help="suponly, mt, cutmix, u2pl, cps, ael, u2pl-ael, pseudoseg, pc2seg (a reconstruction, not verified "
+            "against the authors' code), or a file in u2pl/methods."
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
     name: Annotated[

@@ -34,6 +34,8 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "cps": ("cps", {"dropout": 0.3}),
     "cct": ("cct", {"dropout": 0.3, "decoders": dict.fromkeys(KINDS_OF_CCT, 1)}),
     "cct, groups": ("cct", {"replicas": 2}),
+    "pseudoseg": ("pseudoseg", {"dropout": 0.3}),
+    "pseudoseg, groups": ("pseudoseg", {"replicas": 2}),
     "gct": ("gct", {"dropout": 0.3, "ramp_epochs": 0, "xi": 0.4}),
     "gct, groups": ("gct", {"replicas": 2, "flaw_map": "clamped"}),
     "cps without cutmix": ("cps", {"cutmix": False, "replicas": 2}),

@@ -104,7 +104,7 @@ def test_what_is_only_cited_has_no_number_of_ours_and_is_marked(voc: TableText) 
     assert cited[0]["paper"] == "57.6000"
 
 
-def test_a_remark_of_a_row_stands_under_its_numbers_on_any_data_set(project: Project) -> None:
+def test_a_caveat_of_a_row_stands_under_its_numbers_on_any_data_set(project: Project) -> None:
     text = "{dataset: shapes, seeds: [0], tables: {methods: {splits: {classic-1/8: 1/8}}}}"
     plan = plan_file(project, "own", text)
     write_results(project, plan)

@@ -39,6 +39,16 @@ def normalise(image_BHW3: Tensor, rows_BH: Tensor | None = None, columns_BW: Ten
     return image.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
 
 
+def denormalised(image: Tensor) -> Tensor:
+    """The pictures that `normalise` made images of, with colours from 0 to 1.
+
+    Args:
+        image: float32 (B, 3, H, W), as of `normalise`; so is what comes back, clipped where it is no picture's.
+    """
+    mean, std = (values[:, None, None] / 255 for values in _colors(image.device))
+    return (image * std + mean).clamp_(0, 1)
+
+
 @cache
 def _colors(device: torch.device) -> tuple[Tensor, Tensor]:
     """MEAN and STD, copied to a device once: each copy of a few numbers would wait for all its work."""

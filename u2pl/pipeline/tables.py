@@ -32,7 +32,7 @@ class Row(Header):
     """Only the paper's numbers are shown; nothing is run."""
     note: str = ""
     """What a reader must know of the paper's numbers in this row, shown as a footnote."""
-    remark: str = ""
+    caveat: str = ""
     """The same of all numbers in it, ours too."""
     paper: list[float | None] = Field(default_factory=list)
 
@@ -99,7 +99,7 @@ class Cell(NamedTuple):
     paper: float | None
     cited: bool
     note: str
-    remark: str
+    caveat: str
 
 
 class Table(Settings):
@@ -168,7 +168,7 @@ class Table(Settings):
                     paper=paper,
                     cited=row.cited,
                     note=row.note if paper is not None else "",
-                    remark=row.remark,
+                    caveat=row.caveat,
                 )
 
     def ablated_splits(self) -> list[str]:

@@ -23,6 +23,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    remark: ClassVar[str] = ""
+    """What must be known of a method before its numbers are used, a sentence; printed where it is trained."""
+
     _section: ClassVar[str | None] = None
 
     def __init_subclass__(cls, *, section: str | None = None, **arguments: Any) -> None:

@@ -4,7 +4,7 @@ Knows no torch: whatever asks for the settings of a method does so without its t
 """
 
 import importlib
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -160,6 +160,25 @@ class EqualizationSettings(Settings, section="equalization"):
     """Of the teacher's pass over the unlabelled images, which gives their labels."""
 
 
+class StrongViewSettings(Settings, section="strong"):
+    """Hyper-parameters of the strong view of unlabelled images: colours, and a square that is cut out."""
+
+    jitter_probability: float = Field(ge=0, le=1)
+    """Probability that the colours of an image are distorted."""
+    jitter_brightness: float = Field(ge=0, le=1)
+    """The factor is uniform from 1 less this to 1 and this; so are the next two."""
+    jitter_contrast: float = Field(ge=0, le=1)
+    jitter_saturation: float = Field(ge=0, le=1)
+    jitter_hue: float = Field(ge=0, le=0.5)
+    """Largest shift of the hue, in turns of the colour circle."""
+    grayscale_probability: float = Field(ge=0, le=1)
+    blur_probability: float = Field(ge=0, le=1)
+    blur_sigma: Range
+    """Least and greatest standard deviation of the blur, pixels."""
+    cutout: float = Field(ge=0, le=1)
+    """Half of the side of the square that is cut out, as a share of the crop; 0: none is."""
+
+
 # ---- methods ---------------------------------------------------------------------------------------------
 
 
@@ -253,6 +272,43 @@ class U2PLAELSettings(ContrastSettings, AELSettings):
     """Whether anchors and negatives follow alpha_t; otherwise alpha0."""
 
 
+class PseudoSegSettings(StrongViewSettings):
+    """Hyper-parameters of PseudoSeg."""
+
+    key_channels: int = Field(ge=1)
+    """Of the queries and keys by which the activation maps are refined."""
+    temperature: float = Field(gt=0)
+    """Of the fused labels; below 1 they are sharpened."""
+    lambda_consistency: float = Field(ge=0)
+    """Weight of the loss on them."""
+
+
+class PC2SegSettings(StrongViewSettings):
+    """Hyper-parameters of PC²Seg: a reconstruction, not verified against the authors' code."""
+
+    remark: ClassVar[str] = "PC²Seg is a reconstruction, not verified against the authors' code."
+
+    projection: int = Field(ge=1)
+    """Channels of the features that are compared."""
+    anchors_per_image: int = Field(ge=1)
+    """Points of each unlabelled image's strong view that are compared."""
+    negatives_per_anchor: int = Field(ge=1)
+    """Drawn with replacement."""
+    pool: int = Field(ge=1)
+    """Points of all images of a batch from which negatives are drawn, at most."""
+    negatives: Literal["debiased_other", "other_image", "uniform", "uncertainty", "debiased"]
+    """What is drawn: points of other images, likelier the less likely they are of the anchor's class; points of other
+    images; any; any, likelier the surer their labels are; any, by class as the first."""
+    tau: float = Field(gt=0)
+    """Temperature of the contrastive loss."""
+    lambda_cy: float = Field(ge=0)
+    """Weight of the consistency loss, after the ramp."""
+    lambda_ct: float = Field(ge=0)
+    """Weight of the contrastive loss, after the ramp."""
+    ramp: float = Field(ge=0, le=1)
+    """Share of the run in which both weights rise; 0: none."""
+
+
 _registry: dict[str, type[Settings]] = {
     "suponly": SupOnlySettings,
     "mt": MeanTeacherSettings,
@@ -263,6 +319,8 @@ _registry: dict[str, type[Settings]] = {
     "gct": GCTSettings,
     "ael": AELSettings,
     "u2pl-ael": U2PLAELSettings,
+    "pseudoseg": PseudoSegSettings,
+    "pc2seg": PC2SegSettings,
 }
 """Method -> its settings. One that is not told of here adds itself when it is imported: `register`."""
 

@@ -53,8 +53,19 @@ class WholeBatch:
             share: from 0 to 1.
         """
         value_G = self.each(partial(percentile, share=share), values, valid)
-        value_B = value_G.repeat_interleave(processes.size() * len(values) // self.replicas)
-        return value_B[self.own(len(values))][:, None, None]
+        return self.of_images(value_G, len(values))[:, None, None]
+
+    def of_images(self, value_G: Tensor, images: int) -> Tensor:
+        """The value of its group for each of this process's so many images, (images,)."""
+        value_B = value_G.repeat_interleave(processes.size() * images // self.replicas)
+        return value_B[self.own(images)]
+
+    def shares(self, mask_BHW: Tensor) -> Tensor:
+        """What a pixel of each image counts in the mean over groups of the mean over a mask's pixels, (b,).
+
+        Sums over the mask's pixels, each image's times its share, add up to that mean over all processes.
+        """
+        return self.of_images(1 / (self.replicas * self.count(mask_BHW)), len(mask_BHW))
 
     def following(self, maps: Tensor) -> Tensor:
         """Of each image of this process what the next one of its group has, of the last one what the first has."""
