@@ -177,6 +177,7 @@ def test_every_library_that_is_imported_is_a_declared_dependency():
     names = {
         "yaml": "pyyaml",
         "PIL": "pillow",
+        "cv2": "opencv-python-headless",
         "sklearn": "scikit-learn",
         "typing_extensions": "typing-extensions",
     }

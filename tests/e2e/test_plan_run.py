@@ -16,7 +16,7 @@ EIGHT = """
 dataset: shapes
 seeds: [0, 1]
 tables:
-  table1: {splits: {classic-1/8: 1/8}}
+  table1: {rows: [SupOnly, MT, CutMix, U²PL (w/ CutMix)], splits: {classic-1/8: 1/8}}
 """
 SMALL = """
 dataset: shapes

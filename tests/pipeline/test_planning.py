@@ -250,6 +250,7 @@ def test_a_table_that_a_plan_calls_otherwise_must_have_a_file(project: Project) 
 def test_the_plan_of_photographs_trains_the_smallest_splits_first_on_both_data_sets() -> None:
     plan = resolve(REPOSITORY, "photos")
     methods = ["suponly", "mt", "cutmix", "cps", "ael", "u2pl", "u2pl-ael"]
+    every = [*methods[:3], "cct", "gct", "pseudoseg", "pc2seg", *methods[3:]]
     shown = [
         (
             bound.dataset,
@@ -259,7 +260,7 @@ def test_the_plan_of_photographs_trains_the_smallest_splits_first_on_both_data_s
         for bound in plan.tables.values()
     ]
     assert shown == [
-        ("facade", {"1/16"}, methods * 3),
+        ("facade", {"1/16"}, every * 3),
         ("camvid", {"1/16"}, ["suponly", "cutmix", "u2pl"] * 3),
         ("facade", {"1/8"}, methods * 3),
         ("camvid", {"1/8"}, ["suponly", "cutmix", "u2pl"] * 3),
@@ -268,7 +269,7 @@ def test_the_plan_of_photographs_trains_the_smallest_splits_first_on_both_data_s
     ]
     assert {run.seed for run in plan.runs.values()} == {0, 1, 2}
     # No figure trains anything that no table shows, and the default of an ablation is trained once.
-    assert len(plan.runs) == 2 * 3 * (7 + 3) + 3 * (2 + 3)
+    assert len(plan.runs) == 3 * (11 + 3) + 3 * (7 + 3) + 3 * (2 + 3)
     assert {(stage.dataset, stage.args.rpartition(" ")[2]) for stage in plan.prepare.values()} == {
         ("facade", "../shared/facade"),
         ("camvid", "../shared/camvid"),
@@ -276,8 +277,8 @@ def test_the_plan_of_photographs_trains_the_smallest_splits_first_on_both_data_s
     first = [
         stage for stage in sorted(stages(plan), key=lambda stage: -stage.urgency) if "train@" in stage.name
     ]
-    assert all("train@facade-1_16-" in stage.name for stage in first[:21])
-    assert all("train@camvid-1_16-" in stage.name for stage in first[21:30])
+    assert all("train@facade-1_16-" in stage.name for stage in first[:33])
+    assert all("train@camvid-1_16-" in stage.name for stage in first[33:42])
 
 
 def test_a_run_of_the_plan_is_found_again_from_its_stage(project: Project) -> None:
@@ -359,7 +360,7 @@ def test_a_seed_named_twice_counts_once(project: Project) -> None:
     plan = add_plan(
         project, "{dataset: shapes, seeds: [0, 0], tables: {table1: {splits: {classic-1/8: 1/8}}}}"
     )
-    assert len(plan.evaluations) == 4
+    assert len(plan.evaluations) == 6
     assert all(len(stage.cells) == 1 for stage in plan.evaluations.values())
 
 
@@ -517,7 +518,7 @@ def test_settings_of_a_plan_reach_every_run_that_has_them_and_no_other(project: 
     plan = resolve(project, "demo-full", ["table1", "table7"])
     for run in plan.runs.values():
         assert "--set=recipe.epochs=2" in run.args
-        assert ("ema_decay=0.9" in run.args) == (run.method != "suponly")
+        assert ("ema_decay=0.9" in run.args) == (run.method in ("mt", "cutmix", "u2pl"))
     assert all("--set=u2pl.ema_decay=0.9" in ablation.args for ablation in plan.ablations.values())
 
 
