@@ -36,6 +36,11 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "cct, groups": ("cct", {"replicas": 2}),
     "pseudoseg": ("pseudoseg", {"dropout": 0.3}),
     "pseudoseg, groups": ("pseudoseg", {"replicas": 2}),
+    "pc2seg": (
+        "pc2seg",
+        {"dropout": 0.3, "ramp": 0, "anchors_per_image": 20, "negatives_per_anchor": 7, "pool": 64},
+    ),
+    "pc2seg, groups": ("pc2seg", {"replicas": 2, "ramp": 0, "negatives": "debiased"}),
     "gct": ("gct", {"dropout": 0.3, "ramp_epochs": 0, "xi": 0.4}),
     "gct, groups": ("gct", {"replicas": 2, "flaw_map": "clamped"}),
     "cps without cutmix": ("cps", {"cutmix": False, "replicas": 2}),

@@ -38,7 +38,7 @@ CLASSES = ["background", "disk", "ring", "square"]
 
 
 def make_project(root: Path) -> Project:
-    """A project with this repository's hyper-parameters, tables and plans but for a smaller demo and Table 1, and no results."""
+    """A project with this repository's settings, tables and plans, but a smaller demo and Table 1; no results."""
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(REPOSITORY / name, root)
     shutil.copytree(REPOSITORY / "pipelines", root / "pipelines")

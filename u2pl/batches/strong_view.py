@@ -1,10 +1,11 @@
-"""The strong view of images: colours distorted at random, and a square cut out. Nothing moves, so labels fit both views.
+"""The strong view of images: colours distorted at random, a square cut out. Nothing moves, so labels fit both views.
 
 PseudoSeg (Zou et al., 2021) distorts brightness, contrast, saturation and hue in random order and cuts out; FixMatch
-and UniMatch make some images grey or blurred besides. All of it is drawn for the batch of all processes, image by image.
+and UniMatch make some images grey or blurred besides. All of it is drawn for the batch of all processes, each image's
+by itself.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from math import ceil
 from typing import NamedTuple, Self
 
@@ -68,11 +69,8 @@ class StrongDraws:
 
     def part(self, images: slice) -> Self:
         """Those of some of the images."""
-        return type(self)(
-            *(getattr(self, name)[images] for name in ("strength", "order", "jittered", "gray", "sigma")),
-            center=self.center[images],
-            cutout=self.cutout,
-        )
+        drawn = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{k: v[images] for k, v in drawn.items() if isinstance(v, Tensor)})
 
 
 def strong_view(image: Tensor, valid: Tensor, draws: StrongDraws) -> StrongView:
