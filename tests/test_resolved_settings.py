@@ -16,7 +16,7 @@ KNOWN = Path(__file__).parent / "resolved_settings.json"
 
 
 def resolved() -> dict[str, str]:
-    """Method, data set and flavour -> hash of the recorded recipe and the method's settings, or why they are refused."""
+    """Method, data set and flavour -> hash of the recorded recipe and the method's settings, or why refused."""
     params = Params.read(Project(Path(__file__).parents[1]))
     found = {}
     for method, dataset, flavor in itertools.product(

@@ -7,7 +7,7 @@ by itself.
 
 from dataclasses import dataclass, fields, replace
 from math import ceil
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -70,7 +70,8 @@ class StrongDraws:
     def part(self, images: slice) -> Self:
         """Those of some of the images."""
         drawn = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{k: v[images] for k, v in drawn.items() if isinstance(v, Tensor)})
+        own: dict[str, Any] = {k: v[images] for k, v in drawn.items() if isinstance(v, Tensor)}
+        return replace(self, **own)
 
 
 def strong_view(image: Tensor, valid: Tensor, draws: StrongDraws) -> StrongView:
