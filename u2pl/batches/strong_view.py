@@ -1,10 +1,10 @@
 """The strong view of images: colours distorted at random, and a square cut out. Nothing moves, so labels fit both views.
 
 PseudoSeg (Zou et al., 2021) distorts brightness, contrast, saturation and hue in random order and cuts out; FixMatch
-and UniMatch make some images grey or blurred besides. All of it is drawn for the batch of all processes, image by image.
+and UniMatch make some images grey or blurred besides. All is drawn for the batch of all processes, image by image.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from math import ceil
 from typing import NamedTuple, Self
 
@@ -68,11 +68,8 @@ class StrongDraws:
 
     def part(self, images: slice) -> Self:
         """Those of some of the images."""
-        return type(self)(
-            *(getattr(self, name)[images] for name in ("strength", "order", "jittered", "gray", "sigma")),
-            center=self.center[images],
-            cutout=self.cutout,
-        )
+        own = {f.name: getattr(self, f.name)[images] for f in fields(self) if f.name != "cutout"}
+        return replace(self, **own)
 
 
 def strong_view(image: Tensor, valid: Tensor, draws: StrongDraws) -> StrongView:

@@ -71,9 +71,8 @@ class ActivationMapper(nn.Module):
         for layer in (self.query, self.key, self.calibration):
             nn.init.xavier_uniform_(layer.weight)
 
-    def undecayed(self) -> list[nn.Parameter]:
+    def undecayed(self) -> list[Tensor]:
         """Parameters without weight decay."""
-        assert self.norm.bias is not None
         return [self.query.weight, self.key.weight, self.calibration.weight, self.norm.bias]
 
     def train(self, mode: bool = True) -> Self:
