@@ -74,7 +74,7 @@ def train(
     from dataclasses import replace
 
     from u2pl.project import Project
-    from u2pl.settings import WORDS_FOR_WEIGHTS, Params, merged, parse_overrides
+    from u2pl.settings import WORDS_FOR_WEIGHTS, Params, hyper, merged, parse_overrides
 
     from .targets import check_target, is_weights
 
@@ -113,6 +113,9 @@ def train(
     from .progress import training
 
     first = distributed.is_first()
+    about = hyper.find(spec.method)
+    if first and about is not None and about.remark:
+        say(about.remark)
     with training(name) if first else nullcontext(lambda *_: None) as observe:
         path = trainer.train(project, spec, fresh=fresh, machine=machine, observe=observe)
     if not first:

@@ -1,8 +1,7 @@
 """The strong view of images: colours distorted at random, a square cut out. Nothing moves, so labels fit both views.
 
 PseudoSeg (Zou et al., 2021) distorts brightness, contrast, saturation and hue in random order and cuts out; FixMatch
-and UniMatch make some images grey or blurred besides. All of it is drawn for the batch of all processes, each image's
-by itself.
+and UniMatch make some images grey or blurred besides. All is drawn for the batch of all processes, image by image.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -69,8 +68,7 @@ class StrongDraws:
 
     def part(self, images: slice) -> Self:
         """Those of some of the images."""
-        drawn = {field.name: getattr(self, field.name) for field in fields(self)}
-        own: dict[str, Any] = {k: v[images] for k, v in drawn.items() if isinstance(v, Tensor)}
+        own = {f.name: getattr(self, f.name)[images] for f in fields(self) if f.name != "cutout"}
         return replace(self, **own)
 
 

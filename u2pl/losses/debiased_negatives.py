@@ -39,8 +39,8 @@ def choose(mask_BHW: Tensor, count: int, seeds: list[int]) -> tuple[Tensor, Tens
         seeds: one for each image.
 
     Returns:
-        (B, n) int64 places in rows of H W points, and (B, n) bool which of them are in the mask: all n, or as many as
-        it has; no more than H W are returned.
+        (B, n) int64 places in rows of H W points, and (B, n) bool which of them are in the mask: all, or as many as it
+        has. Of fewer than n points all come back.
     """
     allowed_BP = mask_BHW.flatten(1)
     keys = [

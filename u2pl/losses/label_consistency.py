@@ -1,4 +1,4 @@
-"""How far two predictions of the same points are apart, whatever their lengths (PC²Seg's label consistency)."""
+"""How far two predictions are apart in direction, whatever their lengths (PC²Seg's consistency in label space)."""
 
 from torch import Tensor
 from torch.nn import functional

@@ -1,13 +1,15 @@
-"""How the weight of a loss rises at the beginning of training (Laine and Aila, 2017)."""
+"""How the weight of a loss rises at the beginning of a run."""
 
-import math
+from math import exp
 
 
 def sigmoid_ramp(index: int, steps: float) -> float:
-    """exp(-5 (1 - t/T)^2), from e^-5 in the first step to 1 from step T on.
+    """exp(-5 (1 - min(t, R) / R)^2): from e^-5 at the first step to 1 from step R on.
 
     Args:
-        index: t, steps taken.
-        steps: T; 1 at once where it is 0.
+        index: of the step, t.
+        steps: R; 0: 1 from the start.
     """
-    return math.exp(-5 * (1 - min(index, steps) / steps) ** 2) if steps > 0 else 1.0
+    if not steps:
+        return 1.0
+    return exp(-5 * (1 - min(index, steps) / steps) ** 2)

@@ -1,11 +1,12 @@
-"""PC²Seg: a strong view is to say what the weak one says, and its features are to be alike there and nowhere else.
+"""PC²Seg: a strong view is to agree with the weak one, in the direction of its probabilities and in its features.
 
-A reconstruction, not verified against the authors' code, which was never published: Zhong et al., *Pixel
-Contrastive-Consistent Semi-Supervised Semantic Segmentation*, ICCV 2021. Each guess is a row of docs/fidelity.md.
+Zhong et al., *Pixel Contrastive-Consistent Semi-Supervised Semantic Segmentation*, ICCV 2021. A reconstruction, not
+verified against the authors' code, which was never released: docs/fidelity.md lists what is a guess.
 """
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,8 @@ from torch.nn import functional
 from u2pl import processes
 from u2pl.batches.loader import Batch
 from u2pl.batches.strong_view import StrongDraws, strong_view
-from u2pl.losses.debiased_negatives import Places, choose, draw, weights
+from u2pl.losses import contrastive, debiased_negatives
+from u2pl.losses.debiased_negatives import Places
 from u2pl.losses.label_consistency import direction_distance
 from u2pl.losses.ramp import sigmoid_ramp
 from u2pl.methods.base import Method, Step, Targets
@@ -23,88 +25,108 @@ from u2pl.models.deeplab import DeepLabV3Plus, Output, upsample
 from u2pl.settings import Recipe, Settings
 from u2pl.settings.hyper import PC2SegSettings
 from u2pl.steps.forward import Forward
+from u2pl.steps.micro_batch import MicroBatch
 from u2pl.steps.pixels import aligned
-from u2pl.steps.shares import Shares
-
-_PROJECTOR = "projector"
-PROJECTED = "projected"
-"""The name of the projections among what the network says further."""
 
 
 class ProjectingNetwork(DeepLabV3Plus):
-    """DeepLabv3+, and a projector of what its classifier makes of the features before its last convolution.
-
-    Args:
-        classes: number of classes C.
-        recipe: as for DeepLabv3+.
-        projection: channels D of the projections.
-    """
+    """DeepLabv3+ and a projection of what its last layer sees, which are its representations."""
 
     def __init__(self, classes: int, recipe: Recipe, projection: int):
         super().__init__(classes, recipe, representation=False)
-        self.further[_PROJECTOR] = nn.Sequential(
+        self.further = nn.Sequential(
             nn.Conv2d(recipe.width, recipe.width, 1, bias=False),
             nn.BatchNorm2d(recipe.width),
             nn.ReLU(inplace=True),
             nn.Conv2d(recipe.width, projection, 1),
         )
 
-    def forward(self, image: Tensor, *, represent: bool = False, project: bool = False) -> Output:
-        """Logits, and where asked for (B, D, h, w) projections of length 1, `further`'s "projected".
+    def forward(self, image: Tensor, *, represent: bool = False) -> Output:
+        """Logits, and representations where `represent`.
 
         Args:
             image: (B, 3, H, W), normalised.
-            represent: means nothing here.
-            project: whether projections are wanted.
         """
         with self.in_precision(image.device):
-            features = self.features(image)
-            output = self.answers(features, represent=False)
-            if not project:
-                return output
-            projected = self.further[_PROJECTOR](features.hidden)
-        length_one = functional.normalize(projected.float(), dim=1)
-        return output._replace(further={**output.further, PROJECTED: length_one})
+            hidden = self.classifier[:-1](self.features(image).joined)
+            logits = self.classifier[-1](hidden)
+            representation = self.further(hidden) if represent else None
+        return Output(logits.float(), None if representation is None else representation.float())
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Points of the weak views of all images of all processes, labelled ones first; P in all."""
+    """The points that negatives are drawn from, of the weak views of all processes' images."""
 
-    z_PD: Tensor
-    """Their projections."""
-    label_PC: Tensor
-    """Their soft labels: the truth of labelled images, else the network's prediction."""
-    truth_P: Tensor
-    """Their true classes, to measure with, or the ignore index."""
+    feature: Tensor
+    """(K, D)."""
+    label: Tensor
+    """(K, C): one-hot of labelled images, the prediction's probabilities of unlabelled ones."""
     at: Places
-    allowed_P: Tensor
-    """bool, False where an image had too few points."""
+    """(K,); unlabelled images are numbered after the labelled ones."""
+    group: Tensor
+    """(K,) int64: whose points meet no other group's anchors."""
+    usable: Tensor
+    """(K,) bool; False where an image has too few points."""
+    truth: Tensor
+    """(K,) int64, to measure with."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Anchors of the unlabelled images' strong views, M of each, and what they are compared with."""
+
+    index: Tensor
+    """(b, M) int64, places in the heads' map."""
+    usable: Tensor
+    """(b, M) bool: neither padding nor cut out, and with negatives."""
+    share: Tensor
+    """(b,): what an anchor counts in the mean."""
+    positive: Tensor
+    """(b, M, D): the same points of the weak view."""
+    negative: Tensor
+    """(b, M, N) int64, rows of `table`."""
+    table: Tensor
+    """(K, D)."""
+
+    def of(self, micro: MicroBatch) -> "Contrast":
+        """Those of a micro-batch."""
+        own = {f.name: getattr(self, f.name)[micro.own] for f in fields(self) if f.name != "table"}
+        return replace(self, **own)
+
+
+class Agreement:
+    """How far the two views agree, over a step."""
+
+    def __init__(self) -> None:
+        self.counts: Tensor | int = 0
+
+    def add(self, weak: Tensor, strong: Tensor, kept: Tensor) -> None:
+        """Count a micro-batch's points, given probabilities of both views."""
+        same = (weak.argmax(dim=1) == strong.argmax(dim=1)) & kept
+        self.counts = self.counts + torch.stack([same.sum(), kept.sum()])
+
+    def diagnostics(self) -> dict[str, Tensor | float]:
+        """The share over all processes; NaN where nothing was counted."""
+        assert isinstance(self.counts, Tensor)
+        same, kept = processes.total(self.counts)
+        return {"views/agree": same / kept}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PC2SegTargets(Targets):
-    """What the weak views say, and which points are compared; of M anchors of an image with N negatives each."""
+    """What the weak view says, at the heads' resolution."""
 
     prob: Tensor
     """(b, C, h, w), of the unlabelled images."""
     kept: Tensor
     """(b, h, w) bool: points of the strong view that are neither padding nor cut out."""
-    kept_share: Tensor
+    share: Tensor
     """(b,): what such a point counts in the mean."""
-    anchor: Tensor
-    """(b, M) int64: places in rows of h w points."""
-    compared: Tensor
-    """(b, M) bool: anchors that there are, and that have negatives."""
-    compared_share: Tensor
-    """(b,): what such an anchor counts in the mean."""
-    positive: Tensor
-    """(b, M, D): projections of the same points in the weak view."""
-    negative: Tensor
-    """(b, M, N) int64, in the pool."""
-    pool: Pool
-    rise: float
-    """Factor of both losses."""
+    contrast: Contrast
+    ramp: float
+    """Factor of both weights."""
+    agreement: Agreement = field(default_factory=Agreement)
 
 
 @method("pc2seg")
@@ -113,143 +135,180 @@ class PC2Seg(Method):
 
     settings_class: ClassVar[type[Settings]] = PC2SegSettings
     settings: PC2SegSettings
+    has_representation: ClassVar[bool] = True
 
-    def network(self) -> DeepLabV3Plus:
-        """With the projector."""
+    def network(self) -> ProjectingNetwork:
+        """With the projection."""
         return ProjectingNetwork(self.classes.count, self.recipe, self.settings.projection)
 
     def targets(self, batch: Batch, step: Step) -> PC2SegTargets:
-        """What the weak views say, without gradient, and which of their points anchors are compared with."""
-        s, labeled, unlabeled = self.settings, batch.labeled, batch.unlabeled
+        """Predictions and features of labelled images and weak views, in training mode; and what is compared."""
+        labeled, unlabeled, s = batch.labeled, batch.unlabeled, self.settings
         assert unlabeled is not None
-        images, everywhere = len(unlabeled.image), processes.size() * len(unlabeled.image)
-        own = self.whole_batch.own(images)
-        draws = StrongDraws.draw(s, everywhere, step.generator)
-        # Of each image: for its points in the pool as a labelled and as an unlabelled one, its anchors, its negatives.
-        seeds = torch.randint(2**62, (4, everywhere), generator=step.generator)[:, own].tolist()
-        strong = strong_view(unlabeled.image, unlabeled.valid, draws.part(own))
+        images = len(unlabeled.image)
+        own, everywhere = self.whole_batch.own(images), processes.size() * images
+        draws = StrongDraws.draw(s, everywhere, step.generator).part(own)
+        seeds = torch.randint(2**62, (everywhere, 4), generator=step.generator)[own].T.tolist()
+        strong = strong_view(unlabeled.image, unlabeled.valid, draws)
         weak = self.forward_without_gradient(
-            self.student, labeled.image, unlabeled.image, step=step, project=True
+            self.student, labeled.image, unlabeled.image, step=step, represent=True
         )
+        assert weak.representation is not None
         size = weak.logits.shape[2:]
-        prob, z = weak.logits.chunk(2)[1].softmax(dim=1), weak.further[PROJECTED]
-        truth = aligned(torch.cat([labeled.mask, unlabeled.mask]), size)
-        pool = self.pooled(batch, prob, z, truth, seeds[:2])
-
-        kept = aligned(strong.kept, size)
-        anchor, there = choose(kept, s.anchors_per_image, seeds[2])
-        first = everywhere + processes.rank() * images
-        negative, found = [], []
-        for b, seed in enumerate(seeds[3]):
-            at = _places(first + b, anchor[b], size[1])
-            label_MC = prob[b].flatten(1).T[anchor[b]]
-            weight_MP = weights(s.negatives, label_MC, pool.label_PC, at, pool.at, pool.allowed_P)
-            index_MN, has_M = draw(weight_MP, s.negatives_per_anchor, seed)
-            negative.append(index_MN)
-            found.append(has_M)
-        compared = there & torch.stack(found)
-        unlabeled_z = z.chunk(2)[1].flatten(2).transpose(1, 2)
-        targets = PC2SegTargets(
-            forwards=(
-                Forward(self.student, (labeled.image, strong.image), {"represent": False, "project": True}),
-            ),
+        prob = weak.logits[images:].softmax(dim=1)
+        kept, valid = aligned(strong.kept, size), aligned(unlabeled.valid, size)
+        label, truth = aligned(labeled.mask, size), aligned(unlabeled.mask, size)
+        pool = self.pool(weak.representation, label, prob, valid, truth, seeds[:2])
+        contrast, false = self.contrast(pool, weak.representation[images:], prob, kept, truth, seeds[2:])
+        judged = valid & (truth != self.classes.ignore_index)
+        right = (prob.argmax(dim=1) == truth) & judged
+        counts = [right.sum(), judged.sum(), *false, contrast.usable.sum()]
+        hits, known, wrong, drawn, anchors = processes.total(torch.stack(counts))
+        ramp = sigmoid_ramp(step.index, s.ramp * step.epochs * step.epoch_steps)
+        return PC2SegTargets(
+            forwards=(Forward(self.student, (labeled.image, strong.image), {"represent": True}),),
             label=self.labels(labeled.mask),
             prob=prob,
             kept=kept,
-            kept_share=self.whole_batch.shares(kept),
-            anchor=anchor,
-            compared=compared,
-            compared_share=self.whole_batch.shares(compared[:, None]),
-            positive=_at(unlabeled_z, anchor),
-            negative=torch.stack(negative),
-            pool=pool,
-            rise=sigmoid_ramp(step.index, s.ramp * step.epochs * step.epoch_steps),
+            share=self.whole_batch.shares(kept),
+            contrast=contrast,
+            ramp=ramp,
+            diagnostics={
+                "ramp": ramp,
+                "weak/accuracy": hits / known,
+                "contrast/anchors": anchors.float(),
+                "negatives/false": wrong / drawn,
+            },
         )
-        targets.diagnostics.update(self.diagnosed(targets, truth.chunk(2)[1], there))
-        return targets
 
     def losses(self, student: Output, targets: PC2SegTargets) -> dict[str, Tensor]:
-        """L_s; on the strong views L_cy in label space, and L_ct, an InfoNCE of each anchor, in feature space."""
-        s = self.settings
+        """L_s on the labelled images; on the strong views how far they are from the weak ones, in both spaces."""
+        s, its, label = self.settings, targets.contrast, targets.label
+        assert student.representation is not None
         on_labeled, on_strong = student.logits.chunk(2)
-        apart = direction_distance(on_strong.softmax(dim=1), targets.prob).where(targets.kept, 0)
-        consistency = (apart.sum(dim=(1, 2)) * targets.kept_share).sum()
-        z_BMD = _at(student.further[PROJECTED].chunk(2)[1].flatten(2).transpose(1, 2), targets.anchor)
-        right_BM = (z_BMD * targets.positive).sum(dim=2) / s.tau
-        # With all of the pool, since rows of it for every negative would take far more memory.
-        wrong_BMN = (z_BMD @ targets.pool.z_PD.T / s.tau).gather(2, targets.negative)
-        logits = torch.cat([right_BM[..., None], wrong_BMN], dim=2)
-        loss_BM = (logits.logsumexp(dim=2) - right_BM).where(targets.compared, 0)
-        contrast = (loss_BM.sum(dim=1) * targets.compared_share).sum()
+        prob = on_strong.softmax(dim=1)
+        apart_B = (direction_distance(prob, targets.prob) * targets.kept).sum(dim=(1, 2))
+        targets.agreement.add(targets.prob, prob.detach(), targets.kept)
+        anchor = taken(student.representation.chunk(2)[1], its.index)
+        loss_A = contrastive.info_nce(  # each anchor a class of its own, whose centre is the weak view
+            anchor.flatten(0, 1)[:, None],
+            its.positive.flatten(0, 1),
+            its.table,
+            its.negative.flatten(0, 1)[:, None],
+            s.tau,
+            its.usable.flatten()[:, None],
+        )
+        unlike_B = loss_A.view(its.usable.shape).where(its.usable, 0).sum(dim=1)
         return {
-            "supervised": self.supervised(student, upsample(on_labeled, targets.label.size), targets),
-            "consistency": targets.rise * s.lambda_cy * consistency,
-            "contrastive": targets.rise * s.lambda_ct * contrast,
+            "supervised": label.cross_entropy(upsample(on_labeled, label.size)),
+            "consistency": targets.ramp * s.lambda_cy * (apart_B * targets.share).sum(),
+            "contrastive": targets.ramp * s.lambda_ct * (unlike_B * its.share).sum(),
         }
 
-    def pooled(self, batch: Batch, prob: Tensor, z: Tensor, truth: Tensor, seeds: list[list[int]]) -> Pool:
-        """As many points of each image's weak view, those of all processes.
+    def after_losses(self, targets: Targets) -> None:
+        """How far the views agreed."""
+        if isinstance(targets, PC2SegTargets):
+            targets.diagnostics.update(targets.agreement.diagnostics())
+
+    def pool(
+        self,
+        representation: Tensor,
+        label: Tensor,
+        prob: Tensor,
+        valid: Tensor,
+        truth: Tensor,
+        seeds: Sequence[list[int]],
+    ) -> Pool:
+        """As many points of each image as fit, of all processes, in an order that does not depend on their number.
 
         Args:
-            batch: of this process.
-            prob: (b, C, h, w), of the unlabelled images.
-            z: (2b, D, h, w), of all images, the labelled ones first.
-            truth: (2b, h, w), likewise.
-            seeds: of the labelled images, and of the unlabelled ones.
+            representation: (2b, D, h, w), of the labelled images, then of the unlabelled ones.
+            label: (b, h, w), of the labelled ones.
+            prob: (b, C, h, w), of the unlabelled ones.
+            valid: (b, h, w) bool, likewise.
+            truth: (b, h, w), likewise.
+            seeds: of each image, for either stream.
         """
-        labeled, unlabeled = batch.labeled, batch.unlabeled
-        assert unlabeled is not None
-        size, images, everywhere = prob.shape[2:], len(prob), processes.size() * len(prob)
+        images, width = len(label), label.shape[2]
+        known = (label >= 0) & (label < self.classes.count) & (label != self.classes.ignore_index)
+        one_hot = functional.one_hot(label.where(known, 0), self.classes.count).permute(0, 3, 1, 2)
+        everywhere = processes.size() * images
         each = max(self.settings.pool // (2 * everywhere), 1)
-        known = truth[:images] != self.classes.ignore_index
-        one_hot = functional.one_hot(truth[:images].where(known, 0), self.classes.count)
-        halves = (
-            (aligned(labeled.valid, size) & known, one_hot.to(prob.dtype), z[:images], truth[:images]),
-            (aligned(unlabeled.valid, size), prob.permute(0, 2, 3, 1), z[images:], truth[images:]),
-        )
         parts = []
-        for half, (mask, label, projected, true) in enumerate(halves):
-            index, allowed = choose(mask, each, seeds[half])
-            number = half * everywhere + torch.arange(everywhere, device=z.device)
-            index, allowed = processes.gather(index), processes.gather(allowed)
-            values = (
-                processes.gather(_at(rows, index[self.whole_batch.own(images)]))
-                for rows in (
-                    projected.flatten(2).transpose(1, 2),
-                    label.flatten(1, 2),
-                    true.flatten(1)[..., None],
+        for stream, (mask, soft, true) in enumerate(((known, one_hot, label), (valid, prob, truth))):
+            index, usable = debiased_negatives.choose(mask, each, seeds[stream])
+            number = processes.rank() * images + torch.arange(images, device=index.device)[:, None]
+            parts.append(
+                (
+                    taken(representation[stream * images : (stream + 1) * images], index),
+                    taken(soft.to(prob.dtype), index),
+                    (number + stream * everywhere).expand_as(index),
+                    index,
+                    (number // (everywhere // self.recipe.replicas)).expand_as(index),
+                    usable,
+                    true.flatten(1).gather(1, index),
                 )
             )
-            parts.append((*values, index, allowed, number[:, None].expand_as(index)))
-        z_PD, label_PC, truth_P1, index_P, allowed_P, image_P = (
-            torch.cat(pair).flatten(0, 1) for pair in zip(*parts, strict=True)
+        feature, soft, image, index, group, usable, true = (
+            processes.gather(torch.stack(both, dim=1)).flatten(0, 2) for both in zip(*parts, strict=True)
         )
-        return Pool(z_PD, label_PC, truth_P1[:, 0], _places(image_P, index_P, size[1]), allowed_P)
+        return Pool(feature, soft, Places(image, index // width, index % width), group, usable, true)
 
-    def diagnosed(self, targets: PC2SegTargets, truth: Tensor, there: Tensor) -> dict[str, Tensor | float]:
-        """How often the weak view is right, which share of the negatives is of the anchor's class, and who has any.
+    def contrast(
+        self,
+        pool: Pool,
+        representation: Tensor,
+        prob: Tensor,
+        kept: Tensor,
+        truth: Tensor,
+        seeds: Sequence[list[int]],
+    ) -> tuple[Contrast, tuple[Tensor, Tensor]]:
+        """The anchors with what they are compared with; and how many negatives are of their class, of how many known.
 
         Args:
-            targets: of the step.
-            truth: (b, h, w), of the unlabelled images.
-            there: (b, M) bool, the anchors that there are.
+            pool: to draw negatives from.
+            representation: (b, D, h, w), of the weak views of the unlabelled images.
+            prob: (b, C, h, w), likewise.
+            kept: (b, h, w) bool, where anchors may be.
+            truth: (b, h, w), to measure with.
+            seeds: of each image, for the anchors and for the negatives.
         """
-        ignore, shares = self.classes.ignore_index, Shares()
-        shares.add("weak/accuracy", targets.prob.argmax(dim=1) == truth, targets.kept & (truth != ignore))
-        own = _at(truth.flatten(1)[..., None], targets.anchor)
-        other = targets.pool.truth_P[targets.negative]
-        judged = targets.compared[..., None] & (own != ignore) & (other != ignore)
-        shares.add("negatives/false", own == other, judged)
-        shares.add("anchors/compared", targets.compared, there)
-        return {"weight": targets.rise, **shares.diagnostics()}
+        s, images, width = self.settings, len(prob), prob.shape[3]
+        index, usable = debiased_negatives.choose(kept, s.anchors_per_image, seeds[0])
+        everywhere = processes.size() * images
+        first = processes.rank() * images
+        soft = taken(prob, index)
+        negatives, possible = [], []
+        for b, seed in enumerate(seeds[1]):
+            number = torch.full_like(index[b], everywhere + first + b)
+            group = (first + b) // (everywhere // self.recipe.replicas)
+            weight = debiased_negatives.weights(
+                s.negatives,
+                soft[b],
+                pool.label,
+                Places(number, index[b] // width, index[b] % width),
+                pool.at,
+                pool.usable & (pool.group == group),
+            )
+            drawn, any_at_all = debiased_negatives.draw(weight, s.negatives_per_anchor, seed)
+            negatives.append(drawn)
+            possible.append(any_at_all)
+        negative, usable = torch.stack(negatives), usable & torch.stack(possible)
+        ignore, anchor_truth = self.classes.ignore_index, truth.flatten(1).gather(1, index)[..., None]
+        drawn_truth = pool.truth[negative]
+        known = usable[..., None] & (anchor_truth != ignore) & (drawn_truth != ignore)
+        contrast = Contrast(
+            index=index,
+            usable=usable,
+            share=self.whole_batch.shares(usable[:, None]),
+            positive=taken(representation, index),
+            negative=negative,
+            table=pool.feature,
+        )
+        return contrast, (((anchor_truth == drawn_truth) & known).sum(), known.sum())
 
 
-def _at(rows_BPD: Tensor, index_BM: Tensor) -> Tensor:
-    """Rows of each image, (B, M, D)."""
-    return rows_BPD.gather(1, index_BM[..., None].expand(-1, -1, rows_BPD.shape[2]))
-
-
-def _places(image: Any, index: Tensor, width: int) -> Places:
-    """Where points of an image (or of one each) lie, given their places in its rows."""
-    number = image if isinstance(image, Tensor) else torch.full_like(index, image)
-    return Places(number, index // width, index % width)
+def taken(map_BDHW: Tensor, index_BN: Tensor) -> Tensor:
+    """Each image's values at some of its points, (B, N, D)."""
+    rows = map_BDHW.flatten(2).transpose(1, 2)
+    return rows.gather(1, index_BN[..., None].expand(-1, -1, rows.shape[2]))

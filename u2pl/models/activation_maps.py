@@ -73,7 +73,6 @@ class ActivationMapper(nn.Module):
 
     def undecayed(self) -> list[Tensor]:
         """Parameters without weight decay."""
-        assert self.norm.bias is not None
         return [self.query.weight, self.key.weight, self.calibration.weight, self.norm.bias]
 
     def train(self, mode: bool = True) -> Self:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -168,7 +168,7 @@ class DeepLabV3Plus(nn.Module):
                     module.eval()
         return self
 
-    def parameter_groups(self, lr: float, head_lr_multiplier: float) -> list[dict[str, object]]:
+    def parameter_groups(self, lr: float, head_lr_multiplier: float) -> list[dict[str, Any]]:
         """The encoder's parameters at `lr`, all others at `lr` x `head_lr_multiplier` (Sec. 4.1)."""
         encoder = {id(parameter) for parameter in self.backbone.parameters()}
         heads = [parameter for parameter in self.parameters() if id(parameter) not in encoder]
