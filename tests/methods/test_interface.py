@@ -1,19 +1,16 @@
-"""Methods of other kinds on the interface: many decoders, a second network, several strong views."""
+"""A method of another kind on the interface: several strong views."""
 
 import pytest
 import torch
-from methods.sketches import CCT, GCT, UniMatch
+from methods.sketches import UniMatch
 from methods.tiny_method import CLASSES, EPOCH_STEPS, EPOCHS, PARAMS, at, make_batch
 from torch import nn
 
 from u2pl.methods import Method
 from u2pl.settings import RunSpec, Settings
 from u2pl.training.learner import Learner
-from u2pl.training.step import losses_of, targets_of
 
 TERMS = {
-    CCT: {"supervised", "consistency"},
-    GCT: {"supervised", "dynamic", "flaws"},
     UniMatch: {"supervised", "views"},
 }
 SKETCHES = pytest.mark.parametrize("sketch", TERMS, ids=lambda sketch: sketch.__name__)
@@ -55,17 +52,3 @@ def test_the_supervised_loss_is_that_of_the_batch_however_it_is_cut(sketch: type
         for size in (0, 2)
     )
     assert other.item() == pytest.approx(one.item(), rel=1e-5)
-
-
-def test_a_second_network_has_a_learning_rate_of_its_own_and_learns_from_its_own_loss_alone():
-    learner = learner_of(GCT)
-    method, batch = learner.method, make_batch(images=4)
-    assert isinstance(method, GCT)
-    (losses,) = losses_of(method, targets_of(method, batch, at(0)), at(0))
-    own, everything = (
-        torch.autograd.grad(loss, method.detector.weight, retain_graph=True)[0]
-        for loss in (losses["flaws"], torch.stack(list(losses.values())).sum())
-    )
-    assert own.any() and torch.equal(own, everything)
-    learner.step(batch, at(0))
-    assert learner.groups[-1]["lr"] == pytest.approx(1e-4)

@@ -6,7 +6,7 @@ and UniMatch make some images grey or blurred besides. All is drawn for the batc
 
 from dataclasses import dataclass, fields, replace
 from math import ceil
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor

@@ -27,6 +27,9 @@ from u2pl.settings.hyper import PC2SegSettings
 from u2pl.steps.forward import Forward
 from u2pl.steps.micro_batch import MicroBatch
 from u2pl.steps.pixels import aligned
+from u2pl.steps.shares import Shares
+
+_PROJECTOR = "projector"
 
 
 class ProjectingNetwork(DeepLabV3Plus):
@@ -34,7 +37,7 @@ class ProjectingNetwork(DeepLabV3Plus):
 
     def __init__(self, classes: int, recipe: Recipe, projection: int):
         super().__init__(classes, recipe, representation=False)
-        self.further = nn.Sequential(
+        self.further[_PROJECTOR] = nn.Sequential(
             nn.Conv2d(recipe.width, recipe.width, 1, bias=False),
             nn.BatchNorm2d(recipe.width),
             nn.ReLU(inplace=True),
@@ -48,10 +51,12 @@ class ProjectingNetwork(DeepLabV3Plus):
             image: (B, 3, H, W), normalised.
         """
         with self.in_precision(image.device):
-            hidden = self.classifier[:-1](self.features(image).joined)
-            logits = self.classifier[-1](hidden)
-            representation = self.further(hidden) if represent else None
-        return Output(logits.float(), None if representation is None else representation.float())
+            features = self.features(image)
+            output = self.answers(features, represent=False)
+            if not represent:
+                return output
+            representation = self.further[_PROJECTOR](features.hidden)
+        return output._replace(representation=representation.float())
 
 
 @dataclass(frozen=True)
@@ -95,24 +100,6 @@ class Contrast:
         return replace(self, **own)
 
 
-class Agreement:
-    """How far the two views agree, over a step."""
-
-    def __init__(self) -> None:
-        self.counts: Tensor | int = 0
-
-    def add(self, weak: Tensor, strong: Tensor, kept: Tensor) -> None:
-        """Count a micro-batch's points, given probabilities of both views."""
-        same = (weak.argmax(dim=1) == strong.argmax(dim=1)) & kept
-        self.counts = self.counts + torch.stack([same.sum(), kept.sum()])
-
-    def diagnostics(self) -> dict[str, Tensor | float]:
-        """The share over all processes; NaN where nothing was counted."""
-        assert isinstance(self.counts, Tensor)
-        same, kept = processes.total(self.counts)
-        return {"views/agree": same / kept}
-
-
 @dataclass(frozen=True, kw_only=True)
 class PC2SegTargets(Targets):
     """What the weak view says, at the heads' resolution."""
@@ -126,7 +113,8 @@ class PC2SegTargets(Targets):
     contrast: Contrast
     ramp: float
     """Factor of both weights."""
-    agreement: Agreement = field(default_factory=Agreement)
+    shares: Shares = field(default_factory=Shares)
+    """How far the views agree."""
 
 
 @method("pc2seg")
@@ -188,7 +176,7 @@ class PC2Seg(Method):
         on_labeled, on_strong = student.logits.chunk(2)
         prob = on_strong.softmax(dim=1)
         apart_B = (direction_distance(prob, targets.prob) * targets.kept).sum(dim=(1, 2))
-        targets.agreement.add(targets.prob, prob.detach(), targets.kept)
+        targets.shares.add("views/agree", targets.prob.argmax(dim=1) == prob.argmax(dim=1), targets.kept)
         anchor = taken(student.representation.chunk(2)[1], its.index)
         loss_A = contrastive.info_nce(  # each anchor a class of its own, whose centre is the weak view
             anchor.flatten(0, 1)[:, None],
@@ -200,7 +188,7 @@ class PC2Seg(Method):
         )
         unlike_B = loss_A.view(its.usable.shape).where(its.usable, 0).sum(dim=1)
         return {
-            "supervised": label.cross_entropy(upsample(on_labeled, label.size)),
+            "supervised": self.supervised(student, upsample(on_labeled, label.size), targets),
             "consistency": targets.ramp * s.lambda_cy * (apart_B * targets.share).sum(),
             "contrastive": targets.ramp * s.lambda_ct * (unlike_B * its.share).sum(),
         }
@@ -208,7 +196,7 @@ class PC2Seg(Method):
     def after_losses(self, targets: Targets) -> None:
         """How far the views agreed."""
         if isinstance(targets, PC2SegTargets):
-            targets.diagnostics.update(targets.agreement.diagnostics())
+            targets.diagnostics.update(targets.shares.diagnostics())
 
     def pool(
         self,
