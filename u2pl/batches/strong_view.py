@@ -1,4 +1,4 @@
-"""The strong view of images: colours distorted at random, and a square cut out. Nothing moves, so labels fit both views.
+"""The strong view of images: colours distorted at random, and a square cut out. Nothing moves.
 
 PseudoSeg (Zou et al., 2021) distorts brightness, contrast, saturation and hue in random order and cuts out; FixMatch
 and UniMatch make some images grey or blurred besides. All is drawn for the batch of all processes, image by image.
