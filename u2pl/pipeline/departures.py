@@ -149,6 +149,28 @@ _AEL_ON_CITYSCAPES = {
     "cover_area": 0.01,
     "threshold": 0.0,
 }
+_STRONG = {
+    "jitter_probability": 1.0,
+    "jitter_brightness": 0.5,
+    "jitter_contrast": 0.5,
+    "jitter_saturation": 0.5,
+    "jitter_hue": 0.25,
+    "grayscale_probability": 0.0,
+    "blur_probability": 0.0,
+    "cutout": 0.0975,
+}
+_PSEUDOSEG = _STRONG | {"key_channels": 128, "temperature": 0.5, "lambda_consistency": 1.0}
+_PC2SEG = _STRONG | {
+    "projection": 128,
+    "anchors_per_image": 512,
+    "negatives_per_anchor": 200,
+    "pool": 4096,
+    "negatives": "debiased_other",
+    "tau": 0.07,
+    "lambda_cy": 1.0,
+    "lambda_ct": 0.1,
+    "ramp": 0.05,
+}
 METHODS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "voc": {
         **{name: {"warm_start_epochs": 1} for name in ("mt", "cutmix", "u2pl")},
@@ -157,6 +179,8 @@ METHODS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "gct": _GCT,
         "ael": _AEL,
         "u2pl-ael": _U2PL_AEL,
+        "pseudoseg": _PSEUDOSEG,
+        "pc2seg": _PC2SEG,
     },
     "cityscapes": {
         **{name: {"warm_start_epochs": 20} for name in ("mt", "cutmix", "u2pl")},
@@ -165,6 +189,8 @@ METHODS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "gct": _GCT | {"ramp_epochs": 5},
         "ael": _AEL | _AEL_ON_CITYSCAPES,
         "u2pl-ael": _U2PL_AEL | _AEL_ON_CITYSCAPES | {"contrast_from": 20},
+        "pseudoseg": _PSEUDOSEG,
+        "pc2seg": _PC2SEG | {"cutout": 0.0},
     },
 }
 """Data set -> method -> hyper-parameters that are its own, or that are others there: App. A, the papers of CPS and AEL,
