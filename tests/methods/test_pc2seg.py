@@ -143,8 +143,8 @@ def test_the_weak_views_are_seen_without_gradient_beside_the_labelled_images_as_
 
 def test_the_contrast_reaches_the_projection_and_the_encoder_and_no_classifier_the_consistency_no_projection():
     for loss, moved, still in (
-        ("contrastive", "further.3.weight", "classifier.4.weight"),
-        ("consistency", "classifier.4.weight", "further.3.weight"),
+        ("contrastive", "further.projector.3.weight", "classifier.4.weight"),
+        ("consistency", "classifier.4.weight", "further.projector.3.weight"),
     ):
         method = pc2seg()
         step_of(method, make_batch(), at(0)).losses[loss].backward()

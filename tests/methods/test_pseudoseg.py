@@ -92,7 +92,7 @@ def test_the_weak_view_is_seen_in_both_modes_and_the_strong_one_beside_the_label
 
 def test_after_a_step_the_network_is_in_training_mode_again_and_its_maps_always_were():
     method = pseudoseg()
-    method.student.further.norm.register_forward_hook(lambda norm, *_: modes.append(norm.training))
+    method.student.mapper.norm.register_forward_hook(lambda norm, *_: modes.append(norm.training))
     modes: list[bool] = []
     step_of(method, make_batch(), at(0))
     assert modes == [True, True]
@@ -109,11 +109,15 @@ def gradients(method: PseudoSeg, batch: Batch, loss: str) -> dict[str, Tensor]:
 
 def test_each_loss_teaches_what_it_is_to_teach():
     attention = {
-        f"further.{name}" for name in ("query.weight", "key.weight", "calibration.weight", "norm.bias")
+        f"further.mapper.{name}" for name in ("query.weight", "key.weight", "calibration.weight", "norm.bias")
     }
     assert gradients(pseudoseg(), make_batch(), "attention").keys() == attention
     of_classifier = gradients(pseudoseg(), make_batch(), "classifier").keys()
-    assert {"further.classifier.weight", "further.classifier.bias", "backbone.stem.0.weight"} <= of_classifier
+    assert {
+        "further.mapper.classifier.weight",
+        "further.mapper.classifier.bias",
+        "backbone.stem.0.weight",
+    } <= of_classifier
     assert not {n for n in of_classifier if n.startswith(("classifier.", "aspp.", "low."))} | (
         of_classifier & attention
     )
@@ -171,7 +175,7 @@ def test_health_says_how_sure_the_labels_are_and_how_often_each_prediction_is_ri
 def test_images_without_any_predicted_class_are_counted_and_break_nothing(bias: float):
     method = pseudoseg()
     with torch.no_grad():
-        method.student.further.classifier.bias.fill_(bias)
+        method.student.mapper.classifier.bias.fill_(bias)
     result = step_of(method, make_batch(), at(0))
     assert result.diagnostics["presence/empty"] == (bias < 0)
     assert all(loss.isfinite() for loss in result.losses.values())
@@ -191,7 +195,7 @@ def test_images_of_nothing_but_padding_teach_nothing():
 def test_any_classes_with_and_without_a_background_and_any_stride(count: int, background: bool, stride: int):
     batch = make_batch(classes=count)
     method = pseudoseg(Classes(count, IGNORE, background), output_stride=stride)
-    assert method.student.further.classifier.out_features == count - background
+    assert method.student.mapper.classifier.out_features == count - background
     torch.stack(list(step_of(method, batch, at(0)).losses.values())).sum().backward()
     assert all(p.grad.isfinite().all() for p in method.student.parameters() if p.grad is not None)
 
@@ -211,11 +215,11 @@ def test_attention_and_calibration_do_not_decay_and_learn_as_fast_as_the_heads()
     decays = {
         id(p): (group["weight_decay"], group["lr"]) for group in sgd.param_groups for p in group["params"]
     }
-    further = method.student.further
-    assert {decays[id(p)] for p in further.undecayed()} == {(0.0, 0.2 * 3)}
-    assert decays[id(further.classifier.weight)] == (0.1, 0.2 * 3)
+    mapper = method.student.mapper
+    assert {decays[id(p)] for p in mapper.undecayed()} == {(0.0, 0.2 * 3)}
+    assert decays[id(mapper.classifier.weight)] == (0.1, 0.2 * 3)
     assert decays[id(method.student.backbone.stem[0].weight)] == (0.1, 0.2)
-    assert id(further.norm.weight) not in decays
+    assert id(mapper.norm.weight) not in decays
 
 
 def test_the_square_that_is_cut_out_has_the_released_code_s_100_pixels_of_voc_s_crops():
