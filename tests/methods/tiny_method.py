@@ -100,6 +100,13 @@ class Optimizers:
         for each in self.each:
             each.step()
 
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [each.state_dict() for each in self.each]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        for each, state in zip(self.each, states, strict=True):
+            each.load_state_dict(state)
+
 
 def optimizer(method: Method, lr: float = 0.01) -> Optimizers:
     """As the engine's."""

@@ -124,7 +124,7 @@ class Seen:
 
 def test_the_decoder_joins_the_pyramid_with_the_first_stage_at_stride_4():
     network, seen = DeepLabV3Plus(3, recipe(output_stride=16), representation=False).eval(), Seen()
-    network.classifier.register_forward_pre_hook(seen)
+    network.classifier[0].register_forward_pre_hook(seen)
     with torch.no_grad():
         network(torch.zeros(1, 3, 64, 96))
     assert seen.shape == (1, 2 * 8, 16, 24)
