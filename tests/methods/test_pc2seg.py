@@ -1,6 +1,8 @@
-"""PC²Seg's losses against sums over points in float64, computed from what its network said; its negatives; its remark."""
+"""PC²Seg's losses against sums over points in float64, from what its network said; its negatives; its remark."""
 
+from collections.abc import Callable
 from math import exp
+from subprocess import CompletedProcess as Completed
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from torch import Tensor
 from u2pl.batches.loader import Batch
 from u2pl.methods import Classes
 from u2pl.methods.pc2seg import PC2Seg, PC2SegTargets
+from u2pl.project import Project
 from u2pl.settings import RunSpec, hyper
 from u2pl.steps.pixels import aligned
 from u2pl.training.step import losses_of, targets_of
@@ -230,6 +233,21 @@ def test_its_settings_say_that_it_is_a_reconstruction_and_others_say_nothing():
     settings = {name: hyper.find(name) for name in ("pc2seg", "pseudoseg", "u2pl")}
     assert "reconstruction, not verified against the authors' code" in settings["pc2seg"].remark
     assert settings["pseudoseg"].remark == settings["u2pl"].remark == ""
+
+
+@pytest.mark.slow
+def test_training_says_it_first_and_the_run_is_scored_without_what_is_for_training_alone(
+    u2pl: Callable[..., Completed], tiny_project: Project
+):
+    words = ["--dataset", "tiny", "--split", "1/4", "--set", "epochs=1"]
+    trained = u2pl("train", "--method", "pc2seg", *words, cwd=tiny_project.root)
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout.startswith("PC²Seg is a reconstruction, not verified against the authors' code.\n")
+    scored = u2pl("evaluate", "tiny-1_4-pc2seg-epochs=1-s0", cwd=tiny_project.root)
+    assert scored.returncode == 0, scored.stderr
+    other = u2pl("train", "--method", "pseudoseg", *words, cwd=tiny_project.root)
+    assert other.returncode == 0 and "reconstruction" not in other.stdout
+    assert u2pl("evaluate", "tiny-1_4-pseudoseg-epochs=1-s0", cwd=tiny_project.root).returncode == 0
 
 
 def test_nothing_is_cut_out_on_cityscapes():

@@ -127,6 +127,7 @@ _STRONG = {
     "jitter_hue": 0.25,
     "grayscale_probability": 0.0,
     "blur_probability": 0.0,
+    "blur_sigma": [0.1, 2.0],
     "cutout": 0.0975,
 }
 _PSEUDOSEG = _STRONG | {"key_channels": 128, "temperature": 0.5, "lambda_consistency": 1.0}
