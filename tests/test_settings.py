@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 from tiny import REPOSITORY, edit_params, make_project
 
+from u2pl import methods
 from u2pl.errors import UsageError, UserError
 from u2pl.project import Project
 from u2pl.settings import (
@@ -584,7 +585,6 @@ def test_a_setting_of_a_group_that_a_method_has_not_is_refused(
 def test_what_a_group_lacks_is_named_by_its_home_and_may_stand_with_the_method_or_on_the_command_line(
     tmp_path: Path,
 ):
-    from u2pl import methods
 
     project = make_project(tmp_path)
     edit_params(project, without("teacher", "ema_decay"))
@@ -871,7 +871,6 @@ def test_a_params_yaml_that_is_ambiguous_or_not_utf_8_is_refused(tmp_path: Path,
 
 
 def test_every_key_of_params_yaml_is_read_by_the_settings_of_its_owner():
-    from u2pl import methods
     from u2pl.methods.registry import _registry
 
     values = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
@@ -904,7 +903,6 @@ def test_every_key_of_params_yaml_is_read_by_the_settings_of_its_owner():
 
 @pytest.mark.parametrize("flavor", ["paper", "released"])
 def test_every_recipe_suits_every_method_in_either_flavour(flavor: str):
-    from u2pl import methods
 
     params = Params.read(Project(REPOSITORY))
     for dataset, recipe in params.values["recipes"].items():

@@ -1,6 +1,7 @@
 """Strong views: what may change in an image, what may not, and that its draws do not depend on the company it is in."""
 
 import colorsys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -169,6 +170,26 @@ def test_the_order_of_the_distortions_is_drawn_and_strengths_fill_their_ranges()
         assert low <= column.min() < low + 0.01 * (high - low)
         assert high - 0.01 * (high - low) < column.max() <= high
         assert column.mean().item() == pytest.approx((low + high) / 2, abs=0.03)
+
+
+def test_distortions_come_in_the_order_that_is_drawn():
+    image, valid = pictures(1)
+    draws = drawn(1, 3, **{**STRONG, "cutout": 0.0})
+    turned = replace(draws, order=draws.order.flip(1))
+    one, other = (colors(strong_view(image, valid, each).image)[valid] for each in (draws, turned))
+    assert not torch.allclose(one, other, atol=1e-3)
+    brighter = replace(draws, strength=torch.tensor([[1.5, 0.5, 1.0, 0.0]]))
+    for first in (0, 1):
+        order = torch.tensor([[first, 1 - first, 2, 3]])
+        found = colors(strong_view(image, valid, replace(brighter, order=order)).image)[valid]
+        expected = colors(image)[valid]
+        for number in (first, 1 - first):
+            if number:
+                gray = (expected @ torch.tensor([0.2989, 0.587, 0.114])).mean()
+                expected = (0.5 * expected + 0.5 * gray).clamp(0, 1)
+            else:
+                expected = (1.5 * expected).clamp(0, 1)
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
 
 
 def test_as_many_images_are_distorted_grey_or_blurred_as_the_probabilities_say():

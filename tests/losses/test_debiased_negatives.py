@@ -88,10 +88,12 @@ def test_an_anchor_without_points_is_told_of_and_breaks_nothing(row: list[float]
     assert (index[1] == 1).all() and (index >= 0).all() and (index < 3).all()
 
 
-def test_tiny_weights_are_never_rounded_to_a_point_of_no_weight():
-    weight = torch.tensor([[1e-30, 0.0]]).expand(1000, 2)
-    index, possible = draw(weight, 50, 0)
-    assert possible.all() and (index == 0).all()
+@pytest.mark.parametrize("place", [0.0, 1.0])
+def test_the_ends_of_the_range_are_of_no_point_without_weight(place: float, monkeypatch: pytest.MonkeyPatch):
+    """Just below 1 times the total may be rounded up to it."""
+    monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.full(size, place))
+    index, possible = draw(torch.tensor([[0.0, 1e-30, 0.5, 0.0]]), 3, 0)
+    assert possible.all() and (index == (2 if place else 1)).all()
 
 
 @pytest.mark.parametrize("classes", [2, 19])

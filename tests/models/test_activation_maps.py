@@ -159,6 +159,14 @@ def test_with_fixed_statistics_an_image_s_maps_do_not_depend_on_the_others():
     assert not torch.allclose(mapper().train()(seen, REACHED, ALL).logits, whole)
 
 
+def test_what_no_map_explains_is_scored_2_as_background():
+    """Fixed statistics, which are those of nothing yet, leave a shift that the batch's would take away."""
+    net, nowhere = mapper(fixed_statistics=True).train(), torch.zeros(2, 3, dtype=torch.bool)
+    found = net(stages(), REACHED, nowhere).logits
+    expected = 2 * net.calibration.weight[:, 0, 0, 0] / (1 + 1e-3) ** 0.5
+    torch.testing.assert_close(found, expected[:, None, None].expand_as(found))
+
+
 def test_the_norm_has_no_factor_and_nothing_of_the_attention_decays():
     net = mapper()
     assert not net.norm.weight.requires_grad and (net.norm.eps, net.norm.momentum) == (1e-3, 0.001)
