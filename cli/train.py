@@ -17,8 +17,8 @@ def train(
     method: Annotated[
         str | None,
         typer.Option(
-            help="suponly, mt, cutmix, u2pl, cps, ael, u2pl-ael, pseudoseg, pc2seg (a reconstruction, not verified "
-            "against the authors' code), or a file in u2pl/methods."
+            help="suponly, mt, cutmix, u2pl, cps, ael, u2pl-ael, cct, gct, pseudoseg, pc2seg (a reconstruction, not "
+            "verified against the authors' code), or a file in u2pl/methods."
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
