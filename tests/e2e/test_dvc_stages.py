@@ -185,7 +185,7 @@ def test_a_group_that_methods_share_trains_those_that_have_it_and_no_other(works
     plan = "{dataset: shapes, seeds: [0], tables: {methods: {splits: {classic-1/8: 1/8}}}}"
     (workspace.project.pipelines / "plans/all.yaml").write_text(plan)
     resolve(workspace.project, "all").write(workspace.project)
-    assert len(workspace.repro("train")) == 1 + 8
+    assert len(workspace.repro("train")) == 1 + 12
 
     def trained(section: str, key: str, value: object) -> set[str]:
         params = yaml.safe_load(workspace.project.params.read_text())

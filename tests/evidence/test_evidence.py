@@ -502,14 +502,14 @@ def test_the_features_are_those_that_the_heads_read(subjects: list[LoadedRun]):
     run = subjects[1]
     name = run.split.val[0]
     heads: list[Tensor] = []
-    hook = run.network.classifier.register_forward_pre_hook(lambda module, given: heads.append(given[0]))
+    hook = run.network.classifier[0].register_forward_pre_hook(lambda module, given: heads.append(given[0]))
     predictions(run.network, run.split, run.recipe, [name])
     hook.remove()
     size = run.split.image(name).shape[:2]
     pixels = [features.Pixel(name, 0, 0, 0), features.Pixel(name, 63, 63, 0), features.Pixel(name, 20, 31, 0)]
     expected = features.at_pixels(heads[0], [(p.row, p.column) for p in pixels], size)
     assert np.allclose(features.pixel_features(run, pixels), expected.numpy(), atol=1e-5)
-    assert not run.network.classifier._forward_pre_hooks
+    assert not run.network.classifier[0]._forward_pre_hooks
 
 
 def test_agreement_is_the_share_of_nearest_neighbours_of_the_same_class():

@@ -21,8 +21,9 @@ def test_a_trial_leaves_everything_as_it_was():
     memory.try_step(tried, make_batch(), LAST)
     after = tried.state_dict()
     assert all(torch.equal(value, after["method"][name]) for name, value in before["method"].items())
-    for number, state in before["optimizer"]["state"].items():
-        assert torch.equal(state["momentum_buffer"], after["optimizer"]["state"][number]["momentum_buffer"])
+    (old,), (new,) = before["optimizers"], after["optimizers"]
+    for number, state in old["state"].items():
+        assert torch.equal(state["momentum_buffer"], new["state"][number]["momentum_buffer"])
     assert all(p.grad is None for p in tried.method.parameters())
     assert tried.method.recipe == plain.method.recipe
     ours, theirs = take(tried), take(plain)

@@ -655,6 +655,8 @@ def other(key: str, value: object, field: FieldInfo) -> object:
         return value + 1
     if isinstance(value, float):
         return value / 2 or 0.5
+    if isinstance(value, dict):
+        return {name: count + 1 for name, count in value.items()}
     if isinstance(value, str):
         return {"weights": "imagenet", "backbone": "resnet18"}[key]
     return [1] if get_origin(field.annotation) is list else [0.5, 1.25]  # classes, or a range
@@ -835,7 +837,7 @@ def other_network(state: dict) -> dict:
 
 
 def other_momentum(state: dict) -> dict:
-    for buffers in state["learner"]["optimizer"]["state"].values():
+    for buffers in state["learner"]["optimizers"][0]["state"].values():
         buffers["momentum_buffer"] = torch.zeros(3)
     return state
 

@@ -160,7 +160,7 @@ def pixel_features(
 
     names = list(dict.fromkeys(pixel.image for pixel in pixels))
     found = []
-    hook = network.classifier.register_forward_pre_hook(keep_input)
+    hook = network.classifier[0].register_forward_pre_hook(keep_input)
     try:
         for done, name in enumerate(names, 1):
             picture = split.image(name)
