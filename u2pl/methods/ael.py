@@ -82,12 +82,7 @@ class AEL(StudentTeacher):
     def check(cls, classes: Classes, recipe: Recipe, settings: Any) -> None:
         """Refuse classes that there are not, and sums over a batch that is taken in parts."""
         super().check(classes, recipe, settings)
-        wrong = [c for c in settings.paste_except if not 0 <= c < classes.count]
-        if wrong:
-            raise UsageError(
-                f"paste_except names class {wrong[0]}, and there are {classes.count} classes, counted from 0. "
-                "Use: --set paste_except=[]"
-            )
+        classes.check("paste_except", settings.paste_except, "[]")
         if settings.copy_paste and not any(pastable(classes, settings)):
             raise UsageError("paste_except leaves no class to paste. Use: --set copy_paste=false")
         if settings.weights_sum == "batch" and recipe.micro_batch:
@@ -138,6 +133,7 @@ class AEL(StudentTeacher):
 
     def after_losses(self, targets: Targets) -> None:
         """The confidence bank learns what the student said of the labelled images of all processes."""
+        super().after_losses(targets)
         if not isinstance(targets, AELTargets):
             return
         s, seen = self.settings, zip(*targets.seen, strict=True)

@@ -5,7 +5,7 @@ gradients of several processes, replicas, the optimiser.
 """
 
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
@@ -19,6 +19,7 @@ from u2pl.models.deeplab import DeepLabV3Plus, Output, upsample
 from u2pl.settings import Recipe, Settings
 from u2pl.steps.forward import Forward, without_gradient
 from u2pl.steps.micro_batch import MicroBatch, cut
+from u2pl.steps.shares import Shares
 from u2pl.steps.supervision import Mined, Mining, Supervision
 from u2pl.steps.whole_batch import Labels, WholeBatch
 
@@ -31,6 +32,19 @@ class Classes:
     ignore_index: int
     background: bool
     """Whether class 0 is a background."""
+
+    def check(self, setting: str, numbers: Iterable[int], default: str) -> None:
+        """Refuse numbers of classes that there are not.
+
+        Raises:
+            UsageError: it names the setting, the first such number, and a default to take instead.
+        """
+        wrong = [c for c in numbers if not 0 <= c < self.count]
+        if wrong:
+            raise UsageError(
+                f"{setting} names class {wrong[0]}, and there are {self.count} classes, counted from 0. "
+                f"Use: --set {setting}={default}"
+            )
 
 
 @dataclass(frozen=True)
@@ -59,6 +73,8 @@ class Targets:
     """True labels of the labelled images, the first stream of each student's first forward."""
     mined: Mined = field(default_factory=dict)
     """Which of these labels count, where that must be known before the first micro-batch."""
+    shares: Shares = field(default_factory=Shares)
+    """What the losses count, micro-batch by micro-batch; diagnostics once all are known."""
     supervised_alone: bool = False
     """Whether these labels are all there is to learn, as in the warm start."""
     diagnostics: dict[str, Tensor | float] = field(default_factory=dict)
@@ -149,7 +165,8 @@ class Method(nn.Module, ABC):
         return self.targets(batch, step)
 
     def after_losses(self, targets: Targets) -> None:
-        """Called when the losses of a step's last micro-batch are known."""
+        """Called when the losses of a step's last micro-batch are known: what they counted is told."""
+        targets.diagnostics.update(targets.shares.diagnostics())
 
     def after_update(self, step: Step) -> None:
         """Called after the optimiser's step."""

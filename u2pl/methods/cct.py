@@ -5,7 +5,7 @@ those in front of the classifier's last convolution, which is what a decoder is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, repeat
 from typing import Any, ClassVar
@@ -28,8 +28,7 @@ from u2pl.settings.hyper import CCTSettings
 from u2pl.steps.forward import Forward
 from u2pl.steps.micro_batch import MicroBatch
 from u2pl.steps.pixels import aligned
-from u2pl.steps.shares import Shares
-from u2pl.steps.whole_batch import Labels, WholeBatch
+from u2pl.steps.whole_batch import WholeBatch
 
 _NOISE = 0.3
 _DROP = (0.7, 0.9)
@@ -67,11 +66,12 @@ class CCTTargets(Targets):
 
     valid: Tensor
     """(b, H, W) bool, of the unlabelled images."""
-    truth: Labels
-    """Theirs, to measure with; the mean of the consistency loss is over their valid pixels."""
+    share: Tensor
+    """(b,): what such a pixel counts in the mean."""
+    truth: Tensor
+    """(b, H, W) int64, of the unlabelled images, to measure with."""
     weight: float
     """Of the consistency loss."""
-    shares: Shares = field(default_factory=Shares)
 
 
 class ManyDecoders(DeepLabV3Plus):
@@ -90,7 +90,7 @@ class ManyDecoders(DeepLabV3Plus):
         self.further["decoders"] = nn.ModuleList(nn.Conv2d(recipe.width, classes, 1) for _ in kinds)
 
     def forward(self, image: Tensor, *, represent: bool = False, draws: Draws | None = None) -> Output:
-        """Logits of all images; with draws also of each decoder, `further`, of the second half.
+        """Logits of all images; with draws also, in `further`, of each decoder of the second half, and what it shows.
 
         Args:
             image: (B, 3, H, W), normalised.
@@ -111,17 +111,17 @@ class ManyDecoders(DeepLabV3Plus):
                 ).float()
                 for k, (decoder, kind) in enumerate(zip(decoders, self.kinds, strict=True))
             }
-        return output._replace(further={**output.further, **decoded, "foreground": scene.foreground})
+        seen = {"label": scene.label, "foreground": scene.foreground}
+        return output._replace(further={**output.further, **decoded, **seen})
 
     def _perturbed(
         self, z: Tensor, scene: "_Scene", decoder: nn.Conv2d, kind: str, seed: int, seed_B: Tensor
     ) -> Tensor:
         """Features as a decoder sees them."""
-        shared = torch.Generator(z.device)
-        shared.manual_seed(seed)
         uniform = partial(torch.rand, device=z.device)
         match kind:
             case "f_noise":
+                shared = torch.Generator(z.device).manual_seed(seed)
                 noise = _NOISE * (2 * uniform(z.shape[1:], generator=shared) - 1)
                 return perturbations.f_noise(z, noise.to(z.dtype))
             case "f_drop":
@@ -153,8 +153,9 @@ class _Scene:
     """Where the main decoder sees objects."""
 
     def __init__(self, logits: Tensor, size: Sequence[int], context: Sequence[int]):
-        label = upsample(logits, tuple(size)).argmax(dim=1)
-        self.foreground = ~torch.isin(label, torch.tensor(context, device=label.device))
+        self.label = upsample(logits, tuple(size)).argmax(dim=1)
+        """(B, H, W) int64."""
+        self.foreground = ~torch.isin(self.label, torch.tensor(context, device=logits.device))
         """(B, H, W) bool."""
         self._boxes: list[list[perturbations.Box]] | None = None
 
@@ -181,12 +182,7 @@ class CCT(Method):
     def check(cls, classes: Classes, recipe: Recipe, settings: Any) -> None:
         """Refuse a context of classes that there are not, or of all."""
         super().check(classes, recipe, settings)
-        wrong = [c for c in settings.context if not 0 <= c < classes.count]
-        if wrong:
-            raise UsageError(
-                f"context names class {wrong[0]}, and there are {classes.count} classes, counted from 0. "
-                "Use: --set context=[0]"
-            )
+        classes.check("context", settings.context, "[0]")
         if len(set(settings.context)) == classes.count:
             raise UsageError("context names every class, so that there are no objects. Leave one out.")
 
@@ -207,15 +203,16 @@ class CCT(Method):
             forwards=(Forward(self.student, (labeled.image, unlabeled.image), options),),
             label=self.labels(labeled.mask),
             valid=unlabeled.valid,
-            truth=self.labels(unlabeled.mask, self.whole_batch.count(unlabeled.valid)),
+            share=self.whole_batch.shares(unlabeled.valid),
+            truth=unlabeled.mask,
             weight=weight,
             diagnostics={"consistency/weight": weight},
         )
 
     def losses(self, student: Output, targets: CCTTargets) -> dict[str, Tensor]:
         """L_s of the main decoder; the mean over the others of the squared distance from its prediction."""
-        on_labeled, on_unlabeled = self.upsampled(student, targets.label.size)
-        wanted = student.logits[len(on_labeled) :].detach().softmax(dim=1)
+        on_labeled, on_unlabeled = student.logits.chunk(2)
+        wanted = on_unlabeled.detach().softmax(dim=1)
         size = wanted.shape[2:]
         valid = aligned(targets.valid, size)
         decoded = [student.further[str(k)] for k in range(sum(self.settings.decoders.values()))]
@@ -223,22 +220,16 @@ class CCT(Method):
         sum_B = torch.stack(errors).sum(dim=(0, 2, 3))
         # Pixels are counted, since the points of all images are not known here; each stands for as many.
         area = targets.valid[0].numel() / size.numel()
-        consistency = targets.truth.mean(sum_B * (area / len(decoded)))
-        self._measure(on_unlabeled.detach(), student.further["foreground"], wanted, decoded, valid, targets)
+        consistency = (sum_B * targets.share).sum() * (area / len(decoded))
+        self._measure(student.further, wanted, decoded, valid, targets)
         return {
-            "supervised": self.supervised(student, on_labeled, targets),
+            "supervised": self.supervised(student, upsample(on_labeled, targets.label.size), targets),
             "consistency": targets.weight * consistency,
         }
 
-    def after_losses(self, targets: Targets) -> None:
-        """How far the decoders agreed, and how often the main one was right."""
-        if isinstance(targets, CCTTargets):
-            targets.diagnostics.update(targets.shares.diagnostics())
-
     def _measure(
         self,
-        on_unlabeled: Tensor,
-        foreground: Tensor,
+        seen: Mapping[str, Tensor],
         wanted: Tensor,
         decoded: Sequence[Tensor],
         valid: Tensor,
@@ -247,5 +238,6 @@ class CCT(Method):
         shares, truth = targets.shares, targets.truth
         for logits in decoded:
             shares.add("decoders/agree", logits.argmax(dim=1) == wanted.argmax(dim=1), valid)
-        shares.add("decoders/objects", foreground, targets.valid)
-        shares.add("decoders/accuracy", on_unlabeled.argmax(dim=1) == truth.map, targets.valid & truth.known)
+        shares.add("decoders/objects", seen["foreground"], targets.valid)
+        judged = targets.valid & (truth != targets.label.ignore_index)
+        shares.add("decoders/accuracy", seen["label"] == truth, judged)

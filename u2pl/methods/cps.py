@@ -4,7 +4,7 @@ Chen et al., *Semi-Supervised Semantic Segmentation with Cross Pseudo Supervisio
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -19,7 +19,6 @@ from u2pl.models.deeplab import DeepLabV3Plus, Output, upsample
 from u2pl.settings import Recipe, Settings
 from u2pl.settings.hyper import CPSSettings
 from u2pl.steps.forward import Forward
-from u2pl.steps.shares import Shares
 from u2pl.steps.whole_batch import Labels
 
 
@@ -37,8 +36,6 @@ class CPSTargets(Targets):
     """Labels of the unlabelled images. Without CutMix the students' labels come from the outputs that are trained, and
     only over how many pixels their mean is stands here."""
     second_says: Labels
-    shares: Shares = field(default_factory=Shares)
-    """How far the students agree on unlabelled pixels, and how often the first is right."""
 
 
 @method("cps")
@@ -99,10 +96,8 @@ class CPS(Method):
                 cross.append(of_labeled.cross_entropy(on_labeled))
             cross.append(of_unlabeled.cross_entropy(on_unlabeled))
         first_map, second_map = (of_unlabeled.map for _, of_unlabeled in says)
-        valid, truth = targets.valid, targets.truth
-        targets.shares.add("students/agree", first_map == second_map, valid)
-        judged = valid & (truth != targets.label.ignore_index)
-        targets.shares.add("students/accuracy", first_map == truth, judged)
+        ignore = self.classes.ignore_index
+        targets.shares.add_students(first_map, second_map, targets.truth, targets.valid, ignore)
         weight = s.lambda_mixed if s.cutmix else s.lambda_plain
         return {"supervised": torch.stack(supervised).sum(), "cross": weight * torch.stack(cross).sum()}
 
@@ -117,11 +112,6 @@ class CPS(Method):
             (replace(labels, map=of_labeled), replace(labels, map=of_unlabeled))
             for labels, (of_labeled, of_unlabeled) in zip(known, maps, strict=True)
         ]
-
-    def after_losses(self, targets: Targets) -> None:
-        """How far the students agreed."""
-        if isinstance(targets, CPSTargets):
-            targets.diagnostics.update(targets.shares.diagnostics())
 
     def mixed(self, first: Images, second: Images, step: Step) -> tuple[Images, list[Tensor]]:
         """Two unlabelled images in one, and the labels that each student gives to its pixels, (b, H, W).

@@ -4,7 +4,7 @@ training).
 Ke et al., *Guided Collaborative Training for Pixel-wise Semi-Supervised Learning*, ECCV 2020.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -23,7 +23,6 @@ from u2pl.settings.hyper import GCTSettings
 from u2pl.steps.forward import Forward
 from u2pl.steps.micro_batch import MicroBatch
 from u2pl.steps.shares import Shares
-from u2pl.steps.whole_batch import Labels
 
 _ADAM_BETAS = (0.9, 0.99)
 
@@ -72,16 +71,17 @@ class GCTTargets(Targets):
     """(2b, 3, H, W), as the networks see them."""
     valid: Any
     """(2b, H, W) bool."""
-    truth: Labels
-    """Of the unlabelled images, to measure with; means over both kinds are over their valid pixels."""
-    judged: Labels
-    """The labelled images' labels again; the detector's mean is over their valid pixels."""
+    share: Tensor
+    """(b,): what a valid pixel of a labelled image and of the unlabelled one beside it counts in the mean over both."""
+    labeled_share: Tensor
+    """(b,): what one of a labelled image counts in the detector's mean, over these alone."""
+    truth: Tensor
+    """(b, H, W) int64, of the unlabelled images, to measure with."""
     first: Lesson
     second: Lesson
     both_bad: Any
     """(2b, 1, H, W) bool."""
     ramp: float
-    shares: Shares = field(default_factory=Shares)
 
 
 @method("gct")
@@ -140,10 +140,9 @@ class GCT(Method):
             label=self.labels(labeled.mask),
             images=Both(*streams),
             valid=valid,
-            truth=self.labels(
-                unlabeled.mask, self.whole_batch.count(torch.cat([labeled.valid, unlabeled.valid], dim=1))
-            ),
-            judged=self.labels(labeled.mask, self.whole_batch.count(labeled.valid)),
+            share=self.whole_batch.shares(torch.cat([labeled.valid, unlabeled.valid], dim=1)),
+            labeled_share=self.whole_batch.shares(labeled.valid),
+            truth=unlabeled.mask,
             first=Lesson(said[0], Both.of_all(exchange.first_learns)),
             second=Lesson(said[1], Both.of_all(exchange.second_learns)),
             both_bad=Both.of_all(exchange.both_bad),
@@ -183,15 +182,10 @@ class GCT(Method):
             "detection": s.lambda_d * torch.stack(detection).mean(),
         }
 
-    def after_losses(self, targets: Targets) -> None:
-        """How often the students learn from each other, agree, and are right."""
-        if isinstance(targets, GCTTargets):
-            targets.diagnostics.update(targets.shares.diagnostics())
-
     def _mean(self, value_BHW: Tensor, targets: GCTTargets) -> Tensor:
         """A micro-batch's share of the mean over the valid pixels of all images."""
         labeled, unlabeled = value_BHW.where(targets.valid, 0).sum(dim=(1, 2)).chunk(2)
-        return targets.truth.mean(labeled + unlabeled)
+        return ((labeled + unlabeled) * targets.share).sum()
 
     def _frozen(self, logits: Tensor, targets: GCTTargets) -> Tensor:
         """What the detector finds wrong with a prediction that is to be mended; it learns nothing from that."""
@@ -200,18 +194,16 @@ class GCT(Method):
 
     def _detection(self, flaw: Tensor, before: Tensor, targets: GCTTargets) -> Tensor:
         """How far the detector's maps of the labelled images are from what is wrong with the predictions."""
-        label = targets.judged
+        label = targets.label
         images = len(label.map)
         wanted = flaws.target(before[:images], label.map, label.ignore_index)
         flaw = flaw[:images]
         if self.settings.flaw_map == "clamped":
             flaw = flaw + (flaw.clamp(min=0) - flaw).detach()
         error = ((flaw - wanted) ** 2)[:, 0].where(targets.valid[:images], 0)
-        return label.mean(error.sum(dim=(1, 2)))
+        return (error.sum(dim=(1, 2)) * targets.labeled_share).sum()
 
     def _measure(self, before: list[Tensor], targets: GCTTargets) -> None:
-        truth = targets.truth
-        valid = targets.valid[len(truth.map) :]
-        first, second = (prob[len(truth.map) :].argmax(dim=1) for prob in before)
-        targets.shares.add("students/agree", first == second, valid)
-        targets.shares.add("students/accuracy", first == truth.map, valid & truth.known)
+        images, ignore = len(targets.truth), self.classes.ignore_index
+        first, second = (prob[images:].argmax(dim=1) for prob in before)
+        targets.shares.add_students(first, second, targets.truth, targets.valid[images:], ignore)

@@ -5,7 +5,7 @@ verified against the authors' code, which was never released: docs/fidelity.md l
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 import torch
@@ -113,8 +113,6 @@ class PC2SegTargets(Targets):
     contrast: Contrast
     ramp: float
     """Factor of both weights."""
-    shares: Shares = field(default_factory=Shares)
-    """How far the views agree."""
 
 
 @method("pc2seg")
@@ -148,10 +146,10 @@ class PC2Seg(Method):
         label, truth = aligned(labeled.mask, size), aligned(unlabeled.mask, size)
         pool = self.pool(weak.representation, label, prob, valid, truth, seeds[:2])
         contrast, false = self.contrast(pool, weak.representation[images:], prob, kept, truth, seeds[2:])
+        shares = Shares()
         judged = valid & (truth != self.classes.ignore_index)
-        right = (prob.argmax(dim=1) == truth) & judged
-        counts = [right.sum(), judged.sum(), *false, contrast.usable.sum()]
-        hits, known, wrong, drawn, anchors = processes.total(torch.stack(counts))
+        shares.add("weak/accuracy", prob.argmax(dim=1) == truth, judged)
+        shares.add("negatives/false", *false)
         ramp = sigmoid_ramp(step.index, s.ramp * step.epochs * step.epoch_steps)
         return PC2SegTargets(
             forwards=(Forward(self.student, (labeled.image, strong.image), {"represent": True}),),
@@ -163,10 +161,9 @@ class PC2Seg(Method):
             ramp=ramp,
             diagnostics={
                 "ramp": ramp,
-                "weak/accuracy": hits / known,
-                "contrast/anchors": anchors.float(),
-                "negatives/false": wrong / drawn,
+                "contrast/anchors": processes.total(contrast.usable.sum()).float(),
             },
+            shares=shares,
         )
 
     def losses(self, student: Output, targets: PC2SegTargets) -> dict[str, Tensor]:
@@ -192,11 +189,6 @@ class PC2Seg(Method):
             "consistency": targets.ramp * s.lambda_cy * (apart_B * targets.share).sum(),
             "contrastive": targets.ramp * s.lambda_ct * (unlike_B * its.share).sum(),
         }
-
-    def after_losses(self, targets: Targets) -> None:
-        """How far the views agreed."""
-        if isinstance(targets, PC2SegTargets):
-            targets.diagnostics.update(targets.shares.diagnostics())
 
     def pool(
         self,
@@ -251,7 +243,7 @@ class PC2Seg(Method):
         truth: Tensor,
         seeds: Sequence[list[int]],
     ) -> tuple[Contrast, tuple[Tensor, Tensor]]:
-        """The anchors with what they are compared with; and how many negatives are of their class, of how many known.
+        """The anchors with what they are compared with; and which negatives are of their class, of which it is known.
 
         Args:
             pool: to draw negatives from.
@@ -293,7 +285,7 @@ class PC2Seg(Method):
             negative=negative,
             table=pool.feature,
         )
-        return contrast, (((anchor_truth == drawn_truth) & known).sum(), known.sum())
+        return contrast, (anchor_truth == drawn_truth, known)
 
 
 def taken(map_BDHW: Tensor, index_BN: Tensor) -> Tensor:

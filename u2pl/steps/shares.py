@@ -23,6 +23,21 @@ class Shares:
         found = torch.stack([(such & among).sum(), among.sum()])
         self.counts[name] = self.counts.get(name, 0) + found
 
+    def add_students(
+        self, first: Tensor, second: Tensor, truth: Tensor, valid: Tensor, ignore_index: int
+    ) -> None:
+        """Count how far two students agree, and how often the first is right.
+
+        Args:
+            first: its labels, (b, H, W) int64.
+            second: likewise.
+            truth: likewise, or the ignore index.
+            valid: bool, the pixels that count.
+            ignore_index: no class.
+        """
+        self.add("students/agree", first == second, valid)
+        self.add("students/accuracy", first == truth, valid & (truth != ignore_index))
+
     def diagnostics(self) -> dict[str, Tensor | float]:
         """Share by name; NaN where nothing was counted."""
         if not self.counts:

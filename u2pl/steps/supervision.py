@@ -109,7 +109,7 @@ class Supervision:
         certainty_BHW = _certainty(loss_BHW)
         hard = hard or self._hard(certainty_BHW, label)
         loss_BHW = loss_BHW.where(_counts(certainty_BHW, label, hard.theta_G), 0)
-        return label.mean(loss_BHW.sum(dim=(1, 2)), hard.count_G)
+        return (loss_BHW.sum(dim=(1, 2)) / hard.count_G[label.group_B]).sum() / len(hard.count_G)
 
     def _hard(self, certainty_BHW: Tensor, label: Labels) -> Hard:
         """Of all images of this process; those of the others are asked for."""

@@ -120,16 +120,6 @@ class Labels:
         """Those of a micro-batch."""
         return replace(self, map=self.map[micro.own], micro=micro)
 
-    def mean(self, sum_B: Tensor, count_G: Tensor | None = None) -> Tensor:
-        """A micro-batch's share of the mean over groups of a mean over pixels.
-
-        Args:
-            sum_B: of each image of the micro-batch, the sum over its pixels.
-            count_G: of each group's pixels; None: as here.
-        """
-        count_G = self.count_G if count_G is None else count_G
-        return (sum_B / count_G[self.group_B]).sum() / len(count_G)
-
     def cross_entropy(self, logits: Tensor, weight_G: Sequence[Tensor] | None = None) -> Tensor:
         """A micro-batch's share of the mean over groups of their mean cross-entropy (Eqs. 2 and 3).
 
