@@ -1,5 +1,6 @@
 """Ways to compute a step that change its speed or memory, and not what it is."""
 
+import copy
 from functools import partialmethod
 from typing import Any
 
@@ -93,6 +94,17 @@ def test_the_scale_of_half_precision_is_remembered():
     assert (
         other.scaler.get_scale() == one.scaler.get_scale() != learner(precision="float16").scaler.get_scale()
     )
+
+
+def test_the_state_of_an_earlier_version_which_had_one_optimiser_goes_on():
+    one, other = learner(), learner()
+    take(one)
+    state = copy.deepcopy(one.state_dict())
+    (state["optimizer"],) = state.pop("optimizers")
+    other.load_state_dict(state)
+    ours, theirs = (take(each, 2, START + 2) for each in (one, other))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
 def test_a_step_is_that_of_plain_stochastic_gradient_descent():
