@@ -104,12 +104,14 @@ def test_what_is_only_cited_has_no_number_of_ours_and_is_marked(voc: TableText) 
     assert cited[0]["paper"] == "57.6000"
 
 
-def test_a_caveat_of_a_row_stands_under_its_numbers_on_any_data_set(project: Project) -> None:
+def test_what_must_be_known_of_a_method_stands_under_its_numbers_on_any_data_set(project: Project) -> None:
     text = "{dataset: shapes, seeds: [0], tables: {methods: {splits: {classic-1/8: 1/8}}}}"
     plan = plan_file(project, "own", text)
     write_results(project, plan)
     table = markdown(view(project, plan, "methods"))
-    (mark,) = re.findall(r"<sup>(\w+)</sup> reconstruction, not verified against the authors' code", table)
+    (mark,) = re.findall(
+        r"<sup>(\w+)</sup> PC²Seg is a reconstruction, not verified against the authors' code", table
+    )
     line = next(line for line in table.splitlines() if line.startswith("| PC²Seg |"))
     assert f"{mark}," in line or f"{mark}<" in line
     assert mark not in next(line for line in table.splitlines() if line.startswith("| MT |"))

@@ -11,11 +11,12 @@ KILLS = Path(__file__).with_name("kills.py")
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path):
-    """In a step, in an evaluation, while a checkpoint is being written."""
+@pytest.mark.parametrize("method", ["u2pl", "gct"])
+def test_kills_at_random_moments_change_nothing(tmp_path: Path, method: str):
+    """In a step, in an evaluation, while a checkpoint is being written; with a bank, and with three optimisers."""
     # In a process of its own, which forks: this one has threads by now.
     done = subprocess.run(
-        [sys.executable, str(KILLS), "--kills", "20"],
+        [sys.executable, str(KILLS), "--kills", "20", "--method", method],
         cwd=tmp_path,
         capture_output=True,
         text=True,

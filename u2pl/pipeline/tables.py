@@ -7,7 +7,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from u2pl.errors import UsageError, check_known
 from u2pl.project import Project
-from u2pl.settings import Settings, value_text
+from u2pl.settings import Settings, hyper, value_text
 
 from .fields import SafeName
 from .files import read_named
@@ -32,8 +32,6 @@ class Row(Header):
     """Only the paper's numbers are shown; nothing is run."""
     note: str = ""
     """What a reader must know of the paper's numbers in this row, shown as a footnote."""
-    caveat: str = ""
-    """The same of all numbers in it, ours too."""
     paper: list[float | None] = Field(default_factory=list)
 
 
@@ -99,7 +97,8 @@ class Cell(NamedTuple):
     paper: float | None
     cited: bool
     note: str
-    caveat: str
+    remark: str
+    """What a reader must know of the method."""
 
 
 class Table(Settings):
@@ -159,16 +158,18 @@ class Table(Settings):
             for column, paper in zip(
                 self.all_columns, row.paper or [None] * len(self.all_columns), strict=True
             ):
+                method = row.method or column.method or ""
+                settings = hyper.find(method) if method else None
                 yield Cell(
                     row=row.label,
                     column=column.label,
                     split=row.split or column.split or "",
-                    method=row.method or column.method or "",
+                    method=method,
                     set=column.set | row.set,
                     paper=paper,
                     cited=row.cited,
                     note=row.note if paper is not None else "",
-                    caveat=row.caveat,
+                    remark=settings.remark if settings else "",
                 )
 
     def ablated_splits(self) -> list[str]:

@@ -96,7 +96,7 @@ class TableText:
             yield seeds_text(len(cell.results))
         if cell.cell.cited:
             yield FIXED[CITED]
-        yield from filter(None, (cell.cell.note, cell.cell.caveat))
+        yield from filter(None, (cell.cell.note, cell.cell.remark.removesuffix(".")))
 
     @cached_property
     def common(self) -> list[str]:

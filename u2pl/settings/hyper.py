@@ -286,7 +286,9 @@ class PseudoSegSettings(StrongViewSettings):
 class PC2SegSettings(StrongViewSettings):
     """Hyper-parameters of PC²Seg: a reconstruction, not verified against the authors' code."""
 
-    remark: ClassVar[str] = "PC²Seg is a reconstruction, not verified against the authors' code."
+    remark: ClassVar[str] = (
+        "PC²Seg is a reconstruction, not verified against the authors' code, which was never published."
+    )
 
     projection: int = Field(ge=1)
     """Channels of the features that are compared."""
