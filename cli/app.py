@@ -15,8 +15,10 @@ from u2pl.tracking.addresses import hidden
 from . import (
     ablate,
     evaluate,
+    export,
     figure,
     import_,
+    models,
     plan,
     predict,
     prepare,
@@ -49,6 +51,8 @@ app.command("report")(report.report)
 app.command("figure")(figure.figure)
 app.command("status")(status.status)
 app.command("predict")(predict.predict)
+app.command("export")(export.export)
+app.command("models")(models.models)
 app.add_typer(splits.app, name="splits")
 app.add_typer(track.app, name="track")
 

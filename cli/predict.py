@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def predict(
-    run: Annotated[str, typer.Argument(help="Name of a finished run, or its folder.")],
+    model: Annotated[str, typer.Argument(help="A model file NAME.u2pl, or a finished run.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     out: Annotated[Path, typer.Option(help="Folder that receives masks/, colors/ and overlays/.")],
     window: Annotated[
@@ -22,12 +22,15 @@ def predict(
 ) -> None:
     """Segment any images at their own size: class indices, palette pictures and overlays.
 
-    Example: u2pl predict shapes-1_8-u2pl-s0 photos --out predictions
+    A model file works anywhere; of a run one must be in its project.
+
+    Example: u2pl predict shapes-1_8-u2pl-s0.u2pl photos --out predictions
     """
     from u2pl.errors import UserError
-    from u2pl.project import Project
 
-    project = Project.find()
+    from .models import named_model
+
+    network = named_model(model)
 
     import warnings
 
@@ -40,7 +43,7 @@ def predict(
     # Pillow warns of photographs of 90 million pixels and more; those of twice as many it refuses, and they are listed.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     with counting() as progress:
-        summary = predictor.predict(project, run, images, out, window=window, progress=progress)
+        summary = predictor.predict(network, images, out, window=window, progress=progress)
     if json:
         skipped = [{"file": _printable(path), "reason": reason} for path, reason in summary.skipped]
         facts = {

@@ -126,5 +126,10 @@ def train(
             shutil.copyfile(path / "weights.pt", target)
 
         write_atomically(model, copy)
+    else:
+        from u2pl.exchange.model_file import write_of_run
+
+        # A pipeline's stage leaves it out: of dozens of runs nobody wants the weights twice.
+        write_of_run(project, path)
     say(f"{name}: {result_in_words(read_metrics(path))}")
     say(f"Everything about it is in {path}. Next: u2pl evaluate {name}")

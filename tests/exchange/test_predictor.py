@@ -13,7 +13,8 @@ from PIL import Image
 from u2pl.data.description import Description
 from u2pl.data.prepared import open_split
 from u2pl.errors import UserError
-from u2pl.exchange import predictor
+from u2pl.exchange import model, predictor
+from u2pl.exchange.model import Model
 from u2pl.exchange.predictor import Item, find_images, overlay, predict
 from u2pl.files import read_json
 from u2pl.inference.evaluator import evaluate
@@ -65,7 +66,7 @@ def test_a_prediction_is_what_the_network_says_at_the_images_own_size(
     project: Project, tmp_path: Path
 ) -> None:
     image = project.root / "pictures/images/17.png"
-    summary = predict(project, RUN, [image], tmp_path / "out")
+    summary = predict(Model.of_run(project, RUN), [image], tmp_path / "out")
     network, _ = load_network(project.runs / RUN, 4)
     pixels = np.array(opened(image), np.float32)
     normal = (pixels - (123.675, 116.28, 103.53)) / (58.395, 57.12, 57.375)
@@ -87,7 +88,9 @@ def test_a_validation_image_is_predicted_as_it_is_scored(
     recipe = recipe.model_copy(update={"evaluation": "whole" if window is None else "sliding"})
     assert recipe.crop == 32
     scored = evaluate(network, split, recipe, keep_samples=True).samples
-    predict(project, RUN, [split.images[name] for name in scored], tmp_path / "out", window=window)
+    predict(
+        Model.of_run(project, RUN), [split.images[name] for name in scored], tmp_path / "out", window=window
+    )
     assert scored
     for name, classes in scored.items():
         assert np.array_equal(np.array(opened(tmp_path / f"out/masks/{name}.png")), classes.numpy())
@@ -97,7 +100,7 @@ def test_colours_are_the_data_sets_and_the_overlay_shows_them_over_the_picture(
     project: Project, tmp_path: Path
 ) -> None:
     image = project.root / "pictures/images/18.png"
-    predict(project, RUN, [image], tmp_path / "out")
+    predict(Model.of_run(project, RUN), [image], tmp_path / "out")
     mask, colors = (opened(tmp_path / f"out/{kind}/18.png") for kind in ("masks", "colors"))
     assert colors.mode == "P" and np.array_equal(np.array(colors), np.array(mask))
     palette = np.array(read_json(project.data("tiny") / "dataset.json")["colors"])
@@ -122,7 +125,7 @@ def test_pictures_of_any_kind_and_size_keep_their_size(project: Project, tmp_pat
     suffix = "tif" if mode == "CMYK" else "png"
     for k, size in enumerate([(33, 70), (64, 64), (17, 90)]):
         save(tmp_path / f"in/{k}.{suffix}", size, mode)
-    predict(project, RUN, [tmp_path / "in"], tmp_path / "out")
+    predict(Model.of_run(project, RUN), [tmp_path / "in"], tmp_path / "out")
     assert [opened(tmp_path / f"out/masks/{k}.png").size for k in range(3)] == [
         (33, 70),
         (64, 64),
@@ -138,7 +141,7 @@ def test_a_picture_is_segmented_the_way_it_is_shown(project: Project, tmp_path: 
     (tmp_path / "in").mkdir()
     pixels.save(tmp_path / "in/turned.png", exif=exif)
     pixels.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "in/upright.png")
-    predict(project, RUN, [tmp_path / "in"], tmp_path / "out")
+    predict(Model.of_run(project, RUN), [tmp_path / "in"], tmp_path / "out")
     assert opened(tmp_path / "out/masks/turned.png").size == (64, 40)
     for kind in predictor.KINDS:
         turned, upright = (tmp_path / f"out/{kind}/{name}.png" for name in ("turned", "upright"))
@@ -148,9 +151,9 @@ def test_a_picture_is_segmented_the_way_it_is_shown(project: Project, tmp_path: 
 def test_batches_change_nothing(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for k in range(11):
         save(tmp_path / f"in/{k:02}.png", (64, 48 if k in (3, 4) else 64), seed=k)
-    together = predict(project, RUN, [tmp_path / "in"], tmp_path / "a")
-    monkeypatch.setattr(predictor, "BATCH", 1)
-    alone = predict(project, RUN, [tmp_path / "in"], tmp_path / "b")
+    together = predict(Model.of_run(project, RUN), [tmp_path / "in"], tmp_path / "a")
+    monkeypatch.setattr(model, "BATCH", 1)
+    alone = predict(Model.of_run(project, RUN), [tmp_path / "in"], tmp_path / "b")
     assert together.pixels == alone.pixels and results(tmp_path / "a") == results(tmp_path / "b")
     for name in results(tmp_path / "a"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
@@ -160,20 +163,20 @@ def test_large_images_are_looked_at_by_windows(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     windows: list[int] = []
-    original = predictor.sliding_logits
+    original = model.sliding_logits
 
     def sliding(network: object, image: torch.Tensor, window: int) -> torch.Tensor:
         windows.append(window)
         return original(network, image, window)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(predictor, "sliding_logits", sliding)
-    monkeypatch.setattr(predictor, "WHOLE", 70 * 70)
-    monkeypatch.setattr(predictor, "WINDOW", 50)
+    monkeypatch.setattr(model, "sliding_logits", sliding)
+    monkeypatch.setattr(model, "WHOLE", 70 * 70)
+    monkeypatch.setattr(model, "WINDOW", 50)
     save(tmp_path / "in/small.png", (70, 70))
     save(tmp_path / "in/large.png", (71, 70))
-    predict(project, RUN, [tmp_path / "in"], tmp_path / "out")
+    predict(Model.of_run(project, RUN), [tmp_path / "in"], tmp_path / "out")
     assert windows == [50]
-    predict(project, RUN, [tmp_path / "in"], tmp_path / "out", window=40)
+    predict(Model.of_run(project, RUN), [tmp_path / "in"], tmp_path / "out", window=40)
     assert windows == [50, 40, 40]
 
 
@@ -185,15 +188,15 @@ def test_a_run_that_is_evaluated_by_windows_always_predicts_by_them(
         return network, recipe.model_copy(update={"evaluation": "sliding", "resize": 0.75})
 
     seen: list[tuple[tuple[int, ...], int]] = []
-    original = predictor.sliding_logits
+    original = model.sliding_logits
 
     def sliding(network: object, image: torch.Tensor, window: int) -> torch.Tensor:
         seen.append((tuple(image.shape), window))
         return original(network, image, window)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(predictor, "load_network", by_windows)
-    monkeypatch.setattr(predictor, "sliding_logits", sliding)
-    predict(project, RUN, [save(tmp_path / "a.png", (80, 64))], tmp_path / "out")
+    monkeypatch.setattr(model, "load_network", by_windows)
+    monkeypatch.setattr(model, "sliding_logits", sliding)
+    predict(Model.of_run(project, RUN), [save(tmp_path / "a.png", (80, 64))], tmp_path / "out")
     assert seen == [((1, 3, 48, 60), 32)]
     assert opened(tmp_path / "out/masks/a.png").size == (80, 64)
 
@@ -212,8 +215,7 @@ def test_files_that_cannot_be_read_are_left_out_and_the_others_done(project: Pro
     (tmp_path / "in/notes.txt").write_text("no picture")
     told: list[tuple[int, int]] = []
     summary = predict(
-        project,
-        RUN,
+        Model.of_run(project, RUN),
         [tmp_path / "in"],
         tmp_path / "out",
         progress=lambda _, done, total: told.append((done, total)),
@@ -244,7 +246,7 @@ def test_pictures_that_would_be_cut_and_pipes_are_left_out_with_the_reason(
     os.mkfifo(tmp_path / "named.jpg")
     (folder / "below.png").mkdir()
     save(folder / "below.png/inside.png")
-    summary = predict(project, RUN, [folder, tmp_path / "named.jpg"], tmp_path / "out")
+    summary = predict(Model.of_run(project, RUN), [folder, tmp_path / "named.jpg"], tmp_path / "out")
     assert summary.images == 2
     reasons = {path.name: reason for path, reason in summary.skipped}
     for name, said in {
@@ -260,7 +262,7 @@ def test_pictures_that_would_be_cut_and_pipes_are_left_out_with_the_reason(
 
 def test_where_nothing_can_be_read_there_are_no_shares(project: Project, tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
-    summary = predict(project, RUN, [tmp_path / "a.png"], tmp_path / "out")
+    summary = predict(Model.of_run(project, RUN), [tmp_path / "a.png"], tmp_path / "out")
     assert summary.images == 0 and summary.shares == dict.fromkeys(("ground", "square", "disc", "bar"), 0)
 
 
@@ -315,7 +317,7 @@ def test_a_full_disk_is_not_taken_for_a_file_that_cannot_be_read(
 
     monkeypatch.setattr(predictor, "write_png", filling)
     with pytest.raises(OSError, match="No space left"):
-        predict(project, RUN, [project.root / "pictures/images"], tmp_path / "out")
+        predict(Model.of_run(project, RUN), [project.root / "pictures/images"], tmp_path / "out")
     assert len(results(tmp_path / "out")) == 7
 
 
@@ -323,7 +325,7 @@ def test_no_half_picture_is_left_under_the_name_of_a_result(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = save(tmp_path / "a.png")
-    predict(project, RUN, [image], tmp_path / "out")
+    predict(Model.of_run(project, RUN), [image], tmp_path / "out")
     before = (tmp_path / "out/overlays/a.png").read_bytes()
 
     def cut_off(path: Path, data: bytes) -> int:
@@ -333,7 +335,7 @@ def test_no_half_picture_is_left_under_the_name_of_a_result(
 
     monkeypatch.setattr(Path, "write_bytes", cut_off)
     with pytest.raises(OSError, match="No space left"):
-        predict(project, RUN, [image], tmp_path / "out")
+        predict(Model.of_run(project, RUN), [image], tmp_path / "out")
     assert (tmp_path / "out/overlays/a.png").read_bytes() == before
     assert len(results(tmp_path / "out")) == 3
 
@@ -342,15 +344,15 @@ def test_the_masks_of_a_data_set_are_not_replaced_by_predictions(project: Projec
     shutil.copytree(project.root / "pictures", tmp_path / "mine")
     before = {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*.png")}
     with pytest.raises(UserError, match="did not write, perhaps the masks of a data set"):
-        predict(project, RUN, [tmp_path / "mine/images"], tmp_path / "mine")
+        predict(Model.of_run(project, RUN), [tmp_path / "mine/images"], tmp_path / "mine")
     assert {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*.png")} == before
 
 
 def test_a_result_is_no_image_to_be_replaced_by_its_own(project: Project, tmp_path: Path) -> None:
-    predict(project, RUN, [save(tmp_path / "a.png")], tmp_path / "out")
+    predict(Model.of_run(project, RUN), [save(tmp_path / "a.png")], tmp_path / "out")
     with pytest.raises(UserError, match="lies where results are written"):
-        predict(project, RUN, [tmp_path / "out/overlays/a.png"], tmp_path / "out")
-    assert predict(project, RUN, [tmp_path / "out/overlays"], tmp_path / "other").images == 1
+        predict(Model.of_run(project, RUN), [tmp_path / "out/overlays/a.png"], tmp_path / "out")
+    assert predict(Model.of_run(project, RUN), [tmp_path / "out/overlays"], tmp_path / "other").images == 1
 
 
 def test_folders_names_and_clashes(tmp_path: Path) -> None:
@@ -386,7 +388,7 @@ def test_a_folder_that_is_called_like_a_result_does_not_take_its_place(
 ) -> None:
     for name in ("a.png/b.jpg", "a.jpg"):
         save(tmp_path / "in" / name)
-    predict(project, RUN, [tmp_path / "in"], tmp_path / "out")
+    predict(Model.of_run(project, RUN), [tmp_path / "in"], tmp_path / "out")
     masks = {name for name in results(tmp_path / "out") if name.startswith("masks/")}
     assert masks == {"masks/a-2.png", "masks/a.png/b.png"}
 
@@ -394,7 +396,7 @@ def test_a_folder_that_is_called_like_a_result_does_not_take_its_place(
 def test_results_may_be_written_into_the_folder_of_the_images(project: Project, tmp_path: Path) -> None:
     save(tmp_path / "in/a.png")
     for _ in range(2):
-        assert predict(project, RUN, [tmp_path / "in"], tmp_path / "in").images == 1
+        assert predict(Model.of_run(project, RUN), [tmp_path / "in"], tmp_path / "in").images == 1
 
 
 def test_classes_that_have_changed_since_the_run_was_trained_are_refused(
@@ -404,7 +406,7 @@ def test_classes_that_have_changed_since_the_run_was_trained_are_refused(
     path = project.data("tiny") / "dataset.json"
     path.write_text(path.read_text().replace('"disc"', '"disk"'))
     with pytest.raises(UserError, match="have changed since"):
-        predict(project, RUN, [save(tmp_path / "a.png")], tmp_path / "out")
+        predict(Model.of_run(project, RUN), [save(tmp_path / "a.png")], tmp_path / "out")
 
 
 def test_two_folders_keep_their_names_and_the_same_file_is_done_once(tmp_path: Path) -> None:
@@ -436,7 +438,7 @@ def test_without_images_or_a_place_to_write_it_is_a_sentence(
 ) -> None:
     make(tmp_path)
     with pytest.raises(UserError, match=said):
-        predict(project, RUN, [tmp_path / "in"], tmp_path / "out")
+        predict(Model.of_run(project, RUN), [tmp_path / "in"], tmp_path / "out")
 
 
 def test_the_images_of_the_data_set_are_not_needed_but_its_description_is(
@@ -446,7 +448,7 @@ def test_the_images_of_the_data_set_are_not_needed_but_its_description_is(
     shutil.rmtree(project.root / "pictures")
     shutil.rmtree(project.data("tiny") / "splits")
     image = save(tmp_path / "a.png")
-    assert predict(project, RUN, [image], tmp_path / "out").images == 1
+    assert predict(Model.of_run(project, RUN), [image], tmp_path / "out").images == 1
     (project.data("tiny") / "dataset.json").unlink()
     with pytest.raises(UserError, match=r"dataset\.json is missing"):
-        predict(project, RUN, [image], tmp_path / "out")
+        predict(Model.of_run(project, RUN), [image], tmp_path / "out")

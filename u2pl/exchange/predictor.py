@@ -12,22 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from u2pl.batches.transforms import normalise, resize_image
 from u2pl.data.description import Description
 from u2pl.data.inspection import BadFile, opened
 from u2pl.data.pictures import SUFFIXES, plain, read_image, write_png
 from u2pl.errors import UsageError, UserError
-from u2pl.inference.windows import sliding_logits
-from u2pl.models.deeplab import DeepLabV3Plus, upsample
-from u2pl.project import Project
-from u2pl.runs.results import description_of_run, load_network
-from u2pl.runs.stored_evaluation import run_path
+from u2pl.exchange.model import BATCH, Model, Pixels, at_once
 
-WHOLE = 2**21
-"""Most pixels of an image that goes through the network in one piece; of a batch too."""
-WINDOW = 769
-"""Least side of the windows of larger ones."""
-BATCH = 8
 AHEAD, AHEAD_BYTES = 2 * BATCH, 2**28
 """Images that are decoded while others are computed: how many at most, and until they take how much memory."""
 OVERLAY = 0.5
@@ -36,7 +26,6 @@ OVERLAY = 0.5
 KINDS = ("overlays", "colors", "masks")
 """Folders of results, in the order in which they are made: where there are masks of ours, there are overlays."""
 
-Pixels = NDArray[np.uint8]
 Progress = Callable[[str, int, int], None]
 
 
@@ -133,8 +122,7 @@ def _names(files: Iterable[str]) -> list[str]:
 
 
 def predict(
-    project: Project,
-    run: str,
+    model: Model,
     inputs: Sequence[Path],
     out: Path,
     *,
@@ -144,8 +132,7 @@ def predict(
     """Write masks/NAME.png, colors/NAME.png and overlays/NAME.png below `out` for every image.
 
     Args:
-        project: where the run and the description of its data set are.
-        run: name or folder of a finished run.
+        model: the network, and what its classes are called and coloured.
         inputs: images, and folders of images.
         out: folder of the results.
         window: side of the windows, for images of any size; None: as the run is evaluated by windows, or for large
@@ -153,27 +140,23 @@ def predict(
         progress: told how many images are done.
 
     Raises:
-        UserError: there is no such run or image, or `out` is no folder, cannot be written to, or has masks that
+        UserError: there is no such image, or `out` is no folder, cannot be written to, or has masks that
             `predict` did not write. A file that cannot be read is none of these: it is left out, and the summary
             has it.
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file. Name a folder with --out.")
     _refuse_masks_of_others(out)
-    path = run_path(project, run)
-    description = description_of_run(project, path)
-    items = find_images(inputs, out)
-    network, recipe = load_network(path, len(description.classes))
-    if recipe.evaluation == "sliding" and window is None:
-        window = recipe.crop
-    segment = _Segmenter(network, recipe.resize, window, max(recipe.crop, WINDOW))
+    description, items = model.description, find_images(inputs, out)
     _make_folders(out)
     summary = Summary(out)
     counts = np.zeros(len(description.classes), dtype=np.int64)
     readable = _readable(items, summary.skipped)
     done = 0
-    for batch in _batches(readable, segment.at_once):
-        for (item, picture), classes in zip(batch, segment([picture for _, picture in batch]), strict=True):
+    for batch in _batches(readable, at_once):
+        logits = model.logits([picture for _, picture in batch], window)
+        predicted = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
+        for (item, picture), classes in zip(batch, predicted, strict=True):
             _write(out, item.name, picture, classes, description)
             counts += np.bincount(classes.reshape(-1), minlength=len(counts))
         summary.images += len(batch)
@@ -260,38 +243,6 @@ def _batches(
         batch.append((item, picture))
     if batch:
         yield batch
-
-
-@dataclass(frozen=True)
-class _Segmenter:
-    """A network, and how it looks at images of any size."""
-
-    network: DeepLabV3Plus
-    resize: float
-    window: int | None
-    """Of all images; None: large ones alone have windows."""
-    window_of_large: int
-
-    def at_once(self, picture: Pixels) -> int:
-        """How many images as large as this one make a batch."""
-        height, width = picture.shape[:2]
-        return max(1, min(BATCH, WHOLE // (height * width)))
-
-    @torch.no_grad()
-    def __call__(self, pictures: Sequence[Pixels]) -> Sequence[Pixels]:
-        """The likeliest class of each pixel, uint8 (H, W), at the size of the pictures, which are all of one."""
-        device = next(self.network.parameters()).device
-        small = np.stack([resize_image(picture, self.resize) for picture in pictures])
-        images = normalise(torch.from_numpy(small).to(device))
-        window = self.window
-        if window is None and images.shape[2] * images.shape[3] > WHOLE:
-            window = self.window_of_large
-        if window is None:
-            logits = self.network(images, represent=False).logits
-        else:
-            logits = sliding_logits(self.network, images, window)
-        classes: Pixels = upsample(logits, pictures[0].shape[:2]).argmax(dim=1).to(torch.uint8).cpu().numpy()
-        return list(classes)
 
 
 def _write(out: Path, name: str, picture: Pixels, classes: Pixels, description: Description) -> None:

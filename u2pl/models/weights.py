@@ -33,10 +33,11 @@ _HARMLESS: list[Any] = [
 
 
 def _content(path: Path) -> Any:
-    if path.suffix == ".safetensors":  # tensors by name and nothing else, as timm's hub has them
+    if path.suffix in (".safetensors", ".u2pl"):  # tensors by name and nothing else, as timm's hub has them
         from safetensors.torch import load_file
 
-        return load_file(path)
+        tensors = load_file(path)
+        return {"state": tensors} if path.suffix == ".u2pl" else tensors
     with torch.serialization.safe_globals(_HARMLESS):
         return torch.load(path, map_location="cpu", weights_only=True)
 
@@ -182,8 +183,9 @@ def fit(state: Mapping[str, Any], network: nn.Module) -> Fit:
 def initialise(network: nn.Module, backbone: Backbone, path: Path) -> None:
     """Give a network, or its backbone alone, the weights in a file.
 
-    The weights.pt of a run is for the whole network. Its heads alone may differ, as they do for other classes or
-    another method: a warning names what of them starts at random or is not used. Any other file is for the backbone.
+    The weights.pt of a run, or a model file, is for the whole network. Its heads alone may differ, as they do for other
+    classes or another method: a warning names what of them starts at random or is not used. Any other file is for the
+    backbone.
 
     Raises:
         UserError: the file cannot be read, or holds other tensors than the network needs; all are listed.

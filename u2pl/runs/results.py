@@ -22,8 +22,8 @@ from u2pl.errors import UsageError, UserError, is_out_of_memory, unknown
 from u2pl.files import sha256, write_csv, write_json
 from u2pl.inference.evaluator import Evaluation, evaluate, predictions, protocol
 from u2pl.inference.tta import NO_TTA, TTA
-from u2pl.models import weights
 from u2pl.models.deeplab import DeepLabV3Plus
+from u2pl.models.trained import trained_network
 from u2pl.project import Project, slug
 from u2pl.runs import stored_evaluation
 from u2pl.runs.records import Metrics, read_metrics, read_run
@@ -58,19 +58,8 @@ def load_network(path: Path, classes: int) -> tuple[DeepLabV3Plus, Recipe]:
         if is_out_of_memory(error):
             raise
         raise UserError(f"{where} cannot be read ({type(error).__name__}). {again}") from None
-    weights.tensors(state, str(where), again)
-    state = {name: tensor for name, tensor in state.items() if not name.startswith(weights.FURTHER)}
-    representation = any(key.startswith("representer.") for key in state)
-    network = DeepLabV3Plus(
-        classes,
-        recipe.model_copy(update={"weights": "none", "auxiliary": 0.0}),
-        representation=representation,
-    )
-    weights.fit(state, network).check(str(where), again)
-    network.load_state_dict(state, strict=False)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network.eval(), recipe
+    network = trained_network(state, classes, recipe, where=str(where), remedy=again, device=None)
+    return network, recipe
 
 
 def description_of_run(project: Project, path: Path) -> Description:
