@@ -8,7 +8,11 @@ import typer
 from .terminal import console, say, say_json
 
 if TYPE_CHECKING:
+    from u2pl.data.description import Progress
     from u2pl.data.prepare import Prepared
+    from u2pl.project import Project
+    from u2pl.settings import Params
+    from u2pl.training.chosen_recipe import Choice
 
 
 def prepare(
@@ -75,26 +79,51 @@ def prepare(
         prepared = prepare(
             project,
             params.default("dataset") if dataset is None else dataset,
-            str(params.default("split")) if split is None else split,
+            params.default_split(dataset) if split is None else split,
             root,
             source=[*([source] if source else []), *map(str, lists or [])],
             overlap=overlap,
             seed=seed,
             progress=progress,
         )
+        choices = _choose(project, params, prepared, progress)
     if json:
         shown = {"folder": str(prepared.folder), "warnings": prepared.warnings}
         say_json({**prepared.manifest, **shown})
     else:
-        _show(prepared)
+        _show(prepared, choices)
     for warning in prepared.warnings:
         say(f"Warning: {warning}", err=True)
 
 
-def _show(prepared: "Prepared") -> None:
+def _choose(
+    project: "Project", params: "Params", prepared: "Prepared", progress: "Progress"
+) -> "list[Choice]":
+    """Settings for somebody's own data, where there are none yet."""
+    name = prepared.description.name
+    if params.section(name) != "custom":
+        return []
+    from u2pl.data.prepared import open_split
+    from u2pl.training.chosen_recipe import choose_for
+
+    return choose_for(project, open_split(project, name, prepared.split), progress)
+
+
+def _show_choices(choices: "list[Choice]") -> None:
+    from u2pl.settings import value_text
+
+    say("Chosen for these images and this machine:")
+    for choice in choices:
+        say(f"  {choice.key.removeprefix('overrides.')}={value_text(choice.value)}: {choice.reason}")
+
+
+def _show(prepared: "Prepared", choices: "list[Choice]") -> None:
     import shlex
 
     from rich.table import Table
+
+    from u2pl.project import Project
+    from u2pl.settings import chosen_recipe_path
 
     manifest, name = prepared.manifest, prepared.description.name
     for sentence in prepared.found:
@@ -120,5 +149,9 @@ def _show(prepared: "Prepared") -> None:
         from u2pl.data.audit import fine_sentence
 
         say(fine_sentence(manifest))
+    if choices:
+        _show_choices(choices)
+        path = chosen_recipe_path(Project.find(), name, prepared.split)
+        say(f"These settings are in {path}, yours to change.")
     words = shlex.join(["--dataset", name, "--split", prepared.split])
     say(f"The lists are in {prepared.folder}. Next: u2pl train {words}")

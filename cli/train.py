@@ -58,6 +58,9 @@ def train(
         float | None,
         typer.Option(min=0, help="Seconds between checkpoints; default: 60, more where they take long."),
     ] = None,
+    limit_batches: Annotated[
+        int | None, typer.Option(min=1, help="Most steps of an epoch, to try something out.")
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(help="What to start from: none, imagenet, or a file; short for --set weights=."),
@@ -81,7 +84,7 @@ def train(
     project = Project.find()
     check_target(project, model, "--model", is_weights)
     params = Params.read(project)
-    given: dict[str, Any] = {"batch": batch, "micro_batch": micro_batch}
+    given: dict[str, Any] = {"batch": batch, "micro_batch": micro_batch, "limit_batches": limit_batches}
     if weights is not None:
         # On the command line a file lies below the current folder, in the settings below the project's.
         given["weights"] = weights if weights in WORDS_FOR_WEIGHTS else project.relative(Path(weights))
@@ -113,6 +116,12 @@ def train(
     from .progress import training
 
     first = distributed.is_first()
+    if first and resolved.recipe.starts_deep_at_random:
+        say(
+            f"Note: {resolved.recipe.backbone} starts from random weights (weights: none), from which a deep network "
+            "learns little in a short training. With --weights imagenet it starts from features learned elsewhere.",
+            err=True,
+        )
     about = hyper.find(spec.method)
     if first and about is not None and about.remark:
         say(about.remark)

@@ -37,10 +37,11 @@ def _find(name: str) -> type[Method]:
     return _registry[name]
 
 
-def epoch_steps(name: str, settings: Any, batch: int, labeled: int, unlabeled: int) -> int:
-    """Steps of an epoch: full batches in one pass over the list that the method's epochs follow."""
+def epoch_steps(name: str, settings: Any, recipe: Recipe, labeled: int, unlabeled: int) -> int:
+    """Steps of an epoch: full batches in one pass over the list that the method's epochs follow, or fewer."""
     images = labeled if _find(name).epoch_follows_labeled(settings) or not unlabeled else unlabeled
-    return max(images // batch, 1)
+    steps = max(images // recipe.batch, 1)
+    return min(steps, recipe.limit_batches or steps)
 
 
 def uses_unlabeled(name: str) -> bool:

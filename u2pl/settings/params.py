@@ -8,21 +8,27 @@ import yaml
 
 from u2pl.errors import UsageError, UserError, unknown
 from u2pl.files import content, parse_yaml
-from u2pl.project import Project, kept_name
+from u2pl.project import Project, kept_name, slug
 from u2pl.settings import hyper
 from u2pl.settings.base import Settings, homes, load
 from u2pl.settings.overrides import once
-from u2pl.settings.recipe import WORDS_FOR_WEIGHTS, Recipe, has_native_bfloat16
+from u2pl.settings.recipe import FORMERLY, WORDS_FOR_WEIGHTS, Recipe, has_native_bfloat16
 from u2pl.settings.runs import ResolvedRun, RunSpec, former_name, run_name
 
 LARGEST_SEED = 2**63 - 1
+
+
+def chosen_recipe_path(project: Project, dataset: str, split: str) -> Path:
+    """The recipe that `u2pl prepare` chose for a split of somebody's own data; beside the lists, which DVC replaces."""
+    return project.data(dataset) / "recipes" / f"{slug(split)}.yaml"
 
 
 class Params:
     """The contents of params.yaml, and how sections of it combine into the settings of a run."""
 
     def __init__(self, values: Mapping[str, Any], root: Path = Path()):
-        self.values = values
+        self.values = {**values, "recipe": {**FORMERLY, **values["recipe"]}}
+        """Settings that an older file lacks do what was done before they were there."""
         self.root = root
         """Folder that a relative file among the settings counts from."""
 
@@ -59,6 +65,11 @@ class Params:
         """What the command line takes where the user does not say."""
         return self.values["default"][key]
 
+    def default_split(self, dataset: str | None) -> str:
+        """What is taken of a data set where no split is named: of somebody's own all labels that there are."""
+        is_own = dataset is not None and self.section(dataset) == "custom"
+        return "full" if is_own else str(self.default("split"))
+
     def spec(
         self,
         dataset: str | None = None,
@@ -76,7 +87,7 @@ class Params:
         full: list[tuple[str, Any]] = [(self.full_key(k, method), v) for k, v in (overrides or {}).items()]
         return RunSpec(
             dataset=dataset or self.default("dataset"),
-            split=split or str(self.default("split")),
+            split=split or self.default_split(dataset),
             method=method,
             seed=seed,
             overrides=once(full),
@@ -159,7 +170,7 @@ class Params:
         Raises:
             UsageError: the method has no section, the flavour is unknown, or a setting is unknown or out of range.
         """
-        base = self._written(spec.method, spec.dataset)
+        base = self._written(spec.method, spec.dataset, spec.split)
         flavor = str(spec.overrides.get("recipe.flavor", base["recipe.flavor"]))
         base |= self._presets(flavor, base, spec.method)
         changed = {k: v for k, v in spec.overrides.items() if k not in base or base[k] != v}
@@ -181,10 +192,13 @@ class Params:
         name = run_name(spec, changed)
         return spec.name or kept_name(Project(self.root).runs, name, former_name(spec, changed))
 
-    def _written(self, method: str, dataset: str) -> dict[str, Any]:
-        """What holds for a method on a data set before any flavour, by dotted names."""
+    def _written(self, method: str, dataset: str, split: str) -> dict[str, Any]:
+        """What holds for a method on a split before any flavour, by dotted names."""
         fields = self._settings(method).model_fields.items()
-        own = dict(self.values["recipes"][self.section(dataset)] or {})
+        section = self.section(dataset)
+        own = dict(self.values["recipes"][section] or {})
+        if section == "custom":
+            own |= self._chosen(dataset, split)
         overrides = own.pop("overrides", None) or {}
         written = {f"recipe.{k}": v for k, v in {**self.values["recipe"], **own}.items()}
         # A method's class may have defaults; values in params.yaml are easier to find.
@@ -201,6 +215,30 @@ class Params:
         for section in ("recipe", method):
             written |= {f"{section}.{k}": v for k, v in _in_section(section, overrides).items()}
         return written
+
+    def _chosen(self, dataset: str, split: str) -> dict[str, Any]:
+        """The recipe that was chosen from the data when a split was prepared; empty where there is none.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        path = chosen_recipe_path(Project(self.root), dataset, split)
+        remedy = "Mend it, or delete it and prepare the split again"
+        try:
+            values = parse_yaml(content(path))
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}). {remedy}.") from None
+        except yaml.YAMLError as error:
+            raise UserError(f"{path} is not valid YAML: {error}. {remedy}.") from None
+        overrides = values.get("overrides") if isinstance(values, dict) else None
+        if not isinstance(values, dict) or not isinstance(overrides, dict | None):
+            raise UserError(f"{path} must hold names and values, as a recipe of params.yaml does. {remedy}.")
+        for key in overrides or {}:
+            if not _is_setting(key, self.values):
+                raise UserError(f"{path} changes `{key}:`, and there is no such setting. {remedy}.")
+        return values
 
     def _presets(self, flavor: str, base: Mapping[str, Any], method: str) -> dict[str, Any]:
         """The settings that a flavour changes where this method or its recipe has them.
@@ -237,7 +275,7 @@ class Params:
 _NEEDED: dict[str, tuple[str, ...]] = {
     "default": ("dataset", "split", "method", "seed"),
     "splits": ("seed",),
-    "recipe": ("flavor", *Recipe.model_fields),
+    "recipe": ("flavor", *(name for name in Recipe.model_fields if name not in FORMERLY)),
     "recipes": ("custom",),
     "flavors": (),
 }

@@ -13,7 +13,13 @@ from u2pl.settings.base import Range, Settings
 _MANY = 10**6
 """Of epochs, channels or images: beyond it a number is a slip of the keyboard, and memory or patience ends first."""
 
-FORMERLY: Mapping[str, Any] = {"loss": "ce", "ohem_threshold": 0.7, "ohem_kept": 0.0845507, "auxiliary": 0.0}
+FORMERLY: Mapping[str, Any] = {
+    "loss": "ce",
+    "ohem_threshold": 0.7,
+    "ohem_kept": 0.0845507,
+    "auxiliary": 0.0,
+    "limit_batches": 0,
+}
 """What runs did before these settings were there. A run records them where it differs, so that what was trained before
 is still what it was: its fingerprint, and what is read of it."""
 
@@ -78,6 +84,8 @@ class Recipe(Settings):
     auxiliary: float = Field(ge=0)
     """Weight of the same loss of an auxiliary head on the last stage but one; at 0 there is none."""
     epochs: int = Field(ge=1, le=_MANY)
+    limit_batches: int = Field(ge=0, le=_MANY)
+    """Most steps of an epoch, to try something out; 0: all that there are."""
     lr: float = Field(gt=0)
     head_lr_multiplier: float = Field(gt=0)
     momentum: float = Field(ge=0, lt=1)
@@ -103,6 +111,11 @@ class Recipe(Settings):
             for key, value in self.model_dump(mode="json").items()
             if key not in FORMERLY or value != FORMERLY[key]
         }
+
+    @property
+    def starts_deep_at_random(self) -> bool:
+        """Whether the network is one that hardly anybody trains from random weights."""
+        return self.weights == "none" and self.backbone not in RESNETS[:2]
 
     @field_validator("backbone")
     @classmethod

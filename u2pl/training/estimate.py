@@ -95,7 +95,7 @@ def work(project: Project, params: Params, spec: RunSpec) -> Work | None:
     recipe = resolved.recipe
     classes = _classes(project, spec.dataset)
     settings = methods.settings(spec.method, classes, recipe, resolved.hyper)
-    steps = recipe.epochs * methods.epoch_steps(spec.method, settings, recipe.batch, *sizes)
+    steps = recipe.epochs * methods.epoch_steps(spec.method, settings, recipe, *sizes)
     images = steps * methods.passes(spec.method, recipe.batch)
     return Work(steps, images, kind_of(spec.method, recipe.model_dump()), recipe.crop)
 

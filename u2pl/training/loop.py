@@ -94,7 +94,7 @@ class Run:
         self.method: Method = methods.create(self.spec.method, classes_of(split), self.recipe, resolved.hyper)
         labeled, unlabeled = len(split.labeled), len(split.unlabeled)
         self.epoch_steps = methods.epoch_steps(
-            self.spec.method, self.method.settings, self.recipe.batch, labeled, unlabeled
+            self.spec.method, self.method.settings, self.recipe, labeled, unlabeled
         )
         self.steps = self.recipe.epochs * self.epoch_steps
         self.learner = Learner(
