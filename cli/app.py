@@ -18,6 +18,7 @@ from . import (
     export,
     figure,
     import_,
+    init,
     models,
     plan,
     predict,
@@ -39,6 +40,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command("init")(init.init)
 app.command("prepare")(prepare.prepare)
 app.command("prepare-splits", hidden=True)(prepare.prepare)
 app.command("train")(train.train)

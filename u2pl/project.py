@@ -119,7 +119,7 @@ class Project:
                 return cls(folder)
         raise UserError(
             f"No u2pl project at {start} or above it: a project holds params.yaml and dvc.yaml. "
-            "Run the command inside a clone of the repository, or set U2PL_ROOT to it."
+            "Make one here: u2pl init. Or change to one, or name it in U2PL_ROOT."
         )
 
     def relative(self, path: Path) -> str:

@@ -12,8 +12,9 @@ from u2pl.project import Project, kept_name, slug
 from u2pl.settings import hyper
 from u2pl.settings.base import Settings, homes, load
 from u2pl.settings.overrides import once
+from u2pl.settings.project_record import check_version
 from u2pl.settings.recipe import FORMERLY, WORDS_FOR_WEIGHTS, Recipe, has_native_bfloat16
-from u2pl.settings.runs import ResolvedRun, RunSpec, former_name, run_name
+from u2pl.settings.runs import RECIPE_VERSION, ResolvedRun, RunSpec, former_name, run_name
 
 LARGEST_SEED = 2**63 - 1
 
@@ -37,7 +38,8 @@ class Params:
         """Read the project's params.yaml.
 
         Raises:
-            UserError: it cannot be read, is no YAML, or lacks a section or a value that every run needs.
+            UserError: it cannot be read, is no YAML, lacks a section or a value that every run needs, or is of a
+                version whose settings may mean something else.
         """
         try:
             values = parse_yaml(content(project.params))
@@ -52,6 +54,7 @@ class Params:
         problem = _problem(values)
         if problem:
             raise UserError(f"{project.params} {problem}. Mend it, or take it back from git.")
+        check_version(project, RECIPE_VERSION)
         return cls(values, project.root)
 
     @property
