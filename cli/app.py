@@ -14,6 +14,7 @@ from u2pl.tracking.addresses import hidden
 
 from . import (
     ablate,
+    doctor,
     evaluate,
     export,
     figure,
@@ -55,6 +56,7 @@ app.command("status")(status.status)
 app.command("predict")(predict.predict)
 app.command("export")(export.export)
 app.command("models")(models.models)
+app.command("doctor")(doctor.doctor)
 app.add_typer(splits.app, name="splits")
 app.add_typer(track.app, name="track")
 

@@ -20,7 +20,7 @@ def init(
     Nothing of it changes with the package; --upgrade shows what a newer version has otherwise, and with --yes takes it
     over. A file that you have changed stays, with the new one beside it.
 
-    Example: u2pl init boats && cd boats
+    Example: u2pl init boats
     """
     from u2pl.errors import UsageError
     from u2pl.pipeline import new_project

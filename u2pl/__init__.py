@@ -1,7 +1,7 @@
 """Reproduces U2PL (CVPR 2022): the library. It imports neither Typer nor DVC.
 
-`u2pl.load`, `u2pl.Model`, `u2pl.MemoryBank` and the modules `u2pl.losses` and `u2pl.methods` are what others may build
-on (docs/models.md); each is imported when it is first asked for.
+`u2pl.load`, `u2pl.Model`, `u2pl.MemoryBank`, `u2pl.open_data` and the modules `u2pl.losses` and `u2pl.methods` are what
+others may build on (docs/library.md); each is imported when it is first asked for.
 """
 
 from importlib import import_module
@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from u2pl import losses, methods
+    from u2pl.batches.torch_data import open_data
     from u2pl.exchange.model import Model, Prediction, load
     from u2pl.losses.memory_bank import MemoryBank
 
 __version__ = "0.1.0"
-__all__ = ["MemoryBank", "Model", "Prediction", "__version__", "load", "losses", "methods"]
+__all__ = ["MemoryBank", "Model", "Prediction", "__version__", "load", "losses", "methods", "open_data"]
 
 _HOMES = {
     "load": "u2pl.exchange.model",
     "Model": "u2pl.exchange.model",
     "Prediction": "u2pl.exchange.model",
     "MemoryBank": "u2pl.losses.memory_bank",
+    "open_data": "u2pl.batches.torch_data",
 }
 
 

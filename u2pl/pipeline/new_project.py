@@ -77,6 +77,10 @@ def make(folder: Path) -> Made:
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file. Name a folder: u2pl init FOLDER")
+    if folder.resolve().name == u2pl.__name__:
+        raise UsageError(
+            "A folder called u2pl would hide the package from scripts beside it. Take another name: u2pl init work"
+        )
     files = template() | {"example.yaml": _EXAMPLE}
     there = [name for name in files if (folder / name).exists()]
     if {"params.yaml", "dvc.yaml"} <= {*there}:
