@@ -35,6 +35,8 @@ def training(name: str) -> "Iterator[Observer]":
         def observe(event: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
             if event == "memory":
                 progress.console.print(_memory(metrics))
+                progress.update(task, total=steps, note="the first steps ...")
+                return
             elif event == "step":
                 notes[event] = f"loss {metrics['loss']:.3f}"
             elif "val/miou" in metrics:
@@ -45,20 +47,45 @@ def training(name: str) -> "Iterator[Observer]":
 
 
 def _plain(name: str) -> "Observer":
-    """At most one line every ten seconds, and one at the end."""
-    last = time.monotonic()
+    """At most one line every ten seconds, and one at the end; each says how long it will go on."""
+    from u2pl.reporting.durations import duration
+
+    last = start = time.monotonic()
+    first: tuple[int, float] | None = None
+
+    def left(event: str, step: int, steps: int, now: float) -> str:
+        nonlocal first
+        if first is None:
+            # The first step is longer than others; what it took counts until there are more.
+            first = step, now
+            return (
+                f", about {duration((now - start) * (steps - step))} at that pace" if event == "begun" else ""
+            )
+        if step == first[0] or step >= steps:
+            return ""
+        return f", about {duration((now - first[1]) / (step - first[0]) * (steps - step))} left"
 
     def observe(event: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
-        nonlocal last
+        nonlocal last, start
         if event == "memory":
             say(_memory(metrics), err=True)
-        if event != "epoch" or (time.monotonic() - last < 10 and step < steps):
+            start = time.monotonic()
             return
-        last = time.monotonic()
+        now = time.monotonic()
+        ahead = left(event, step, steps, now)
+        if now - last < 10 and (step < steps or event != "epoch"):
+            return
+        last = now
+        if event == "begun":  # it took long: say so before ten of them have passed
+            say(f"{name}: the first of {steps} steps took {duration(now - start)}{ahead}", err=True)
+            return
+        if event == "step":
+            say(f"{name}: step {step}/{steps}, loss {metrics['loss']:.3f}{ahead}", err=True)
+            return
         miou = f"mIoU {metrics['val/miou']:.1f} %, " if "val/miou" in metrics else ""
         say(
             f"{name}: step {step}/{steps}, loss {metrics['train/loss']:.3f}, {miou}"
-            f"{metrics['images_per_second']:.0f} images/s, {metrics['memory/peak_gib']:.1f} GiB",
+            f"{metrics['images_per_second']:.0f} images/s, {metrics['memory/peak_gib']:.1f} GiB{ahead}",
             err=True,
         )
 

@@ -135,8 +135,11 @@ class Run:
             self._end_epoch(observe, stopped)
         batches = self._batches(progress.step, self.steps)
         clock = saved = time.monotonic()
+        first = progress.step + 1
         for batch in batches:
             self._step(batch)
+            if progress.step == first:
+                observe("begun", first, self.steps, {})
             if progress.step % _LOG_EVERY == 0 or progress.step == self.steps:
                 metrics = self._log_step()
                 observe("step", progress.step, self.steps, metrics)
