@@ -25,6 +25,7 @@ FOUND = Found(
     memory=2**34,
     cores=2,
     encoder=Encoder("resnet18", "imagenet"),
+    rarest=0.05,
 )
 
 
@@ -37,11 +38,12 @@ def values(choices: list[Choice]) -> dict[str, object]:
     labeled=st.integers(2, 500),
     side=st.tuples(st.integers(16, 6000), st.integers(16, 6000)),
     device=st.sampled_from(["cpu", "cuda"]),
+    rarest=st.floats(1e-7, 0.5),
     gib=st.integers(1, 140),
     speed=st.floats(1e2, 1e9),
 )
 def test_whatever_the_data_are_the_recipe_can_be_trained(
-    classes: int, labeled: int, side: tuple[int, int], device: str, gib: int, speed: float
+    classes: int, labeled: int, side: tuple[int, int], device: str, rarest: float, gib: int, speed: float
 ) -> None:
     found = Found(
         classes,
@@ -64,6 +66,12 @@ def test_whatever_the_data_are_the_recipe_can_be_trained(
     long = values(length(found, chosen["batch"], chosen["crop"], speed))  # type: ignore[arg-type]
     assert long["epochs"] >= 4 and long["teacher.warm_start_epochs"] < long["epochs"]  # type: ignore[operator]
     assert long["validate_every"] <= long["epochs"]  # type: ignore[operator]
+
+
+def test_a_rare_class_is_heard_of() -> None:
+    chosen = values(choose(Found(**{**FOUND.__dict__, "rarest": 0.0034})))
+    assert chosen["loss"] == "ohem" and chosen["ohem_kept"] == 0.005
+    assert "loss" not in values(choose(FOUND))
 
 
 def test_ranks_are_the_papers_for_its_classes() -> None:

@@ -67,6 +67,8 @@ class Found:
     """Bytes of the device."""
     cores: int
     encoder: Encoder
+    rarest: float
+    """Of the labelled images' pixels the share of the rarest class that they show."""
 
 
 class Choice(NamedTuple):
@@ -107,7 +109,13 @@ def look(
         memory=memory,
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         encoder=_encoder(device, recipe),
+        rarest=_rarest(split),
     )
+
+
+def _rarest(split: Split) -> float:
+    pixels = [found["pixels"] for found in split.manifest["classes"].values() if found["pixels"]]
+    return min(pixels) / sum(pixels)
 
 
 def _encoder(device: str, recipe: Mapping[str, Any]) -> Encoder:
@@ -168,6 +176,19 @@ def choose(found: Found) -> list[Choice]:
         Choice("lr", 0.01 if small else 0.001 * batch / 16, "of the encoder, for this batch"),
         Choice("head_lr_multiplier", 5 if small else 10, "the heads start from random weights"),
     ]
+    if found.rarest < _RARE:
+        kept = max(0.001, round(1.5 * found.rarest, 3))
+        choices += [
+            Choice(
+                "loss",
+                "ohem",
+                f"over the hard pixels alone: a class has {100 * found.rarest:.2g} % of the pixels, and a network that "
+                "never finds it would be right nearly everywhere",
+            ),
+            Choice(
+                "ohem_kept", kept, "share of pixels that count at least: about half of them of that class"
+            ),
+        ]
     if found.largest > _WHOLE:
         choices.append(
             Choice("evaluation", "sliding", f"images of up to {found.largest / 1e6:.0f} megapixels")
@@ -191,6 +212,8 @@ def choose(found: Found) -> list[Choice]:
     return choices
 
 
+_RARE = 0.01
+"""Share of a class below which the loss over all pixels hardly hears of it."""
 _WHOLE = 2**22
 """Most pixels of an image that is scored in one piece."""
 
