@@ -55,6 +55,7 @@ def test_whatever_the_data_are_the_recipe_can_be_trained(
         gib * 2**30,
         2,
         Encoder("resnet18", "imagenet"),
+        rarest,
     )
     chosen = values(choose(found))
     assert 2 <= chosen["batch"] <= labeled  # type: ignore[operator]
