@@ -147,7 +147,7 @@ def test_the_exit_status_reaches_the_shell(u2pl: Command, tiny_project: Project,
 
 
 def test_outside_a_project_the_user_is_told_where_to_go(u2pl: Command):
-    assert "set U2PL_ROOT" in refusal(u2pl("train"))
+    assert "Make one here: u2pl init" in refusal(u2pl("train"))
 
 
 def test_debug_brings_the_traceback_back_wherever_it_is_written(u2pl: Command, tiny_project: Project):

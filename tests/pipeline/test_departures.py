@@ -51,6 +51,7 @@ def test_no_method_departs_from_its_own_defaults(method: str) -> None:
         ({"representation": 64}, "representation 64 instead of 256"),
         ({"checkpoint": "best"}, "checkpoint best instead of last"),
         ({"loss": "ohem"}, "loss on true labels ohem instead of ce"),
+        ({"limit_batches": 3}, "most steps of an epoch 3 instead of 0"),
         ({"auxiliary": 0.4}, "weight of the auxiliary head 0.4 instead of 0.0"),
         ({"precision": "bfloat16"}, "precision bfloat16 instead of float32"),
         ({"method": "ael", "paste_except": [1, 2]}, "classes never pasted: 1, 2 instead of none"),

@@ -33,6 +33,7 @@ _VOC = {
     "ohem_kept": 0.0845507,
     "auxiliary": 0.0,
     "epochs": 80,
+    "limit_batches": 0,
     "lr": 0.001,
     "head_lr_multiplier": 10,
     "momentum": 0.9,
@@ -204,6 +205,7 @@ NO_MATTER = {"flavor", "interpolation", "unlabeled_truth", "validate_every"}
 
 NAMES = {
     "lr": "learning rate",
+    "limit_batches": "most steps of an epoch",
     "loss": "loss on true labels",
     "auxiliary": "weight of the auxiliary head",
     "head_lr_multiplier": "learning rate of the heads, times",

@@ -1,5 +1,6 @@
 """The contents of params.yaml, and how sections of it combine into the settings of a run."""
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -232,6 +233,8 @@ class Params:
         except FileNotFoundError:
             return {}
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:  # of a data set or split that cannot be; others say so
+                return {}
             raise UserError(f"{path} cannot be read ({error.strerror}). {remedy}.") from None
         except yaml.YAMLError as error:
             raise UserError(f"{path} is not valid YAML: {error}. {remedy}.") from None

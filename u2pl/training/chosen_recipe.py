@@ -167,9 +167,7 @@ def choose(found: Found) -> list[Choice]:
         Choice("multi_grid", False, "it belongs to output stride 8"),
         Choice("width", 64 if small else 256, "of the heads, which cost more than a small encoder"),
         Choice("representation", 64 if small else 256, "as the heads"),
-        Choice(
-            "dropout", 0.0 if small else 0.1, "a short training on few labels fits too little, not too much"
-        ),
+        *([Choice("dropout", 0.0, "a short training fits too little, not too much")] if small else []),
         Choice("resize", resize, _because_of_size(found, resize)),
         Choice("crop", crop, f"of images as large as {round(side * resize)} x {round(side * resize)} pixels"),
         Choice("batch", batch, f"labelled images a step, of {found.labeled}, and as many unlabelled ones"),
