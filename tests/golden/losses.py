@@ -45,10 +45,12 @@ SETTINGS = {
 
 OF_METHOD = {
     "ael": {"threshold": 0.0},
+    "gct": {"detector_lr": 1e-8},
     "u2pl": {"delta_p": 0.0},
     "u2pl-ael": {"threshold": 0.0, "delta_p": 0.0},
 }
-"""A network that has hardly learned is sure of no pixel, and a loss would stay 0."""
+"""A network that has hardly learned is sure of no pixel, and a loss would stay 0. Adam makes whole steps of gradients
+that are rounding alone."""
 
 Losses = dict[str, list[float]]
 """Term -> value in each step; 0 in steps that do not have it."""

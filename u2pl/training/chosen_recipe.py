@@ -313,14 +313,15 @@ def choose_for(
     """Choose all settings of a split, and write them to `chosen_recipe_path`; what is there already is kept.
 
     Returns:
-        The choices; empty where there is such a file, or params.yaml has a recipe of the data set.
+        The choices; empty where there is such a file, or params.yaml says something of the data set, or of all that are
+        somebody's own.
 
     Raises:
         UserError: no method could learn from such a split.
     """
     params = Params.read(project)
     path = chosen_recipe_path(project, split.dataset, split.split)
-    if path.exists() or params.section(split.dataset) != "custom":
+    if path.exists() or params.section(split.dataset) != "custom" or params.values["recipes"]["custom"]:
         return []
     general = {key: value for key, value in params.values["recipe"].items() if key != "flavor"}
     general["precision"] = "bfloat16" if has_native_bfloat16() else "float32"
