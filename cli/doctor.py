@@ -25,7 +25,7 @@ def doctor(
         say_json([finding.as_json() for finding in findings])
     else:
         for finding in findings:
-            advice = f" {finding.advice}." if finding.advice else ""
-            say(f"{_MARKS[finding.state]} {finding.what}: {finding.found}.{advice}".replace("..", "."))
+            sentences = [f"{text.rstrip('.')}." for text in (finding.found, finding.advice) if text]
+            say(f"{_MARKS[finding.state]} {finding.what}: {' '.join(sentences)}")
     if any(finding.state == "problem" for finding in findings):
         raise typer.Exit(1)

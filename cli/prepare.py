@@ -91,7 +91,7 @@ def prepare(
         shown = {"folder": str(prepared.folder), "warnings": prepared.warnings}
         say_json({**prepared.manifest, **shown})
     else:
-        _show(prepared, choices)
+        _show(project, prepared, choices)
     for warning in prepared.warnings:
         say(f"Warning: {warning}", err=True)
 
@@ -101,12 +101,12 @@ def _choose(
 ) -> "list[Choice]":
     """Settings for somebody's own data, where there are none yet."""
     name = prepared.description.name
-    if params.section(name) != "custom":
+    if not params.lacks_recipe(name, prepared.split):
         return []
     from u2pl.data.prepared import open_split
     from u2pl.training.chosen_recipe import choose_for
 
-    return choose_for(project, open_split(project, name, prepared.split), progress)
+    return choose_for(project, params, open_split(project, name, prepared.split), progress)
 
 
 def _show_choices(choices: "list[Choice]") -> None:
@@ -117,12 +117,11 @@ def _show_choices(choices: "list[Choice]") -> None:
         say(f"  {choice.key.removeprefix('overrides.')}={value_text(choice.value)}: {choice.reason}")
 
 
-def _show(prepared: "Prepared", choices: "list[Choice]") -> None:
+def _show(project: "Project", prepared: "Prepared", choices: "list[Choice]") -> None:
     import shlex
 
     from rich.table import Table
 
-    from u2pl.project import Project
     from u2pl.settings import chosen_recipe_path
 
     manifest, name = prepared.manifest, prepared.description.name
@@ -151,7 +150,7 @@ def _show(prepared: "Prepared", choices: "list[Choice]") -> None:
         say(fine_sentence(manifest))
     if choices:
         _show_choices(choices)
-        path = chosen_recipe_path(Project.find(), name, prepared.split)
+        path = chosen_recipe_path(project, name, prepared.split)
         say(f"These settings are in {path}, yours to change.")
     words = shlex.join(["--dataset", name, "--split", prepared.split])
     say(f"The lists are in {prepared.folder}. Next: u2pl train {words}")

@@ -37,7 +37,7 @@ def training(name: str) -> "Iterator[Observer]":
                 progress.console.print(_memory(metrics))
                 progress.update(task, total=steps, note="the first steps ...")
                 return
-            elif event == "step":
+            if event == "step":
                 notes[event] = f"loss {metrics['loss']:.3f}"
             elif "val/miou" in metrics:
                 notes[event] = f"mIoU {metrics['val/miou']:.1f}"

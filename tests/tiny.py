@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import yaml
 from PIL import Image
 
@@ -57,6 +58,18 @@ def make_project(root: Path) -> Project:
     project = Project(root)
     edit_params(project, lambda values: values["recipes"].update(tiny=TINY))
     return project
+
+
+def trained_copy(template: Path, root: Path, method: str) -> Project:
+    """A copy of a prepared project, with one finished run: tiny-1_4-METHOD-s0."""
+    from u2pl.settings import RunSpec
+    from u2pl.training.trainer import train
+
+    shutil.copytree(template, root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("U2PL_TRACKING", "none")
+        train(Project(root), RunSpec("tiny", "1/4", method))
+    return Project(root)
 
 
 def draw_tiny(folder: Path, train: int = 16, val: int = 4) -> None:

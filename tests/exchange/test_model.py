@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import load_file, save_file
+from tiny import trained_copy
 from u2pl_cli.app import run
 
 from u2pl.errors import UserError
@@ -28,12 +29,7 @@ RUN = "tiny-1_4-pseudoseg-s0"
 
 @pytest.fixture(scope="module")
 def project(tiny_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    root = tmp_path_factory.mktemp("trained") / "project"
-    shutil.copytree(tiny_template, root)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("U2PL_TRACKING", "none")
-        train(Project(root), RunSpec("tiny", "1/4", "pseudoseg"))
-    return Project(root)
+    return trained_copy(tiny_template, tmp_path_factory.mktemp("trained") / "project", "pseudoseg")
 
 
 @pytest.fixture(scope="module")

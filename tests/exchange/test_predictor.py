@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import trained_copy
 
 from u2pl.data.description import Description
 from u2pl.data.prepared import open_split
@@ -21,8 +22,6 @@ from u2pl.inference.evaluator import evaluate
 from u2pl.models.deeplab import upsample
 from u2pl.project import Project
 from u2pl.runs.results import load_network
-from u2pl.settings import RunSpec
-from u2pl.training.trainer import train
 
 RUN = "tiny-1_4-suponly-s0"
 
@@ -30,12 +29,7 @@ RUN = "tiny-1_4-suponly-s0"
 @pytest.fixture(scope="module")
 def trained(tiny_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with one finished run."""
-    root = tmp_path_factory.mktemp("trained") / "project"
-    shutil.copytree(tiny_template, root)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("U2PL_TRACKING", "none")
-        train(Project(root), RunSpec("tiny", "1/4", "suponly"))
-    return root
+    return trained_copy(tiny_template, tmp_path_factory.mktemp("trained") / "project", "suponly").root
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from u2pl.project import Project
 
 GOLDEN: dict[str, Losses] = json.loads(losses.FILE.read_text(encoding="utf-8"))
 
-TOLERANCE = 4e-3
+TOLERANCE = 2e-3
 """Relative. What processors round differently puts a pixel on the other side of a threshold now and then, one of some
 thousand that a loss is a mean of."""
 

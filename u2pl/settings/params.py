@@ -246,6 +246,11 @@ class Params:
                 raise UserError(f"{path} changes `{key}:`, and there is no such setting. {remedy}.")
         return values
 
+    def lacks_recipe(self, dataset: str, split: str) -> bool:
+        """Whether neither params.yaml nor a chosen recipe says how to train on a split of somebody's own data."""
+        is_said = self.section(dataset) != "custom" or bool(self.values["recipes"]["custom"])
+        return not is_said and not chosen_recipe_path(Project(self.root), dataset, split).exists()
+
     def _presets(self, flavor: str, base: Mapping[str, Any], method: str) -> dict[str, Any]:
         """The settings that a flavour changes where this method or its recipe has them.
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from u2pl.errors import UserError
@@ -29,16 +30,11 @@ def read_record(project: Project) -> ProjectRecord | None:
     path: Path = project.root / RECORD
     remedy = "Take it back from git."
     try:
-        value = read_json(path, remedy)
+        return TypeAdapter(ProjectRecord).validate_python(read_json(path, remedy), strict=True)
     except FileNotFoundError:
         return None
-    kinds = {"version": str, "recipe_version": int, "files": dict}
-    if not isinstance(value, dict) or not all(
-        isinstance(value.get(key), kind) for key, kind in kinds.items()
-    ):
-        raise UserError(f"{path} is not what u2pl writes there. {remedy}")
-    record: ProjectRecord = {key: value[key] for key in kinds}  # type: ignore[assignment]
-    return record
+    except ValidationError:
+        raise UserError(f"{path} is not what u2pl writes there. {remedy}") from None
 
 
 def check_version(project: Project, recipe_version: int) -> None:

@@ -308,21 +308,13 @@ def minutes(seconds: float) -> str:
 
 
 def choose_for(
-    project: Project, split: Split, progress: Progress = lambda what, done, total: None
+    project: Project, params: Params, split: Split, progress: Progress = lambda what, done, total: None
 ) -> list[Choice]:
-    """Choose all settings of a split, and write them to `chosen_recipe_path`; what is there already is kept.
-
-    Returns:
-        The choices; empty where there is such a file, or params.yaml says something of the data set, or of all that are
-        somebody's own.
+    """Choose all settings of a split that `lacks_recipe`, and write them to `chosen_recipe_path`.
 
     Raises:
         UserError: no method could learn from such a split.
     """
-    params = Params.read(project)
-    path = chosen_recipe_path(project, split.dataset, split.split)
-    if path.exists() or params.section(split.dataset) != "custom" or params.values["recipes"]["custom"]:
-        return []
     general = {key: value for key, value in params.values["recipe"].items() if key != "flavor"}
     general["precision"] = "bfloat16" if has_native_bfloat16() else "float32"
     found = look(split, general, progress)
@@ -333,7 +325,7 @@ def choose_for(
     rate = speed(recipe, found.classes)
     progress("trying the speed of this machine", 1, 1)
     choices += length(found, recipe.batch, recipe.crop, rate)
-    write_text(path, text(split, found, choices))
+    write_text(chosen_recipe_path(project, split.dataset, split.split), text(split, found, choices))
     return choices
 
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -223,11 +222,11 @@ def _server(address: str) -> Finding:
 
 
 def _revision(project: Project) -> Finding:
-    command = ["git", "-C", str(project.root), "rev-parse", "--short=12", "HEAD"]
-    try:
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
+    from u2pl.runs.results import revision
+
+    found = revision(project)
+    if found is None:
         return Finding(
             "commit", "note", "none", "git init && git commit: runs then record what they were made by"
         )
-    return Finding("commit", "ok", said)
+    return Finding("commit", "ok", found)
