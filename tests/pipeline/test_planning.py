@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 import yaml
+from tiny import edit_params
 
 from u2pl.errors import UsageError, UserError
 from u2pl.pipeline import ActivePlan, Binding, Table, bind, names, read_table, resolve, spec_of
 from u2pl.pipeline.scheduling import stages
 from u2pl.project import Project
 from u2pl.reporting.results import collect_all
-from u2pl.settings import Params
+from u2pl.settings import Params, chosen_recipe_path
 from u2pl.training.ablation import plan_ablation
 
 REPOSITORY = Project(Path(__file__).parents[2])
@@ -203,6 +204,18 @@ def test_a_table_stands_in_a_plan_more_than_once_under_names_of_its_own(project:
     ]
     assert titles == ["Streets", read_table(project, "methods").title]
     assert list(resolve(project, "mine", ["houses"]).runs) == ["facade-1_4-mt-s0"]
+
+
+def test_dvc_watches_the_recipe_that_was_chosen_for_own_data(project: Project) -> None:
+    text = "{seeds: [0], tables: {houses: {table: methods, dataset: boats, splits: {classic-1/8: 1/4}, rows: [MT]}}}"
+    name = "boats-1_4-mt-s0"
+    assert add_plan(project, text).runs[name].settings == "data/boats/splits/1_4/manifest.json"
+    path = chosen_recipe_path(project, "boats", "1/4")
+    path.parent.mkdir(parents=True)
+    path.write_text("crop: 65\n")
+    assert add_plan(project, text).runs[name].settings == "data/boats/recipes/1_4.yaml"
+    edit_params(project, lambda values: values["recipes"].update(boats={"crop": 65}))
+    assert add_plan(project, text).runs[name].settings == "data/boats/splits/1_4/manifest.json"
 
 
 SET = """

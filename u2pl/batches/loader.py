@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from u2pl import processes
+from u2pl.batches.suitability import check_counts
 from u2pl.batches.transforms import AugmentedImage, augment, normalise, resize_image, resize_mask
 from u2pl.data.prepared import Split
 from u2pl.errors import UserError
@@ -216,26 +217,6 @@ class Batches:
         chosen = [choices[position - step * self._sampler.batch] for position in positions]
         samples = readers.map(partial(self._dataset.read, number), positions, chosen)
         return _readable(batch).with_more(_readable(self._collate(list(samples))))
-
-
-def check_counts(split: Split, batch: int, unlabeled: bool) -> None:
-    """Check that a split can fill batches.
-
-    Raises:
-        UserError: fewer labelled images than a batch needs, or no unlabelled ones where they are wanted.
-    """
-    count = len(split.labeled)
-    if count < batch:
-        smaller = f", or --set batch={count}" if count >= 2 else ""
-        raise UserError(
-            f"Split {split.split!r} of {split.dataset!r} has {count} labelled images, a batch needs {batch}. "
-            f"Use a split with more of them{smaller}."
-        )
-    if unlabeled and not split.unlabeled:
-        raise UserError(
-            f"Split {split.split!r} of {split.dataset!r} has no unlabelled images, and the method "
-            "needs some. Use a split such as 1/8, or --method suponly."
-        )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from u2pl.data.records import chosen_seed
 from u2pl.errors import UsageError, UserError, check_known, unknown
 from u2pl.files import write_text
 from u2pl.project import Project, safe_name
-from u2pl.settings import RECIPE_VERSION, Params, RunSpec, Settings, parse_overrides
+from u2pl.settings import RECIPE_VERSION, Params, RunSpec, Settings, chosen_recipe_path, parse_overrides
 from u2pl.typed_files import problems
 
 from .fields import ProjectPath, SafeName, SafePath, ShellWords
@@ -70,6 +70,8 @@ class TrainStage(Settings):
     args: ShellWords
     folder: ProjectPath
     """Folder of the split."""
+    settings: ProjectPath
+    """File with the recipe chosen for the split; the split's own manifest where there is none."""
     recipe: str
     """The data set's section of params.yaml's `recipes`."""
     sections: list[SafeName] = Field(min_length=SECTIONS, max_length=SECTIONS)
@@ -301,13 +303,15 @@ class _Stages:
         resolved = self.params.resolve(spec, bfloat16=False)
         # An override that changes nothing is left out: tables that share the run may say it or not.
         name, spec = resolved.name, replace(spec, overrides=resolved.changed)
+        folder = self.add_split(spec.dataset, spec.split)
         self.active.runs[name] = TrainStage(
             dataset=spec.dataset,
             split=spec.split,
             method=spec.method,
             seed=spec.seed,
             args=shlex.join(run_arguments(spec)),
-            folder=self.add_split(spec.dataset, spec.split),
+            folder=folder,
+            settings=self._settings(spec.dataset, spec.split, folder),
             recipe=self.params.section(spec.dataset),
             sections=_filled(self.params.sections(spec.method)),
         )
@@ -320,6 +324,12 @@ class _Stages:
             cells=[*shown, (cell.row, cell.column)] if cell else [],
         )
         return name
+
+    def _settings(self, dataset: str, split: str, folder: str) -> str:
+        """What DVC watches of a split's settings besides params.yaml, relative to the project."""
+        chosen = chosen_recipe_path(self.project, dataset, split)
+        is_read = self.params.section(dataset) == "custom" and chosen.is_file()
+        return chosen.relative_to(self.project.root).as_posix() if is_read else f"{folder}/manifest.json"
 
     def add_ablation(
         self, name: str, table: Table, ablation: Ablation, common: Mapping[str, Any], split: str, seed: int

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from u2pl import methods, processes
-from u2pl.batches.loader import check_counts
+from u2pl.batches.suitability import check_counts, check_crop
 from u2pl.data.prepared import Split, open_split
 from u2pl.errors import UsageError, UserError
 from u2pl.files import sha256_json
@@ -43,6 +43,7 @@ def describe(project: Project, spec: RunSpec) -> tuple[ResolvedRun, Split, dict[
     split = open_split(project, spec.dataset, spec.split)
     checked = methods.settings(spec.method, classes_of(split), resolved.recipe, resolved.hyper)
     check_counts(split, resolved.recipe.batch, methods.uses_unlabeled(spec.method))
+    check_crop(split, resolved.recipe)
     facts = {
         "recipe_version": RECIPE_VERSION,
         "dataset": spec.dataset,
