@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 def predict(
     model: Annotated[str, typer.Argument(help="A model file NAME.u2pl, or a finished run.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
-    out: Annotated[Path, typer.Option(help="Folder that receives masks/, colors/ and overlays/.")],
+    out: Annotated[Path, typer.Option(help="Folder that receives masks/, colors/ and overlays/.")] = Path(
+        "predictions"
+    ),
     window: Annotated[
         int | None, typer.Option(min=32, help="Side of the windows; default: large images alone have some.")
     ] = None,
@@ -24,7 +26,7 @@ def predict(
 
     A model file works anywhere; of a run one must be in its project.
 
-    Example: u2pl predict shapes-1_8-u2pl-s0.u2pl photos --out predictions
+    Example: u2pl predict shapes-1_8-u2pl-s0.u2pl photos
     """
     from u2pl.errors import UserError
 

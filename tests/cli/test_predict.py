@@ -41,6 +41,8 @@ def test_a_folder_is_segmented_and_what_could_not_be_read_is_told_with_status_1(
     with Image.open(project / "seen/colors/07.png") as picture:
         assert picture.mode == "P"
     (project / "photos/03.png").write_bytes(b"no picture")
+    assert u2pl("predict", RUN, "photos/07.png", cwd=project).returncode == 0
+    assert (pixels(project / "predictions/masks/07.png") == pixels(project / "seen/masks/07.png")).all()
     again = u2pl("predict", RUN, "photos", "--out", "seen", "--json", cwd=project)
     assert again.returncode == 1 and "1 of 20 files could not be read" in again.stderr
     assert "the rest is in seen." in again.stderr
