@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from u2pl.losses import contrastive
 from u2pl.losses.memory_bank import MemoryBank
-from u2pl.steps.pixels import rows
+from u2pl.models.deeplab import rows
 
 IGNORE = 255
 DELTA_P, TAU, R_L, R_H = 0.3, 0.5, 3, 20

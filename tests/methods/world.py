@@ -15,7 +15,8 @@ from u2pl.losses import contrastive
 from u2pl.methods import Method
 from u2pl.methods.student_teacher import PartitionTargets, Unlabeled
 from u2pl.methods.u2pl import U2PL
-from u2pl.models.deeplab import Output
+from u2pl.models.deeplab import Output, rows
+from u2pl.steps.forward import Forward
 from u2pl.steps.micro_batch import MicroBatch
 
 IGNORE = CLASSES.ignore_index
@@ -98,7 +99,7 @@ class World:
         picture = torch.zeros(images, 3, SIZE, SIZE)
         truth = torch.full_like(self.pseudo, IGNORE)
         return PartitionTargets(
-            forwards=(),
+            forwards=(Forward(method.student, (picture, picture)),),
             label=method.labels(self.labels),
             labeled=as_images(picture, self.labels),
             unlabeled=Unlabeled(picture, self.pseudo, self.entropy, self.valid, truth),
@@ -109,9 +110,9 @@ class World:
             teacher=self.teacher,
         )
 
-    def student(self) -> Output:
-        """What the student says of all images."""
-        return Output(torch.zeros_like(self.teacher.logits), self.representation)
+    def student(self, pixels: Tensor) -> Output:
+        """What the student says of all images, and of these pixels' representations."""
+        return Output(torch.zeros_like(self.teacher.logits), rows(self.representation)[pixels])
 
     def whole(self) -> MicroBatch:
         """All images in one micro-batch."""
@@ -223,8 +224,9 @@ def contrast(method: U2PL, world: World, monkeypatch: pytest.MonkeyPatch, loss: 
     with monkeypatch.context() as patch:
         compared = spy(patch, contrastive, loss)
         averaged = spy(patch, contrastive, "mean_over_classes")
-        targets = method.contrast.added(world.targets(method), at(5)).of(world.whole())
-        result = method.contrast.losses(world.student(), targets)["contrastive"]
+        targets = method.contrast.added(world.targets(method), at(5))
+        asked = targets.forwards[0].options["represent"].of(world.whole())
+        result = method.contrast.losses(world.student(asked), targets.of(world.whole()))["contrastive"]
     result.backward()
     assert world.representation.grad is not None
     gradient = world.representation.grad.abs().sum(1).flatten()

@@ -6,7 +6,7 @@ import yaml
 from tiny import REPOSITORY, TINY
 from torch import nn
 
-from u2pl.models.deeplab import ASPP, DeepLabV3Plus, upsample
+from u2pl.models.deeplab import ASPP, DeepLabV3Plus, rows, upsample
 from u2pl.models.dropout import ChannelDropout
 from u2pl.settings import Recipe
 
@@ -33,6 +33,21 @@ def test_a_network_without_the_second_head_or_not_asked_gives_no_representation(
     image = torch.zeros(2, 3, 32, 32)
     assert DeepLabV3Plus(3, recipe(), representation=False)(image).representation is None
     assert DeepLabV3Plus(3, recipe(), representation=True)(image, represent=False).representation is None
+
+
+def test_representations_of_some_pixels_are_those_of_the_map_and_so_are_gradients():
+    network = DeepLabV3Plus(3, recipe(dropout=0.0), representation=True).double()
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    pixels = torch.tensor([0, 127, 64, 5, 5])  # of two maps of 8 x 8
+    results = []
+    for asked in (True, pixels):
+        network.zero_grad()
+        found = network(images, represent=asked).representation
+        found = rows(found)[pixels] if asked is True else found
+        (found * torch.arange(40.0).view(5, 8)).sum().backward()
+        results.append([found, *(p.grad for p in network.parameters() if p.grad is not None)])
+    for dense, sparse in zip(*results, strict=True):
+        torch.testing.assert_close(sparse.double(), dense.double(), rtol=1e-5, atol=1e-5)
 
 
 def test_the_logits_do_not_depend_on_whether_representations_are_asked_for():

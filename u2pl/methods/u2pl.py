@@ -17,11 +17,11 @@ from u2pl.methods.cutmix import CutMix
 from u2pl.methods.mt import MeanTeacherTargets
 from u2pl.methods.registry import method
 from u2pl.methods.student_teacher import PartitionTargets
-from u2pl.models.deeplab import Output
+from u2pl.models.deeplab import Output, rows
 from u2pl.settings import Recipe, Settings
 from u2pl.settings.hyper import ContrastSettings, U2PLSettings
 from u2pl.steps.micro_batch import MicroBatch
-from u2pl.steps.pixels import Pixels, aligned, floored, rows
+from u2pl.steps.pixels import Pixels, aligned, floored
 from u2pl.steps.whole_batch import WholeBatch
 
 _log = logging.getLogger(__name__)
@@ -112,6 +112,19 @@ class ContrastTargets:
     class_counts: dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Anchors:
+    """The pixels of which the student is asked for representations: the anchors, group after group."""
+
+    targets: ContrastTargets
+
+    def of(self, micro: MicroBatch) -> Tensor:
+        """Their rows in the maps of a micro-batch, in bounds where they are not there, (groups C M,) int64."""
+        pixels, comparisons = self.targets.pixels, self.targets.comparisons
+        found = [pixels.rows(group, c.anchor_CM, micro)[0] for group, c in enumerate(comparisons)]
+        return torch.stack(found).flatten()
+
+
 class Contrast:
     """L_c: anchors are drawn to the centre of their class, and away from its negatives.
 
@@ -132,10 +145,15 @@ class Contrast:
             _log.warning(sentence)
 
     def added(self, known: P, step: Step) -> P:
-        """The targets of a batch with what L_c compares, and its diagnostics."""
+        """The targets of a batch with what L_c compares, and its diagnostics.
+
+        The anchors are drawn before the student looks, so it is asked for representations of no other pixels.
+        """
         found = self.targets(known, step)
+        (forward,) = known.forwards
         return replace(
             known,
+            forwards=(replace(forward, options={**forward.options, "represent": Anchors(found)}),),
             contrast=found,
             diagnostics=known.diagnostics | found.diagnostics,
             class_counts=known.class_counts | found.class_counts,
@@ -219,12 +237,12 @@ class Contrast:
         """The mean over groups of L_c or L_b, as far as anchors lie in a micro-batch."""
         s = self.settings
         assert student.representation is not None
-        student_PD = rows(student.representation)
+        anchor_AD = student.representation.chunk(len(targets.comparisons))
         compare = contrastive.info_nce if s.contrast == "L_c" else contrastive.binary
         losses = []
         for group, c in enumerate(targets.comparisons):
-            row_CM, here_CM = targets.pixels.rows(group, c.anchor_CM, micro)
-            anchor_CMD = student_PD.index_select(0, row_CM.flatten()).unflatten(0, row_CM.shape)
+            _, here_CM = targets.pixels.rows(group, c.anchor_CM, micro)
+            anchor_CMD = anchor_AD[group].unflatten(0, here_CM.shape)
             loss_C = compare(anchor_CMD, c.center_CD, c.negative_KD, c.index_CMN, s.tau, here_CM)
             losses.append(contrastive.mean_over_classes(loss_C, c.use_C, c.divisor))
         return torch.stack(losses).mean()

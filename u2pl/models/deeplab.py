@@ -27,7 +27,8 @@ class Output(NamedTuple):
     logits: Tensor
     """(B, C, h, w), before the softmax."""
     representation: Tensor | None
-    """(B, D, h, w), not normalised; None where the network has no representation head or was not asked."""
+    """(B, D, h, w), or (A, D) at the pixels that were asked for; not normalised. None where the network has no
+    representation head or was not asked."""
     further: Mapping[str, Tensor] = {}
     """What else a method's own network says, image by image."""
 
@@ -124,20 +125,26 @@ class DeepLabV3Plus(nn.Module):
         if recipe.weights not in WORDS_FOR_WEIGHTS:
             weights.initialise(self, self.backbone, Path(recipe.weights))
 
-    def forward(self, image: Tensor, *, represent: bool = True) -> Output:
+    def forward(self, image: Tensor, *, represent: bool | Tensor = True) -> Output:
         """Logits, and representations where `represent` and there is a head for them.
 
         Args:
             image: (B, 3, H, W), normalised.
+            represent: whether representations are wanted; or (A,) int64, of which pixels of the map they are, counted
+                row by row and image after image. The head's last convolution then computes these alone.
         """
         with self.in_precision(image.device):
             return self.answers(self.features(image), represent=represent)
 
-    def answers(self, features: Features, *, represent: bool) -> Output:
+    def answers(self, features: Features, *, represent: bool | Tensor) -> Output:
         """What the heads make of features; the auxiliary one only while it is being trained."""
         logits = self.classifier[-1](features.hidden)
-        head = self.representer if represent else None
-        representation = None if head is None else head(features.joined)
+        head = None if represent is False else self.representer
+        representation = None
+        if head is not None and isinstance(represent, Tensor):
+            representation = _at(head[-1], rows(head[:-1](features.joined)).index_select(0, represent))
+        elif head is not None:
+            representation = head(features.joined)
         further = {}
         if AUXILIARY in self.further and self.further[AUXILIARY].training:
             auxiliary = self.further[AUXILIARY]
@@ -176,6 +183,16 @@ class DeepLabV3Plus(nn.Module):
             {"params": list(self.backbone.parameters()), "lr": lr},
             {"params": heads, "lr": lr * head_lr_multiplier},
         ]
+
+
+def rows(map_BDHW: Tensor) -> Tensor:
+    """(B, D, H, W) as one row a pixel, (B H W, D)."""
+    return map_BDHW.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _at(convolution: nn.Module, inputs_AK: Tensor) -> Tensor:
+    """A convolution with kernels of 1x1 at some pixels, (A, D)."""
+    return convolution(inputs_AK[:, :, None, None])[:, :, 0, 0]
 
 
 def upsample(logits: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -98,11 +98,6 @@ class Pixels:
         return row * self.area + pixel % self.area, here
 
 
-def rows(map_BDHW: Tensor) -> Tensor:
-    """(B, D, H, W) as one row a pixel, (B H W, D)."""
-    return map_BDHW.permute(0, 2, 3, 1).flatten(0, 2)
-
-
 def aligned(map_BHW: Tensor, size: torch.Size) -> Tensor:
     """A pixel map at the heads' resolution: the values at the points that features lie on when corners are aligned."""
     y, x = (
