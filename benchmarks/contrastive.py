@@ -67,11 +67,11 @@ class Draws:
 
 def ours(
     given: Given, bank: MemoryBank, M: int, N: int, generator: torch.Generator, lap: Lap
-) -> tuple[Tensor, Draws]:
-    """L_c, as the method computes it."""
+) -> tuple[Tensor, Draws, Tensor]:
+    """L_c, as the method computes it, and its gradient at the anchors (C, M, D): no other pixel has any."""
     with torch.no_grad():
-        prob_CP = given.logits.softmax(dim=1).transpose(0, 1).flatten(1)
-        rank_CP = contrastive.ranks(prob_CP)
+        prob_CP = given.logits.transpose(0, 1).flatten(1).contiguous().softmax(dim=0)
+        rank_CP = contrastive.coarse_ranks(prob_CP, R_L, R_H)
         anchor_CP = contrastive.anchor_mask(given.label_P, prob_CP, DELTA_P)
         negative_CP = torch.where(
             given.labeled_P,
@@ -86,15 +86,17 @@ def ours(
         lap("push")
         draws = Draws(contrastive.sample(anchor_CP, M, generator), bank.sample(M, N, generator))
         lap("sampling")
-    anchor_AD = rows(given.student).index_select(0, draws.anchor_CM.flatten())
-    anchor_CMD = anchor_AD.unflatten(0, draws.anchor_CM.shape)
-    loss_C = contrastive.info_nce(anchor_CMD, positive_CD, bank.storage, draws.negative_CMN, TAU)
+    # The student's last convolution computes the anchors alone, see DeepLabV3Plus.forward.
+    anchor_CMD = rows(given.student.detach())[draws.anchor_CM].requires_grad_()
+    drawn = bank.storage, draws.negative_CMN, TAU
+    loss_C = contrastive.info_nce(anchor_CMD, positive_CD, *drawn, length_K=bank.length)
     use_C = present_C & (bank.filled_C > 0)
     loss = contrastive.mean_over_classes(loss_C, use_C, len(use_C))
     lap("loss, forward")
     loss.backward()
     lap("backward")
-    return loss.detach(), draws
+    assert anchor_CMD.grad is not None
+    return loss.detach(), draws, anchor_CMD.grad
 
 
 class Queues:
@@ -202,19 +204,21 @@ def make_given(images: int, size: int, classes: int, features: int, device: torc
 
 
 def full_bank(capacities: Sequence[int], features: int, device: torch.device, seed: int) -> MemoryBank:
-    """A bank whose classes are all full (of the same noise)."""
+    """A bank whose classes are all full, of noise; each pixel is a negative of as many classes as an unreliable one."""
     bank = MemoryBank(capacities, features).to(device)
     generator = torch.Generator(device).manual_seed(seed)
-    noise = torch.randn(max(capacities), features, device=device, generator=generator)
-    bank.push(noise, torch.ones(len(capacities), len(noise), dtype=torch.bool, device=device))
+    while bool((bank.filled_C < bank.capacity_C).any()):
+        noise = torch.randn(10_000, features, device=device, generator=generator)
+        chance = torch.rand(len(capacities), len(noise), device=device, generator=generator)
+        bank.push(noise, chance < (R_H - R_L) / len(capacities))
     return bank
 
 
 def in_order(bank: MemoryBank, capacities: Sequence[int]) -> list[Tensor]:
     """The rows of each class of a full bank, oldest first."""
-    rings = bank.storage[: sum(capacities)].split(list(capacities))
+    rings = bank.row[: sum(capacities)].split(list(capacities))
     return [
-        ring.roll(-(pushed % len(ring)), dims=0)
+        bank.storage[ring.roll(-(pushed % len(ring)))]
         for ring, pushed in zip(rings, bank.pushed_C.tolist(), strict=True)
     ]
 
@@ -226,8 +230,9 @@ def check(
     generator = torch.Generator(device).manual_seed(seed)
     bank = full_bank(capacities, given.teacher.shape[1], device, seed)
     queues = Queues(capacities, in_order(bank, capacities))
-    loss, draws = ours(given, bank, M, N, generator, measure.no_lap)
-    gradient = given.take_gradient()
+    loss, draws, anchor_gradient = ours(given, bank, M, N, generator, measure.no_lap)
+    gradient = torch.zeros_like(given.student)
+    rows(gradient).index_add_(0, draws.anchor_CM.flatten(), anchor_gradient.flatten(0, 1))
     drawn = draws.anchor_CM, bank.storage[draws.negative_CMN]
     other = straightforward(given, queues, M, N, generator, drawn)
     other_gradient = given.take_gradient()
@@ -248,15 +253,13 @@ def limits(given: Given, bank: MemoryBank, M: int, N: int) -> list[Limit]:
     row = features * given.teacher.element_size()
     before = bank.pushed_C.clone()
     ours(given, bank, M, N, torch.Generator(bank.storage.device).manual_seed(0), measure.no_lap)
-    given.take_gradient()
     pushed = int((bank.pushed_C - before).minimum(bank.capacity_C).sum())
     return [
         Limit("read the logits", "B", given.logits.nbytes),
         Limit("read the teacher's rows, for the centres", "B", pixels * row),
         Limit(f"read {pushed:,} rows to push", "B", min(pushed, pixels) * row),
-        Limit("write them", "B", pushed * row),
+        Limit("write them, each pixel once", "B", min(pushed, pixels) * row),
         Limit("read the drawn negatives", "B", classes * M * N * row),
-        Limit("write the gradient", "B", pixels * row),
         Limit("centres", "MAC", pixels * classes * features),
         Limit("similarities", "MAC", classes * M * (N + 1) * features),
         Limit("their gradient", "MAC", classes * M * (N + 1) * features),
@@ -325,7 +328,6 @@ def compare(given: Given, M: int, N: int, options: argparse.Namespace, machine: 
 
     def step_of_ours(lap: Lap) -> None:
         ours(given, bank, M, N, generator, lap)
-        given.take_gradient()
 
     def other_step(lap: Lap) -> None:
         straightforward(given, queues, M, N, generator)
@@ -351,7 +353,6 @@ def compare_capacities(
 
         def run(lap: Lap) -> None:
             ours(given, bank, M, N, generator, lap)
-            given.take_gradient()
 
         return run
 

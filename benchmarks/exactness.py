@@ -329,7 +329,7 @@ def queued(given: Input) -> int:
             rows = [
                 int(bank.offset_C[c]) + k % capacities[c] for k in range(pushed[c] - filled[c], pushed[c])
             ]
-            wrong += different(bank.storage[rows].flatten().tolist(), queue)
+            wrong += different(bank.storage[bank.row[rows]].flatten().tolist(), queue)
     return wrong
 
 

@@ -47,7 +47,7 @@ def step(
     unreliable_P = torch.cat([torch.zeros_like(unreliable), unreliable]).flatten()
 
     prob_CP, teacher_PD = scene.prob_CP, rows(scene.teacher)
-    rank_CP = contrastive.ranks(prob_CP)
+    rank_CP = contrastive.coarse_ranks(prob_CP, hyper.r_l, hyper.r_h)
     anchor_CP = contrastive.anchor_mask(label_P, prob_CP, hyper.delta_p)
     negative_CP = torch.where(
         scene.labeled_P,
@@ -59,7 +59,8 @@ def step(
     anchor_CM = contrastive.sample(anchor_CP, M, generator)
     index_CMN = bank.sample(M, N, generator)
     use_C = present_C & (bank.filled_C > 0)
-    loss_C = loss(rows(scene.student)[anchor_CM], positive_CD, bank.storage, index_CMN, hyper.tau)
+    drawn = bank.storage, index_CMN, hyper.tau
+    loss_C = loss(rows(scene.student)[anchor_CM], positive_CD, *drawn, length_K=bank.length)
     taken = Taken(label_P, unreliable_P, anchor_CM, index_CMN, use_C)
     return contrastive.mean_over_classes(loss_C, use_C, scene.classes), taken
 
@@ -67,8 +68,11 @@ def step(
 def places(bank: MemoryBank, index_CMN: Tensor) -> list[list[list[int]]]:
     """Drawn rows of the bank as places in the queues, 0 for the oldest."""
     oldest_C = bank.pushed_C - bank.filled_C
-    slot_CMN = index_CMN - bank.offset_C[:, None, None]
-    return ((slot_CMN - oldest_C[:, None, None]) % bank.capacity_C[:, None, None]).tolist()
+    rings = bank.row[:-1].split(bank.capacity_C.tolist())
+    found = [
+        (ring == rows_MN[..., None]).int().argmax(2) for ring, rows_MN in zip(rings, index_CMN, strict=True)
+    ]
+    return ((torch.stack(found) - oldest_C[:, None, None]) % bank.capacity_C[:, None, None]).tolist()
 
 
 def expected(

@@ -19,8 +19,9 @@ known_or_not = st.sampled_from(["counts read", "counts not read"])
 class UnreadBank(MemoryBank):
     """A bank as it works on a device whose counts are not read: only the number of pixels is known."""
 
-    def _places(self, total_C: Tensor, pixels: int) -> list[int]:
-        return [min(pixels, capacity) for capacity in self._capacities]
+    @staticmethod
+    def _reads(mask: Tensor) -> bool:
+        return False
 
 
 def make(kind: str, capacities: list[int]) -> MemoryBank:
@@ -40,7 +41,7 @@ def contents(bank: MemoryBank, c: int) -> list[float]:
     """What class c holds, oldest first: the k-th pixel ever pushed lies in the place k of its ring, round and round."""
     pushed, capacity, offset = int(bank.pushed_C[c]), int(bank.capacity_C[c]), int(bank.offset_C[c])
     numbers = range(pushed - int(bank.filled_C[c]), pushed)
-    rows = bank.storage[[offset + number % capacity for number in numbers]]
+    rows = bank.storage[bank.row[[offset + number % capacity for number in numbers]]]
     assert (rows == rows[:, :1]).all()
     return rows[:, 0].tolist()
 
@@ -114,8 +115,10 @@ def test_reading_the_counts_changes_no_row_that_is_ever_drawn(
         for bank in banks:
             bank.push(z, mask)
     read, unread = banks
-    assert torch.equal(read.storage[:-1], unread.storage[:-1])
-    assert torch.equal(read.pushed_C, unread.pushed_C)
+    for name in ("row", "pushed_C"):
+        assert torch.equal(getattr(read, name), getattr(unread, name))
+    for name in ("storage", "length", "uses"):
+        assert torch.equal(getattr(read, name)[:-1], getattr(unread, name)[:-1])
 
 
 @given(kind=known_or_not, seed=seeds, first=st.integers(1, 19))
@@ -130,6 +133,41 @@ def test_image_after_image_and_the_whole_batch_at_once_leave_the_same(kind: str,
     one_by_one.push(z[first:], mask[:, first:])
     for c in range(2):
         assert contents(at_once, c) == contents(one_by_one, c)
+
+
+@given(
+    kind=known_or_not,
+    seed=seeds,
+    capacities=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    pushes=st.lists(st.integers(1, 25), min_size=1, max_size=8),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_pixel_of_several_classes_is_stored_once_and_rows_that_no_ring_holds_are_taken_again(
+    kind: str, seed: int, capacities: list[int], pushes: list[int]
+):
+    generator = torch.Generator().manual_seed(seed)
+    bank, first = make(kind, capacities), 0
+    for count in pushes:
+        bank.push(pixels(first, count), torch.rand(len(capacities), count, generator=generator) < 0.6)
+        first += count
+        held = [pixel for c in range(len(capacities)) for pixel in contents(bank, c)]
+        used = bank.uses[:-1].nonzero()[:, 0]
+        assert len(used) == len(set(held))
+        assert bank.uses[:-1].sum() == len(held)
+        assert sorted(bank.storage[used, 0].tolist()) == sorted(set(held))
+        torch.testing.assert_close(bank.length[used], bank.storage[used].norm(dim=1))
+
+
+def test_a_bank_of_an_earlier_version_which_had_a_row_for_each_place_goes_on():
+    bank, later = MemoryBank([4, 2], FEATURES), MemoryBank([4, 2], FEATURES)
+    storage = torch.zeros(7, FEATURES)
+    storage[:3], storage[4:6] = pixels(0, 3), torch.stack([pixels(2, 1)[0], pixels(1, 1)[0]])
+    later.load_state_dict({"storage": storage, "pushed_C": torch.tensor([3, 3])})
+    bank.push(pixels(0, 3), everything(3, 2))
+    for pushed in (later, bank):
+        pushed.push(pixels(3, 2), torch.tensor([[True, True], [False, True]]))
+    for c in range(2):
+        assert contents(later, c) == contents(bank, c)
 
 
 def test_a_push_of_no_pixels_changes_nothing():
@@ -214,8 +252,8 @@ def test_a_class_draws_what_it_holds_and_nothing_else(
     index = bank.sample(2, 60, generator)
     assert index.shape == (len(capacities), 2, 60)
     assert index.dtype == torch.int64
-    assert ((index >= 0) & (index < len(bank.storage) - 1)).all()
     for c, queue in enumerate(held):
+        assert ((index[c] < len(bank.storage) - 1) == bool(queue)).all()
         # 120 draws of at most 6: missing one has a probability below 1e-8.
         assert set(bank.storage[index[c]].flatten().tolist()) == (set(queue) or {0.0})
 
@@ -255,7 +293,7 @@ def test_the_extreme_random_numbers_draw_the_first_and_the_last_place(number: fl
     bank = MemoryBank([5, 3], FEATURES)
     bank.push(pixels(0, 9), everything(9, 2))
     with mock.patch.object(torch, "rand", lambda shape, **_: torch.full(shape, number)):
-        assert bank.sample(1, 2)[1].tolist() == [[expected] * 2]
+        assert bank.sample(1, 2)[1].tolist() == [[bank.row[expected]] * 2]
 
 
 def test_equal_seeds_draw_equal_negatives():

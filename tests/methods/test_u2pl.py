@@ -134,7 +134,7 @@ def test_the_contrastive_loss_is_equation_4_on_what_was_drawn(monkeypatch: pytes
 
     ((_, z_PD, negative_CP, _),) = pushed
     z_teacher, z_student = z_PD.tolist(), rows(method.student.representer[-1](hidden[0].output)).double()
-    ((anchor, positive, table, index, tau, _),) = drawn
+    ((anchor, positive, table, index, tau, *_),) = drawn
     negative = table[index]
     ((_, use, divisor),) = averaged
     assert anchor.shape == (4, method.settings.M, 8)

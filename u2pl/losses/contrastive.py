@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-_AT_ONCE = 2**19
-"""Numbers of negatives that are held at once; on a CPU they should stay in the cache."""
-_AT_ONCE_ON_GPU = 2**24
+_PIXELS_AT_ONCE = 2**14
+"""On a CPU their probabilities stay in the cache."""
 
 _RANKS = 255
 """Ranks are bytes; a threshold beyond them would wrap around."""
@@ -31,6 +30,67 @@ def ranks(prob_CP: Tensor) -> Tensor:
         rank_CP[c] += beaten.sum(dim=0, dtype=torch.uint8)
         rank_CP[c + 1 :] += ~beaten
     return rank_CP
+
+
+def coarse_ranks(prob_CP: Tensor, r_l: int, r_h: int) -> Tensor:
+    """`ranks` as far as two thresholds tell them apart, in a quarter of the time.
+
+    Args:
+        prob_CP: floats, none of them NaN.
+        r_l: the lower threshold.
+        r_h: the upper one, not below `r_l`.
+
+    Returns:
+        (C, P) uint8: 0 for a rank below `r_l`, `r_l` for one below `r_h`, and `r_h` for the others.
+    """
+    low, high = min(r_l, _RANKS), min(r_h, _RANKS)
+    rank_CP = likeliest(prob_CP, low).logical_not_().view(torch.uint8).mul_(low)
+    return rank_CP.masked_fill_(likeliest(prob_CP, high).logical_not_(), high)
+
+
+def likeliest(prob_CP: Tensor, count: int) -> Tensor:
+    """Whether a class is among the `count` likeliest of a pixel, (C, P) bool; of equal ones the first come first.
+
+    Keeps the values of so many, the largest yet, and asks no more than which others reach the last of them.
+    """
+    classes = len(prob_CP)
+    if 2 * count > classes:  # those of the other end are fewer
+        others = max(classes - count, 0)
+        return likeliest(-prob_CP.flip(0), others).flip(0).logical_not_()
+    among_CP = torch.zeros_like(prob_CP, dtype=torch.bool)
+    if count <= 0:
+        return among_CP
+    cpu = prob_CP.device.type == "cpu"
+    at_once = _PIXELS_AT_ONCE if cpu else max(1, prob_CP.shape[1])
+    for values_CP, within_CP in zip(prob_CP.split(at_once, 1), among_CP.split(at_once, 1), strict=True):
+        last_P = _largest(values_CP, count)
+        torch.ge(values_CP, last_P, out=within_CP)
+        # On a GPU to look whether there are ties would mean to wait.
+        if cpu and bool((_count(within_CP) == count).all()):
+            continue
+        torch.gt(values_CP, last_P, out=within_CP)
+        room_P = count - _count(within_CP)
+        for value_P, within_P in zip(values_CP, within_CP, strict=True):
+            taken_P = (value_P == last_P) & (room_P > 0)
+            within_P |= taken_P
+            room_P -= taken_P.view(torch.uint8)
+    return among_CP
+
+
+def _count(mask_CP: Tensor) -> Tensor:
+    """How many classes have each pixel, (P,) uint8."""
+    return mask_CP.view(torch.uint8).sum(dim=0, dtype=torch.uint8)
+
+
+def _largest(values_CP: Tensor, count: int) -> Tensor:
+    """The `count`-th largest value of each column, (P,)."""
+    top = [torch.full_like(values_CP[0], -torch.inf) for _ in range(count)]
+    for new_P in values_CP:
+        for k, held_P in enumerate(top):
+            smaller_P = torch.minimum(held_P, new_P) if k < count - 1 else new_P
+            torch.maximum(held_P, new_P, out=held_P)
+            new_P = smaller_P
+    return top[-1]
 
 
 def label_mask(label_P: Tensor, classes: int) -> Tensor:
@@ -86,8 +146,9 @@ def centers(
     Returns:
         (C, D) centres, zero for a class without candidates, and (C,) bool that says which have any.
     """
-    sum_CD = total(mask_CP.to(representation_PD.dtype) @ representation_PD)
-    count_C = total(mask_CP.sum(dim=1))
+    weight_CP = mask_CP.to(representation_PD.dtype)
+    sum_CD = total(weight_CP @ representation_PD)
+    count_C = total(weight_CP.sum(dim=1))
     return sum_CD / count_C.clamp(min=1)[:, None], count_C > 0
 
 
@@ -112,6 +173,7 @@ def info_nce(
     index_CMN: Tensor,
     tau: float,
     here_CM: Tensor | None = None,
+    length_K: Tensor | None = None,
 ) -> Tensor:
     """Each anchor is to be more similar to its class centre than to all its negatives; Eq. 4 before its sum over c.
 
@@ -126,12 +188,12 @@ def info_nce(
         tau: temperature.
         here_CM: bool; the anchors of this part of the batch, where the others count elsewhere: the parts' losses add
             up to the batch's. None: all of them.
+        length_K: the lengths of the table's rows, where they are known.
 
     Returns:
         (C,) the loss of each class. Of a class without anchors or negatives it is meaningless, see `mean_over_classes`.
     """
-    anchor_CMD = functional.normalize(anchor_CMD, dim=-1)
-    return _Contrast.apply(anchor_CMD, positive_CD, negative_KD, index_CMN, tau, here_CM, _joint)
+    return _contrast(anchor_CMD, positive_CD, negative_KD, index_CMN, tau, here_CM, length_K, _joint)
 
 
 def binary(
@@ -141,13 +203,13 @@ def binary(
     index_CMN: Tensor,
     tau: float,
     here_CM: Tensor | None = None,
+    length_K: Tensor | None = None,
 ) -> Tensor:
     """Each negative competes with the class centre on its own: L_b (Eq. A1) before its sum over c.
 
     l_c = 1/(M N) sum_i sum_j log(1 + e^{(<z_ci, z_cij^-> - <z_ci, z_c^+>)/tau}); arguments and result as of `info_nce`.
     """
-    anchor_CMD = functional.normalize(anchor_CMD, dim=-1)
-    return _Contrast.apply(anchor_CMD, positive_CD, negative_KD, index_CMN, tau, here_CM, _pairwise)
+    return _contrast(anchor_CMD, positive_CD, negative_KD, index_CMN, tau, here_CM, length_K, _pairwise)
 
 
 def mean_over_classes(loss_C: Tensor, use_C: Tensor, classes: int | Tensor) -> Tensor:
@@ -180,11 +242,34 @@ def _pairwise(positive_K: Tensor, negative_KN: Tensor) -> Similarities:
     return -functional.logsigmoid(-margin_KN).mean(dim=1), -weight_KN.sum(dim=1), weight_KN
 
 
-class _Contrast(torch.autograd.Function):
-    """Losses of unit anchors against centres and sampled rows of a table, a few anchors at a time.
+def _contrast(
+    anchor_CMD: Tensor,
+    positive_CD: Tensor,
+    negative_KD: Tensor,
+    index_CMN: Tensor,
+    tau: float,
+    here_CM: Tensor | None,
+    length_K: Tensor | None,
+    compare: Callable[[Tensor, Tensor], Similarities],
+) -> Tensor:
+    anchor_CMD = functional.normalize(anchor_CMD, dim=-1)
+    positive_CD = functional.normalize(positive_CD, dim=-1)
+    if length_K is None:
+        length_K = torch.linalg.vector_norm(negative_KD, dim=1)
+    length_CMN = length_K[index_CMN].clamp_(min=_SHORTEST)
+    return _Contrast.apply(anchor_CMD, positive_CD, negative_KD, index_CMN, length_CMN, tau, here_CM, compare)
 
-    The gradient reaches the anchors alone, so it is computed beside the loss, while the negatives are
-    at hand: neither pass ever holds all C x M x N x D numbers.
+
+_SHORTEST = 1e-12
+"""Length that a vector is divided by at least."""
+
+
+class _Contrast(torch.autograd.Function):
+    """Losses of unit anchors against unit centres and sampled rows of a table.
+
+    The gradient reaches the anchors alone, so it is computed beside the loss, while the weights of the negatives are
+    at hand. Neither pass copies a row: the similarities to rows are what a weighted sum of these rows has as the
+    derivatives by its weights, and torch computes both for bags of embeddings, which lie where they lie.
     """
 
     @staticmethod
@@ -194,38 +279,27 @@ class _Contrast(torch.autograd.Function):
         positive_CD: Tensor,
         negative_KD: Tensor,
         index_CMN: Tensor,
+        length_CMN: Tensor,
         tau: float,
         here_CM: Tensor | None,
         compare: Callable[[Tensor, Tensor], Similarities],
     ) -> Tensor:
         classes, count, negatives = index_CMN.shape
-        anchor_AD = anchor_CMD.flatten(0, 1)
-        positive_CD = functional.normalize(positive_CD, dim=-1)
-        index_AN = index_CMN.flatten(0, 1)
-        loss_A = torch.zeros_like(anchor_AD[:, 0])
-        gradient_AD = torch.zeros_like(anchor_AD)
-        cpu = anchor_AD.device.type == "cpu"
-        # Which anchors are here, only a CPU knows without waiting; elsewhere all are computed and the rest set to 0.
-        if cpu and here_CM is not None:
-            number_A = here_CM.flatten().nonzero()[:, 0]
-        else:
-            number_A = torch.arange(len(anchor_AD), device=anchor_AD.device)
-        step = max(1, (_AT_ONCE if cpu else _AT_ONCE_ON_GPU) // (negatives * anchor_AD.shape[1]))
-        room = negative_KD.new_empty(min(step, len(number_A)) * negatives, anchor_AD.shape[1])
-        for number in number_A.split(step):
-            anchor = anchor_AD[number]
-            center = positive_CD[number // count]
-            drawn = room[: len(anchor) * negatives]
-            torch.index_select(negative_KD, 0, index_AN[number].flatten(), out=drawn)
-            negative = drawn.view(len(anchor), negatives, anchor.shape[1])
-            # Divided by the lengths afterwards: a normalised copy of the negatives would cost more.
-            length = torch.linalg.vector_norm(negative, dim=2).clamp(min=1e-12)
-            similarity = torch.bmm(anchor[:, None], negative.transpose(1, 2))[:, 0] / length
-            loss, by_center, by_negative = compare((anchor * center).sum(dim=1) / tau, similarity / tau)
-            loss_A[number] = loss
-            pulled = torch.bmm((by_negative / length)[:, None], negative)[:, 0]
-            gradient_AD[number] = (pulled + by_center[:, None] * center) / (tau * count)
-        if here_CM is not None and not cpu:
+        anchor_AD, index_AN, length_AN = (
+            t.flatten(0, 1).contiguous() for t in (anchor_CMD, index_CMN, length_CMN)
+        )
+        center_AD = positive_CD.repeat_interleave(count, 0)
+        first_A = torch.arange(0, index_AN.numel(), negatives, device=index_AN.device)
+        bag_AN = torch.arange(len(anchor_AD), device=index_AN.device).repeat_interleave(negatives)
+        similarity_AN = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+            anchor_AD, negative_KD, index_AN.flatten(), first_A, bag_AN, _SUM
+        ).view_as(index_AN)
+        similarity_AN /= length_AN * tau
+        loss_A, by_center_A, by_negative_AN = compare((anchor_AD * center_AD).sum(dim=1) / tau, similarity_AN)
+        weight_AN = by_negative_AN / length_AN
+        pulled_AD = functional.embedding_bag(index_AN, negative_KD, per_sample_weights=weight_AN, mode="sum")
+        gradient_AD = (pulled_AD + by_center_A[:, None] * center_AD) / (tau * count)
+        if here_CM is not None:
             loss_A = loss_A * here_CM.flatten()
             gradient_AD = gradient_AD * here_CM.flatten()[:, None]
         ctx.save_for_backward(gradient_AD.view_as(anchor_CMD))
@@ -235,4 +309,8 @@ class _Contrast(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, loss_gradient_C: Tensor) -> tuple[Tensor | None, ...]:
         (gradient_CMD,) = ctx.saved_tensors
-        return loss_gradient_C[:, None, None] * gradient_CMD, None, None, None, None, None, None
+        return loss_gradient_C[:, None, None] * gradient_CMD, *(None,) * 7
+
+
+_SUM = 0
+"""The number of a sum among the ways in which a bag of embeddings becomes one."""

@@ -89,7 +89,9 @@ class ManyDecoders(DeepLabV3Plus):
         self.kinds, self.context = kinds, context
         self.further["decoders"] = nn.ModuleList(nn.Conv2d(recipe.width, classes, 1) for _ in kinds)
 
-    def forward(self, image: Tensor, *, represent: bool = False, draws: Draws | None = None) -> Output:
+    def forward(
+        self, image: Tensor, *, represent: bool | Tensor = False, draws: Draws | None = None
+    ) -> Output:
         """Logits of all images; with draws also, in `further`, of each decoder of the second half, and what it shows.
 
         Args:

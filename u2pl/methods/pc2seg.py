@@ -44,7 +44,7 @@ class ProjectingNetwork(DeepLabV3Plus):
             nn.Conv2d(recipe.width, projection, 1),
         )
 
-    def forward(self, image: Tensor, *, represent: bool = False) -> Output:
+    def forward(self, image: Tensor, *, represent: bool | Tensor = False) -> Output:
         """Logits, and representations where `represent`.
 
         Args:

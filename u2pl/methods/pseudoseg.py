@@ -47,7 +47,7 @@ class MappingNetwork(DeepLabV3Plus):
         self,
         image: Tensor,
         *,
-        represent: bool = False,
+        represent: bool | Tensor = False,
         reached: Tensor | None = None,
         presence: Tensor | None = None,
         maps_alone: bool = False,

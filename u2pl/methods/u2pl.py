@@ -94,6 +94,8 @@ class Comparison:
     """z_c^+ (Eq. 12)."""
     negative_KD: Tensor
     """A table of representations: the memory bank, or the negatives of the step."""
+    length_K: Tensor | None
+    """Of its rows, where they are known."""
     index_CMN: Tensor
     """Rows of it, N for each anchor."""
     use_C: Tensor
@@ -171,7 +173,7 @@ class Contrast:
             return torch.cat([pick(on_labeled, size), pick(on_unlabeled, size)]).flatten()
 
         z_PD = rows(teacher.representation)
-        prob_CP = teacher.logits.softmax(dim=1).transpose(0, 1).flatten(1)
+        prob_CP = teacher.logits.transpose(0, 1).flatten(1).contiguous().softmax(dim=0)
 
         # A_c (Eq. 11): pixels of class c by label (Eq. 9) or pseudo-label (Eq. 10), if the teacher is sure of it.
         region_CP = contrastive.label_mask(points(mask, self.anchor_labels(known)), classes)
@@ -179,8 +181,8 @@ class Contrast:
 
         # n_ij(c) (Eqs. 13 and 16): of the labelled pixels those easily taken for c (Eq. 14), of the unreliable ones
         # those for which c is unlikely, but not among the unlikeliest (Eq. 15).
-        rank_CP = contrastive.ranks(prob_CP)
         r_l, r_h = (s.r_l, s.r_h) if s.prt else (1, classes)
+        rank_CP = contrastive.coarse_ranks(prob_CP, r_l, r_h)
         label_P = points(mask, known.unlabeled.label)
         easily_taken_CP = contrastive.labeled_negative_mask(label_P, rank_CP, r_l)
         if not s.labeled_negatives:
@@ -211,15 +213,18 @@ class Contrast:
             )
             present_C = processes.total(pixels.own(group, region_CP, 1).sum(dim=1)) > 0
             if self.bank is not None:
-                negatives = self.bank.storage, self.bank.sample(s.M, s.N, generator), self.bank.filled_C > 0
+                table: tuple[Tensor, Tensor | None] = self.bank.storage, self.bank.length
+                drawn, filled_C = self.bank.sample(s.M, s.N, generator), self.bank.filled_C > 0
             else:
                 own = slice(None) if pixels.groups == 1 else pixels.of_group(group, place_K)
                 rows_KD, mask_CK = z_KD[own], negative_CK[:, own]
                 if len(rows_KD) == 0:  # of several processes, none has a negative: a row that is nobody's
                     rows_KD, mask_CK = z_PD[:1], torch.zeros_like(negative_CP[:, :1])
                 drawn = contrastive.sample(mask_CK, s.M * s.N, generator).unflatten(1, (s.M, s.N))
-                negatives = rows_KD, drawn, mask_CK.any(dim=1)
-            comparisons.append(self.compare(anchor_of_group_CP, present_C, center_CD, negatives, generator))
+                table, filled_C = (rows_KD, None), mask_CK.any(dim=1)
+            comparisons.append(
+                self.compare(anchor_of_group_CP, present_C, center_CD, table, drawn, filled_C, generator)
+            )
         truth_P = points(torch.full_like(mask, self.classes.ignore_index), known.unlabeled.truth)
         found = self.diagnose(comparisons, anchor_CP, negative_CP, truth_P)
         return ContrastTargets(pixels, comparisons, *found)
@@ -243,7 +248,7 @@ class Contrast:
         for group, c in enumerate(targets.comparisons):
             _, here_CM = targets.pixels.rows(group, c.anchor_CM, micro)
             anchor_CMD = anchor_AD[group].unflatten(0, here_CM.shape)
-            loss_C = compare(anchor_CMD, c.center_CD, c.negative_KD, c.index_CMN, s.tau, here_CM)
+            loss_C = compare(anchor_CMD, c.center_CD, c.negative_KD, c.index_CMN, s.tau, here_CM, c.length_K)
             losses.append(contrastive.mean_over_classes(loss_C, c.use_C, c.divisor))
         return torch.stack(losses).mean()
 
@@ -275,7 +280,9 @@ class Contrast:
         anchor_CP: Tensor,
         present_C: Tensor,
         center_CD: Tensor,
-        negatives: tuple[Tensor, Tensor, Tensor],
+        table: tuple[Tensor, Tensor | None],
+        index_CMN: Tensor,
+        filled_C: Tensor,
         generator: torch.Generator,
     ) -> Comparison:
         """What the loss of one group compares.
@@ -284,11 +291,12 @@ class Contrast:
             anchor_CP: candidate anchors among the group's pixels.
             present_C: bool; the classes in it.
             center_CD: their centres.
-            negatives: table (K, D), rows of it (C, M, N), and which classes have any (C,).
+            table: of negatives (K, D), and the lengths of its rows where they are known.
+            index_CMN: rows of it.
+            filled_C: bool; the classes that have negatives.
             generator: of the anchors.
         """
         s, classes = self.settings, self.classes.count
-        negative_KD, index_CMN, filled_C = negatives
         use_C = anchor_CP.any(dim=1)
         if s.pairing == "position":
             met_C = present_C.int().argsort(descending=True, stable=True)
@@ -300,7 +308,7 @@ class Contrast:
             divisor = present_C.sum().clamp(min=1)
             use_C &= divisor > 1
         anchor_CM = contrastive.sample(anchor_CP, s.M, generator)
-        return Comparison(anchor_CM, center_CD, negative_KD, index_CMN, use_C, divisor)
+        return Comparison(anchor_CM, center_CD, *table, index_CMN, use_C, divisor)
 
     def diagnose(
         self, comparisons: list[Comparison], anchor_CP: Tensor, negative_CP: Tensor, truth_P: Tensor
