@@ -33,7 +33,7 @@ SIGNATURES = {
     "losses.contrastive.sample": "(mask_CP, count, generator)",
     "losses.contrastive.info_nce": "(anchor_CMD, positive_CD, negative_KD, index_CMN, tau, here_CM, length_K)",
     "losses.contrastive.mean_over_classes": "(loss_C, use_C, classes)",
-    "losses.partition.predict": "(logits_BCHW)",
+    "losses.partition.predict": "(logits_BChw, size)",
     "losses.partition.alpha_t": "(alpha0, epoch, epochs)",
     "losses.partition.gamma_t": "(entropy_BHW, valid_BHW, alpha)",
     "losses.partition.pseudo_label": "(label_BHW, entropy_BHW, gamma, ignore_index)",

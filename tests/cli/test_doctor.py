@@ -26,7 +26,10 @@ def test_a_project_is_looked_over(
 ) -> None:
     monkeypatch.chdir(tiny_project.root)
     monkeypatch.delenv("U2PL_TRACKING")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tiny_project.root / "hub"))
+    (tiny_project.root / "hub/models--timm--resnet18.a1_in1k").mkdir(parents=True)
     status, found = examined(capsys)
+    assert "timm:resnet18.a1_in1k in" in found["timm's weights"]["found"]
     assert status == any(finding["state"] == "problem" for finding in found.values())
     assert found["project"]["found"] == str(tiny_project.root)
     assert "1_4" in found["data tiny"]["found"]

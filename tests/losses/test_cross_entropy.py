@@ -1,12 +1,15 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest import mock
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from losses import reference, scenes
+from torch.nn import functional
 
+from u2pl.losses import enlarged
 from u2pl.losses.cross_entropy import cross_entropy, lambda_u
 
 IGNORE = scenes.IGNORE
@@ -37,6 +40,37 @@ def test_cross_entropy_is_equations_2_and_3(seed: int, classes: int, labels: str
     logits = scene.logits[: len(scene.label)]
     expected = reference.cross_entropy(scenes.pixels(logits), scene.label.flatten().tolist(), IGNORE)
     assert cross_entropy(logits, scene.label, IGNORE).item() == pytest.approx(expected, abs=1e-9)
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    small=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    at_once=st.integers(1, 70),
+    wants_gradient=st.booleans(),
+)
+@settings(max_examples=100, deadline=None)
+def test_logits_of_another_size_are_interpolated_and_so_is_the_gradient(
+    seed: int, small: tuple[int, int], size: tuple[int, int], at_once: int, wants_gradient: bool
+):
+    """As by PyTorch, which holds all of the large map; rows that are worked on at once need not divide it."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, 3, *small, generator=generator, dtype=torch.float64)
+    label = torch.randint(4, (2, *size), generator=generator)
+    label[label == 3] = IGNORE
+    results = []
+    for enlarge in (True, False):
+        given = logits.clone().requires_grad_(wants_gradient)
+        with mock.patch.object(enlarged, "_PIXELS_AT_ONCE", at_once):
+            if enlarge:
+                loss = functional.interpolate(given, size, mode="bilinear", align_corners=True)
+                loss = functional.cross_entropy(loss, label, ignore_index=IGNORE, reduction="sum")
+                loss = loss / (label != IGNORE).sum().clamp(min=1)
+            else:
+                loss = cross_entropy(given, label, IGNORE)
+        results.append([loss.detach(), *(torch.autograd.grad(3 * loss, given) if wants_gradient else [])])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
 
 
 def test_where_every_image_has_as_many_labels_it_is_the_mean_over_images_that_the_paper_writes():

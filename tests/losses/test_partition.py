@@ -7,8 +7,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from losses import reference, scenes
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from u2pl.losses import partition
+from u2pl.losses import enlarged
 from u2pl.losses.partition import alpha_t, entropy, gamma_t, percentile, predict, pseudo_label
 
 IGNORE = scenes.IGNORE
@@ -29,7 +30,7 @@ def laid_out(logits_BCHW: Tensor, layout: str) -> Tensor:
 
 def chunks_of(count: int):
     """Lets `predict` work on so many pixels at once."""
-    return mock.patch.object(partition, "_PIXELS_AT_ONCE", count)
+    return mock.patch.object(enlarged, "_PIXELS_AT_ONCE", count)
 
 
 # Eq. 5 and the argmax of Eq. 6
@@ -77,6 +78,26 @@ def test_predict_is_softmax_equation_5_argmax_and_max(
         scores.flatten(), [reference.entropy(p) for p in distributions], rtol=0, atol=1e-9
     )
     np.testing.assert_allclose(confidence.flatten(), [max(p) for p in distributions], rtol=0, atol=1e-12)
+
+
+@given(
+    seed=seeds,
+    small=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    at_once=st.integers(1, 70),
+)
+@settings(max_examples=80, deadline=None)
+def test_predict_at_another_size_is_that_of_interpolated_logits(
+    seed: int, small: tuple[int, int], size: tuple[int, int], at_once: int
+):
+    logits = scenes.make(seed, 4, size=small).logits
+    large = interpolate(logits, size=size, mode="bilinear", align_corners=True)
+    with chunks_of(at_once):
+        found, expected = predict(logits, size), predict(large)
+    sure = large.topk(2, dim=1).values.diff(dim=1)[:, 0].abs() > 1e-9
+    assert torch.equal(found.label[sure], expected.label[sure])
+    for name in ("entropy", "confidence"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("size", [(70, 1000), (3, 2**15 + 5), (2**15 + 5, 1), (1, 1)])

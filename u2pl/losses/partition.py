@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-_PIXELS_AT_ONCE = 2**15
-"""On a CPU `predict` works on so many pixels that their intermediate values stay in the cache."""
+from u2pl.losses.enlarged import Enlarged
 
 
 class Prediction(NamedTuple):
@@ -25,33 +25,45 @@ def entropy(prob_BCHW: Tensor) -> Tensor:
     return torch.special.entr(prob_BCHW).sum(dim=1)
 
 
-def predict(logits_BCHW: Tensor) -> Prediction:
+def predict(logits_BChw: Tensor, size: tuple[int, ...] | None = None) -> Prediction:
     """The likeliest class of each pixel, the entropy of its softmax and its maximum, in one pass (Eqs. 5 and 6).
 
     With s = logits less their maximum, H = log(sum of exp s) - (sum of s exp s) / (sum of exp s): the
     probabilities themselves are never needed.
 
     Args:
-        logits_BCHW: finite floats.
+        logits_BChw: finite floats.
+        size: height and width at which pixels are predicted, the logits interpolated, bilinear with corners aligned;
+            None: those of the logits.
     """
-    batch, _, height, width = logits_BCHW.shape
-    label_BHW = torch.empty(batch, height, width, dtype=torch.int64, device=logits_BCHW.device)
-    entropy_BHW, confidence_BHW = (torch.empty_like(label_BHW, dtype=logits_BCHW.dtype) for _ in range(2))
-    rows = max(1, _PIXELS_AT_ONCE // width) if logits_BCHW.device.type == "cpu" else height
-    for logits_CHW, label_HW, entropy_HW, confidence_HW in zip(
-        logits_BCHW, label_BHW, entropy_BHW, confidence_BHW, strict=True
-    ):
-        for first in range(0, height, rows):
-            part = slice(first, first + rows)
-            shifted = logits_CHW[:, part]
-            top = shifted.max(dim=0)
-            shifted = shifted - top.values
-            weight = shifted.exp()
-            total = weight.sum(dim=0)
-            label_HW[part] = top.indices
-            confidence_HW[part] = 1 / total
-            entropy_HW[part] = total.log() - weight.mul_(shifted).sum(dim=0) / total
-    return Prediction(label_BHW, entropy_BHW, confidence_BHW)
+    size = tuple(logits_BChw.shape[2:] if size is None else size)
+    label_BHW = torch.empty(len(logits_BChw), *size, dtype=torch.int64, device=logits_BChw.device)
+    entropy_BHW, confidence_BHW = (torch.empty_like(label_BHW, dtype=logits_BChw.dtype) for _ in range(2))
+    maps = label_BHW, entropy_BHW, confidence_BHW
+    if logits_BChw.device.type != "cpu":
+        large = functional.interpolate(logits_BChw, size, mode="bilinear", align_corners=True)
+        _predict(large.transpose(0, 1), *maps)
+        return Prediction(*maps)
+    # A few rows at a time, so that their intermediate values stay in the cache.
+    for logits_Chw, *of_image in zip(logits_BChw.contiguous(), *maps, strict=True):
+        enlarged = Enlarged(logits_Chw, size)
+        for part in enlarged:
+            _predict(enlarged.rows(part), *(of_pixels[part] for of_pixels in of_image))
+    return Prediction(*maps)
+
+
+def _predict(logits_C: Tensor, label: Tensor, entropy: Tensor, confidence: Tensor) -> None:
+    """Fill in what is said of some pixels, of any shape; overwrites their logits."""
+    classes, top = len(logits_C), logits_C.amax(dim=0)
+    # The first of the likeliest has the largest number; to ask for the place of a maximum takes far longer.
+    number_C = torch.arange(classes, 0, -1, dtype=logits_C.dtype, device=logits_C.device)
+    first_C = torch.eq(logits_C, top, out=torch.empty_like(logits_C)).mul_(number_C.view(-1, *[1] * top.ndim))
+    label.copy_(first_C.amax(dim=0)).neg_().add_(classes)
+    shifted_C = logits_C.sub_(top)
+    weight_C = shifted_C.exp()
+    total = weight_C.sum(dim=0)
+    confidence.copy_(1 / total)
+    entropy.copy_(total.log() - weight_C.mul_(shifted_C).sum(dim=0) / total)
 
 
 def alpha_t(alpha0: float, epoch: int, epochs: int) -> float:

@@ -127,7 +127,7 @@ class AEL(StudentTeacher):
             if known is not None
         ]
         return {
-            "supervised": self.supervised(student, on_labeled, targets),
+            "supervised": self.supervised(student, targets),
             "unsupervised": self.settings.alpha_w * torch.stack(consistency).sum(),
         }
 

@@ -146,7 +146,7 @@ class Method(nn.Module, ABC):
     def supervised_losses(self, outputs: list[Output], targets: Targets) -> dict[str, Tensor]:
         """L_s, of all networks that are trained (Eq. 2)."""
         losses = [
-            self.supervised(output, upsample(output.logits, targets.label.size), targets, student)
+            self.supervised(output, targets, student)
             for student, output in zip(self.students, outputs, strict=True)
         ]
         return {"supervised": torch.stack(losses).sum()}
@@ -245,19 +245,16 @@ class Method(nn.Module, ABC):
         mining = Mining(recipe.ohem_threshold, recipe.ohem_kept) if recipe.loss == "ohem" else None
         return Supervision(self.whole_batch, recipe.auxiliary, mining)
 
-    def supervised(
-        self, output: Output, on_labeled: Tensor, targets: Targets, student: nn.Module | None = None
-    ) -> Tensor:
+    def supervised(self, output: Output, targets: Targets, student: nn.Module | None = None) -> Tensor:
         """A micro-batch's share of L_s of a student (Eq. 2).
 
         Args:
             output: of the student, the labelled images first.
-            on_labeled: its logits of these at the labels' resolution.
             targets: of the micro-batch.
             student: None: the only one.
         """
         mined = targets.mined.get(self.student if student is None else student)
-        return self.supervision.loss(output, on_labeled, targets.label, mined)
+        return self.supervision.loss(output, targets.label, mined)
 
     @property
     def whole_batch(self) -> WholeBatch:

@@ -213,7 +213,7 @@ class CCT(Method):
 
     def losses(self, student: Output, targets: CCTTargets) -> dict[str, Tensor]:
         """L_s of the main decoder; the mean over the others of the squared distance from its prediction."""
-        on_labeled, on_unlabeled = student.logits.chunk(2)
+        _, on_unlabeled = student.logits.chunk(2)
         wanted = on_unlabeled.detach().softmax(dim=1)
         size = wanted.shape[2:]
         valid = aligned(targets.valid, size)
@@ -225,7 +225,7 @@ class CCT(Method):
         consistency = (sum_B * targets.share).sum() * (area / len(decoded))
         self._measure(student.further, wanted, decoded, valid, targets)
         return {
-            "supervised": self.supervised(student, upsample(on_labeled, targets.label.size), targets),
+            "supervised": self.supervised(student, targets),
             "consistency": targets.weight * consistency,
         }
 

@@ -87,11 +87,11 @@ class CPS(Method):
         logits = [upsample(output.logits, size) for output in outputs]
         says = self.says(logits, targets)
         supervised, cross = [], []
-        for network, output, own, (of_labeled, of_unlabeled) in zip(
-            self.students, outputs, logits, reversed(says), strict=True
+        for network, output, (of_labeled, of_unlabeled) in zip(
+            self.students, outputs, reversed(says), strict=True
         ):
-            on_labeled, on_unlabeled = own.chunk(2)
-            supervised.append(self.supervised(output, on_labeled, targets, network))
+            on_labeled, on_unlabeled = output.logits.chunk(2)
+            supervised.append(self.supervised(output, targets, network))
             if of_labeled is not None:
                 cross.append(of_labeled.cross_entropy(on_labeled))
             cross.append(of_unlabeled.cross_entropy(on_unlabeled))

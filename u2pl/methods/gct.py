@@ -168,7 +168,7 @@ class GCT(Method):
             strict=True,
         ):
             logits = upsample(output.logits, size)
-            supervised.append(self.supervised(output, logits.chunk(2)[0], targets, network))
+            supervised.append(self.supervised(output, targets, network))
             distance = (logits.softmax(dim=1) - other.where(lesson.learns, own)) ** 2
             consistency.append(self._mean(distance.mean(dim=1), targets))
             flaw = targets.both_bad * self._frozen(output.logits, targets)

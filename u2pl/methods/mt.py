@@ -60,9 +60,9 @@ class MeanTeacher(StudentTeacher):
 
     def losses(self, student: Output, targets: MeanTeacherTargets) -> dict[str, Tensor]:
         """L_s and lambda_u L_u."""
-        on_labeled, on_unlabeled = self.upsampled(student, targets.label.size)
+        _, on_unlabeled = student.logits.chunk(2)
         return {
-            "supervised": self.supervised(student, on_labeled, targets),  # Eq. 2
+            "supervised": self.supervised(student, targets),  # Eq. 2
             "unsupervised": targets.unsupervised.cross_entropy(on_unlabeled, targets.lambda_u),  # Eq. 3
         }
 

@@ -21,7 +21,7 @@ from u2pl.losses.label_consistency import direction_distance
 from u2pl.losses.ramp import sigmoid_ramp
 from u2pl.methods.base import Method, Step, Targets
 from u2pl.methods.registry import method
-from u2pl.models.deeplab import DeepLabV3Plus, Output, upsample
+from u2pl.models.deeplab import DeepLabV3Plus, Output
 from u2pl.settings import Recipe, Settings
 from u2pl.settings.hyper import PC2SegSettings
 from u2pl.steps.forward import Forward
@@ -168,9 +168,9 @@ class PC2Seg(Method):
 
     def losses(self, student: Output, targets: PC2SegTargets) -> dict[str, Tensor]:
         """L_s on the labelled images; on the strong views how far they are from the weak ones, in both spaces."""
-        s, its, label = self.settings, targets.contrast, targets.label
+        s, its = self.settings, targets.contrast
         assert student.representation is not None
-        on_labeled, on_strong = student.logits.chunk(2)
+        _, on_strong = student.logits.chunk(2)
         prob = on_strong.softmax(dim=1)
         apart_B = (direction_distance(prob, targets.prob) * targets.kept).sum(dim=(1, 2))
         targets.shares.add("views/agree", targets.prob.argmax(dim=1) == prob.argmax(dim=1), targets.kept)
@@ -185,7 +185,7 @@ class PC2Seg(Method):
         )
         unlike_B = loss_A.view(its.usable.shape).where(its.usable, 0).sum(dim=1)
         return {
-            "supervised": self.supervised(student, upsample(on_labeled, label.size), targets),
+            "supervised": self.supervised(student, targets),
             "consistency": targets.ramp * s.lambda_cy * (apart_B * targets.share).sum(),
             "contrastive": targets.ramp * s.lambda_ct * (unlike_B * its.share).sum(),
         }

@@ -153,7 +153,7 @@ class PseudoSeg(Method):
 
     def losses(self, student: Output, targets: PseudoSegTargets) -> dict[str, Tensor]:
         """L_s of the decoder, L_sa of the maps and L_cls of the classifier on true labels; L_cons on the fused ones."""
-        on_labeled, on_strong = student.logits.chunk(2)
+        _, on_strong = student.logits.chunk(2)
         label, presence = targets.label, targets.presence
         assert label.micro is not None
         wrong = functional.binary_cross_entropy_with_logits(
@@ -161,8 +161,8 @@ class PseudoSeg(Method):
         )
         apart_B = soft_cross_entropy(on_strong, targets.fused, targets.kept)
         return {
-            "supervised": self.supervised(student, upsample(on_labeled, label.size), targets),
-            "attention": label.cross_entropy(upsample(student.further["maps"], label.size)),
+            "supervised": self.supervised(student, targets),
+            "attention": label.cross_entropy(student.further["maps"]),
             "classifier": wrong / (label.micro.of * presence.shape[1]),
             "consistency": self.settings.lambda_consistency * (apart_B * targets.share).sum(),
         }

@@ -12,7 +12,7 @@ from u2pl.errors import UsageError
 from u2pl.losses import partition
 from u2pl.methods.base import Classes, Method, Step, Targets
 from u2pl.models import ema
-from u2pl.models.deeplab import DeepLabV3Plus, Output, upsample
+from u2pl.models.deeplab import DeepLabV3Plus, Output
 from u2pl.settings import Recipe
 from u2pl.settings.hyper import TeacherSettings
 from u2pl.steps.micro_batch import MicroBatch
@@ -104,7 +104,7 @@ class StudentTeacher(Method):
         Of no more images at once than in a forward, since at full resolution logits take much memory.
         """
         parts = logits.split(2 * self.recipe.micro_batch or len(logits))
-        predicted = [partition.predict(upsample(some, size)) for some in parts]
+        predicted = [partition.predict(some, size) for some in parts]
         if len(predicted) == 1:
             return predicted[0]
         return partition.Prediction(*map(torch.cat, zip(*predicted, strict=True)))

@@ -48,18 +48,15 @@ class Supervision:
     mining: Mining | None
     """None: all pixels that have a label count."""
 
-    def loss(
-        self, output: Output, on_labeled: Tensor, label: Labels, mined: Sequence[Hard] | None = None
-    ) -> Tensor:
+    def loss(self, output: Output, label: Labels, mined: Sequence[Hard] | None = None) -> Tensor:
         """A micro-batch's share of the loss of a network: of its classifier, and of its auxiliary head at a weight.
 
         Args:
             output: of the network, the labelled images first.
-            on_labeled: its logits of these at the labels' resolution.
             label: theirs.
             mined: which pixels count for each head; None: found here, from the whole batch's images.
         """
-        heads = [on_labeled, *self._auxiliary(output, label)]
+        heads = _heads(output, label)
         if self.mining is None:
             losses = [label.cross_entropy(logits) for logits in heads]
         else:
@@ -92,17 +89,12 @@ class Supervision:
             with statistics_untouched(forward.network):
                 for micro in micro_batches:
                     output, its = forward(micro, factors), label.of(micro)
-                    main = upsample(output.logits[: len(its.map)], its.size)
-                    heads = [main, *self._auxiliary(output, its)]
-                    certainties.append([_certainty(_pixel_losses(logits, its)) for logits in heads])
+                    losses = [_pixel_losses(logits, its) for logits in _heads(output, its)]
+                    certainties.append([_certainty(loss_BHW) for loss_BHW in losses])
             found[forward.network] = [
                 self._hard(torch.cat(head), label) for head in zip(*certainties, strict=True)
             ]
         return found
-
-    def _auxiliary(self, output: Output, label: Labels) -> list[Tensor]:
-        logits = output.further.get(AUXILIARY)
-        return [] if logits is None else [upsample(logits[: len(label.map)], label.size)]
 
     def _hard_loss(self, logits: Tensor, hard: Hard | None, label: Labels) -> Tensor:
         loss_BHW = _pixel_losses(logits, label)
@@ -119,9 +111,16 @@ class Supervision:
         return Hard(theta_G, self.whole.count(_counts(certainty_BHW, label, theta_G)))
 
 
+def _heads(output: Output, label: Labels) -> list[Tensor]:
+    """Logits of the labelled images, of the main head and of the auxiliary one where there is one."""
+    maps = [output.logits, *(output.further[name] for name in (AUXILIARY,) if name in output.further)]
+    return [logits[: len(label.map)] for logits in maps]
+
+
 def _pixel_losses(logits: Tensor, label: Labels) -> Tensor:
     """-log of the probability of each pixel's true class, (b, H, W); 0 where there is no label."""
-    return functional.cross_entropy(logits, label.map, ignore_index=label.ignore_index, reduction="none")
+    large = upsample(logits, label.size)
+    return functional.cross_entropy(large, label.map, ignore_index=label.ignore_index, reduction="none")
 
 
 def _certainty(loss_BHW: Tensor) -> Tensor:

