@@ -67,8 +67,8 @@ def test_the_images_of_a_batch_are_counted_each_for_itself(seed: int, classes: i
 
 
 def test_an_ignored_index_that_is_no_class_number_is_ignored_as_well():
-    """0 to 3 are classes; 4, the next bin, is not special, and 0 can be the ignored one."""
-    for ignore_index in (4, 0):
+    """0 to 3 are classes; 4, the next bin, is not special, and 0 or a negative number can be the ignored one."""
+    for ignore_index in (4, 0, -1, -100):
         label = torch.tensor([[1, 2, ignore_index]])
         counts = scores.confusions(torch.tensor([[1, 3, 3]]), label, 4, ignore_index)[0]
         assert counts.nonzero().tolist() == [[1, 1], [2, 3]]

@@ -9,6 +9,9 @@ from torch import Tensor
 
 def confusions(prediction_BHW: Tensor, label_BHW: Tensor, classes: int, ignore_index: int) -> Tensor:
     """Counts of each image's pixels by true class (rows) and predicted class (columns), (B, C, C) int64."""
+    if label_BHW.device.type == "cpu":
+        pairs = zip(prediction_BHW, label_BHW, strict=True)
+        return torch.stack([_confusion(*pair, classes, ignore_index) for pair in pairs])
     # One more bin takes the ignored pixels: a GPU that picks the others by a mask waits for their number. So it does in
     # bincount, for the largest value.
     images, bins = len(label_BHW), classes * classes + 1
@@ -16,6 +19,16 @@ def confusions(prediction_BHW: Tensor, label_BHW: Tensor, classes: int, ignore_i
     places = (pairs.flatten(1) + bins * torch.arange(images, device=pairs.device)[:, None]).flatten()
     counts = places.new_zeros(images * bins).scatter_add_(0, places, torch.ones_like(places))
     return counts.reshape(images, bins)[:, :-1].reshape(images, classes, classes)
+
+
+def _confusion(prediction_HW: Tensor, label_HW: Tensor, classes: int, ignore_index: int) -> Tensor:
+    """Of one image. Ignored pixels have a row of their own, which is left out, since that is quicker than a mask."""
+    first, last = min(ignore_index, 0), max(ignore_index, classes - 1)
+    row_HW = label_HW.int() - first if first else label_HW.int()
+    pairs_HW = torch.add(prediction_HW.int(), row_HW, alpha=classes)
+    counts = pairs_HW.flatten().bincount(minlength=(last - first + 1) * classes).view(-1, classes)
+    counts[ignore_index - first] = 0
+    return counts[-first : classes - first]
 
 
 def confusion(prediction: Tensor, label: Tensor, classes: int, ignore_index: int) -> Tensor:
