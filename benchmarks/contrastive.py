@@ -73,11 +73,9 @@ def ours(
         prob_CP = given.logits.transpose(0, 1).flatten(1).contiguous().softmax(dim=0)
         rank_CP = contrastive.coarse_ranks(prob_CP, R_L, R_H)
         anchor_CP = contrastive.anchor_mask(given.label_P, prob_CP, DELTA_P)
-        negative_CP = torch.where(
-            given.labeled_P,
-            contrastive.labeled_negative_mask(given.label_P, rank_CP, R_L),
-            contrastive.unlabeled_negative_mask(given.unreliable_P, rank_CP, R_L, R_H),
-        )
+        easy_CP = contrastive.labeled_negative_mask(given.label_P, rank_CP, R_L)
+        unlikely_CP = contrastive.unlabeled_negative_mask(given.unreliable_P, rank_CP, R_L, R_H)
+        negative_CP = easy_CP & given.labeled_P | unlikely_CP
         lap("softmax, ranks, masks")
         teacher_PD = rows(given.teacher)
         positive_CD, present_C = contrastive.centers(teacher_PD, anchor_CP)

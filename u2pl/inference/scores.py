@@ -10,8 +10,8 @@ from torch import Tensor
 def confusions(prediction_BHW: Tensor, label_BHW: Tensor, classes: int, ignore_index: int) -> Tensor:
     """Counts of each image's pixels by true class (rows) and predicted class (columns), (B, C, C) int64."""
     if label_BHW.device.type == "cpu":
-        pairs = zip(prediction_BHW, label_BHW, strict=True)
-        return torch.stack([_confusion(*pair, classes, ignore_index) for pair in pairs])
+        both = zip(prediction_BHW, label_BHW, strict=True)
+        return torch.stack([_confusion(*maps, classes, ignore_index) for maps in both])
     # One more bin takes the ignored pixels: a GPU that picks the others by a mask waits for their number. So it does in
     # bincount, for the largest value.
     images, bins = len(label_BHW), classes * classes + 1

@@ -4,7 +4,7 @@ P is every pixel of the step, labelled and unlabelled images in one row, at the 
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,8 +44,10 @@ def coarse_ranks(prob_CP: Tensor, r_l: int, r_h: int) -> Tensor:
         (C, P) uint8: 0 for a rank below `r_l`, `r_l` for one below `r_h`, and `r_h` for the others.
     """
     low, high = min(r_l, _RANKS), min(r_h, _RANKS)
-    rank_CP = likeliest(prob_CP, low).logical_not_().view(torch.uint8).mul_(low)
-    return rank_CP.masked_fill_(likeliest(prob_CP, high).logical_not_(), high)
+    beyond = [~likeliest(prob_CP, bound) for bound in (low, high)]
+    return torch.maximum(
+        *(mask.view(torch.uint8).mul_(bound) for mask, bound in zip(beyond, (low, high), strict=True))
+    )
 
 
 def likeliest(prob_CP: Tensor, count: int) -> Tensor:
@@ -54,27 +56,57 @@ def likeliest(prob_CP: Tensor, count: int) -> Tensor:
     Keeps the values of so many, the largest yet, and asks no more than which others reach the last of them.
     """
     classes = len(prob_CP)
-    if 2 * count > classes:  # those of the other end are fewer
-        others = max(classes - count, 0)
-        return likeliest(-prob_CP.flip(0), others).flip(0).logical_not_()
-    among_CP = torch.zeros_like(prob_CP, dtype=torch.bool)
-    if count <= 0:
+    if 2 * count <= classes:
+        return _outermost(prob_CP, count, _LARGEST)
+    # Those of the other end are fewer, and there the last of equal ones come first.
+    return _outermost(prob_CP.flip(0), max(classes - count, 0), _SMALLEST).flip(0).logical_not_()
+
+
+class _End(NamedTuple):
+    """One of the two ends of an order."""
+
+    nearer: Callable[..., Tensor]
+    farther: Callable[..., Tensor]
+    reaches: Callable[..., Tensor]
+    exceeds: Callable[..., Tensor]
+    nowhere: float
+
+
+_LARGEST = _End(torch.maximum, torch.minimum, torch.ge, torch.gt, -torch.inf)
+_SMALLEST = _End(torch.minimum, torch.maximum, torch.le, torch.lt, torch.inf)
+
+
+def _outermost(values_CP: Tensor, count: int, end: _End) -> Tensor:
+    """Which `count` values of each column are nearest to one end, (C, P) bool; of equal ones the first."""
+    among_CP = torch.zeros_like(values_CP, dtype=torch.bool)
+    if count == 0:
         return among_CP
-    cpu = prob_CP.device.type == "cpu"
-    at_once = _PIXELS_AT_ONCE if cpu else max(1, prob_CP.shape[1])
-    for values_CP, within_CP in zip(prob_CP.split(at_once, 1), among_CP.split(at_once, 1), strict=True):
-        last_P = _largest(values_CP, count)
-        torch.ge(values_CP, last_P, out=within_CP)
+    cpu = values_CP.device.type == "cpu"
+    at_once = _PIXELS_AT_ONCE if cpu else max(1, values_CP.shape[1])
+    for some_CP, among in zip(values_CP.split(at_once, 1), among_CP.split(at_once, 1), strict=True):
+        last_P = _last(some_CP, count, end)
+        among.copy_(end.reaches(some_CP, last_P, out=torch.empty_like(some_CP)))
         # On a GPU to look whether there are ties would mean to wait.
-        if cpu and bool((_count(within_CP) == count).all()):
+        if cpu and bool((_count(among) == count).all()):
             continue
-        torch.gt(values_CP, last_P, out=within_CP)
-        room_P = count - _count(within_CP)
-        for value_P, within_P in zip(values_CP, within_CP, strict=True):
+        among.copy_(end.exceeds(some_CP, last_P))
+        room_P = count - _count(among)
+        for value_P, among_P in zip(some_CP, among, strict=True):
             taken_P = (value_P == last_P) & (room_P > 0)
-            within_P |= taken_P
+            among_P |= taken_P
             room_P -= taken_P.view(torch.uint8)
     return among_CP
+
+
+def _last(values_CP: Tensor, count: int, end: _End) -> Tensor:
+    """Of each column the value that is the `count`-th from an end, (P,)."""
+    held = [torch.full_like(values_CP[0], end.nowhere) for _ in range(count)]
+    for new_P in values_CP:
+        for k, held_P in enumerate(held):
+            left_P = end.farther(held_P, new_P) if k < count - 1 else new_P
+            end.nearer(held_P, new_P, out=held_P)
+            new_P = left_P
+    return held[-1]
 
 
 def _count(mask_CP: Tensor) -> Tensor:
@@ -82,20 +114,20 @@ def _count(mask_CP: Tensor) -> Tensor:
     return mask_CP.view(torch.uint8).sum(dim=0, dtype=torch.uint8)
 
 
-def _largest(values_CP: Tensor, count: int) -> Tensor:
-    """The `count`-th largest value of each column, (P,)."""
-    top = [torch.full_like(values_CP[0], -torch.inf) for _ in range(count)]
-    for new_P in values_CP:
-        for k, held_P in enumerate(top):
-            smaller_P = torch.minimum(held_P, new_P) if k < count - 1 else new_P
-            torch.maximum(held_P, new_P, out=held_P)
-            new_P = smaller_P
-    return top[-1]
+def _compared(operation: Callable[..., Tensor], left: Tensor, right: Tensor | float) -> Tensor:
+    """`operation` of two tensors of one type, bool: into that type a CPU compares many times faster than into bool."""
+    shape = torch.broadcast_shapes(left.shape, right.shape if isinstance(right, Tensor) else ())
+    result = operation(left, right, out=torch.empty(shape, dtype=left.dtype, device=left.device))
+    return result.view(torch.bool) if result.dtype == torch.uint8 else result.to(torch.bool)
 
 
 def label_mask(label_P: Tensor, classes: int) -> Tensor:
     """Which pixels have which label, (C, P) bool; a label that is no class (ignored) is in no row."""
-    return label_P == torch.arange(classes, device=label_P.device)[:, None]
+    # No class has the number 255: there are no more than so many.
+    number_P = label_P.clamp(-1, _RANKS).to(torch.uint8)
+    return _compared(
+        torch.eq, number_P, torch.arange(classes, device=label_P.device, dtype=torch.uint8)[:, None]
+    )
 
 
 def anchor_mask(label_P: Tensor, prob_CP: Tensor, delta_p: float) -> Tensor:
@@ -107,7 +139,7 @@ def anchor_mask(label_P: Tensor, prob_CP: Tensor, delta_p: float) -> Tensor:
         prob_CP: the teacher's probabilities.
         delta_p: probability of its class that an anchor must exceed.
     """
-    return label_mask(label_P, len(prob_CP)) & (prob_CP > delta_p)
+    return label_mask(label_P, len(prob_CP)).logical_and_(_compared(torch.gt, prob_CP, delta_p))
 
 
 def labeled_negative_mask(label_P: Tensor, rank_CP: Tensor, r_l: int) -> Tensor:
@@ -117,7 +149,8 @@ def labeled_negative_mask(label_P: Tensor, rank_CP: Tensor, r_l: int) -> Tensor:
     """
     classes = len(rank_CP)
     known_P = (label_P >= 0) & (label_P < classes)
-    return known_P & ~label_mask(label_P, classes) & (rank_CP < min(r_l, _RANKS))
+    others_CP = label_mask(label_P, classes).logical_not_()
+    return others_CP.logical_and_(_compared(torch.lt, rank_CP, min(r_l, _RANKS))).logical_and_(known_P)
 
 
 def unlabeled_negative_mask(chosen_P: Tensor, rank_CP: Tensor, r_l: int, r_h: int) -> Tensor:
@@ -130,7 +163,8 @@ def unlabeled_negative_mask(chosen_P: Tensor, rank_CP: Tensor, r_l: int, r_h: in
         (C, P) bool. With Eqs. 13 and 16, the negatives of class c are the labelled images' pixels of
         `labeled_negative_mask` and the unlabelled images' pixels of this one.
     """
-    return chosen_P & (rank_CP >= min(r_l, _RANKS)) & (rank_CP < min(r_h, _RANKS))
+    low_CP = _compared(torch.ge, rank_CP, min(r_l, _RANKS))
+    return low_CP.logical_and_(_compared(torch.lt, rank_CP, min(r_h, _RANKS))).logical_and_(chosen_P)
 
 
 def centers(

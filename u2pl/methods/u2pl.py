@@ -176,8 +176,9 @@ class Contrast:
         prob_CP = teacher.logits.transpose(0, 1).flatten(1).contiguous().softmax(dim=0)
 
         # A_c (Eq. 11): pixels of class c by label (Eq. 9) or pseudo-label (Eq. 10), if the teacher is sure of it.
-        region_CP = contrastive.label_mask(points(mask, self.anchor_labels(known)), classes)
-        anchor_CP = region_CP & (prob_CP > s.delta_p)
+        anchor_P = points(mask, self.anchor_labels(known))
+        region_CP = contrastive.label_mask(anchor_P, classes)
+        anchor_CP = contrastive.anchor_mask(anchor_P, prob_CP, s.delta_p)
 
         # n_ij(c) (Eqs. 13 and 16): of the labelled pixels those easily taken for c (Eq. 14), of the unreliable ones
         # those for which c is unlikely, but not among the unlikeliest (Eq. 15).
@@ -192,7 +193,7 @@ class Contrast:
         if s.negative_label == "same":
             unlikely_CP &= contrastive.label_mask(label_P, classes)
         labeled_P = points(torch.ones_like(mask, dtype=torch.bool), torch.zeros_like(known.usable))
-        negative_CP = torch.where(labeled_P, easily_taken_CP, unlikely_CP)
+        negative_CP = easily_taken_CP & labeled_P | unlikely_CP  # of these none is labelled
 
         # Q_c: the negatives of the whole batch go to the memory bank, from which each anchor gets N.
         judged = self.bank is not None and self.bank.judged
