@@ -132,7 +132,7 @@ def bare(learner: Learner, batch: Batch, at_once: int) -> Callable[[Lap], None]:
                 teacher(torch.cat(part), represent=True)
         learner.zero_grad()
         for part in parts:
-            output = student(torch.cat(part), represent=True)
+            output = student(torch.cat(part), represent=True)[:2]  # logits and representations
             torch.autograd.backward(output, [torch.ones_like(maps) for maps in output])
         lap("passes")
 
