@@ -56,15 +56,19 @@ def prepared(options: argparse.Namespace) -> torch.device:
     """The device to measure on, with the number of threads set and what is measured on printed."""
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise SystemExit("No CUDA device, or a torch without CUDA: use --device cpu.")
-        name = torch.cuda.get_device_name(device)
-    else:
-        name = f"CPU, {torch.backends.cpu.get_cpu_capability()}, {options.threads} of {os.cpu_count()} cores"
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("No CUDA device, or a torch without CUDA: use --device cpu.")
     load = f", load at the start {os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else ""
+    name = device_name(device, options.threads)
     print(f"{name}, torch {torch.__version__}, float32, median of {options.repeats}{load}")
     return device
+
+
+def device_name(device: torch.device, threads: int) -> str:
+    """What is measured on."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.backends.cpu.get_cpu_capability()}, {threads} of {os.cpu_count()} cores"
 
 
 class Stopwatch:

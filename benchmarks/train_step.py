@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from tiny import make_project  # noqa: E402
 
 from u2pl import methods  # noqa: E402
-from u2pl.batches.loader import Batch, Batches  # noqa: E402
+from u2pl.batches.loader import Batch, Batches, CollatedBatch  # noqa: E402
 from u2pl.data.prepare import prepare  # noqa: E402
 from u2pl.data.prepared import Split, open_split  # noqa: E402
 from u2pl.methods import Step  # noqa: E402
@@ -72,8 +72,8 @@ def pictures() -> Iterator[Split]:
         yield open_split(project, "street", "1/2")
 
 
-def endless(split: Split, method: methods.Method, device: torch.device) -> Iterator[Batch]:
-    """A method's batches."""
+def endless(split: Split, method: methods.Method, device: torch.device) -> Iterator[CollatedBatch]:
+    """A method's batches, as they come from the loader."""
     batches = Batches(
         split,
         recipe=method.recipe,
@@ -132,16 +132,16 @@ def bare(learner: Learner, batch: Batch, at_once: int) -> Callable[[Lap], None]:
                 teacher(torch.cat(part), represent=True)
         learner.zero_grad()
         for part in parts:
-            output = student(torch.cat(part), represent=True)
+            output = student(torch.cat(part), represent=True)[:2]  # logits and representations
             torch.autograd.backward(output, [torch.ones_like(maps) for maps in output])
         lap("passes")
 
     return passes
 
 
-def peak_arithmetic(kind: torch.dtype, device: torch.device) -> float:
-    """Floating-point operations per second of the best of some products of two square matrices."""
-    n = 8192 if device.type == "cuda" else 2048
+def peak_arithmetic(kind: torch.dtype, device: torch.device, n: int = 0) -> float:
+    """Floating-point operations per second of the best of some products of two square matrices (0: of a usual size)."""
+    n = n or (8192 if device.type == "cuda" else 2048)
     left, right = (torch.rand(n, n, device=device).to(kind) for _ in range(2))
     times = measure.taking_turns({"": lambda _: torch.mm(left, right)}, 7, device)[""]
     return 2 * n**3 / (min(measure.totals(times)) / 1e3)
