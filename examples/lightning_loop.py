@@ -53,7 +53,8 @@ class SemiSupervised(lightning.LightningModule):
             gamma = partition.gamma_t(entropy, torch.ones_like(guess, dtype=torch.bool), ALPHA)  # Eq. 6
             pseudo = partition.pseudo_label(guess, entropy, gamma, IGNORE)
             prob_CP = teacher_logits.softmax(1).transpose(0, 1).flatten(1)
-            rank_CP, known_P = contrastive.ranks(prob_CP), torch.cat([label, pseudo]).flatten()
+            rank_CP = contrastive.coarse_ranks(prob_CP, R_L, R_H)
+            known_P = torch.cat([label, pseudo]).flatten()
             anchor_CP = contrastive.anchor_mask(known_P, prob_CP, DELTA_P)  # Eqs. 9 to 11
             of_labels, nobody = label.numel(), torch.full_like(pseudo, IGNORE)
             easy_CP = contrastive.labeled_negative_mask(
@@ -66,9 +67,8 @@ class SemiSupervised(lightning.LightningModule):
             self.bank.push(teacher_PD, easy_CP | unlikely_CP)
             center_CD, there_C = contrastive.centers(teacher_PD, anchor_CP)  # Eq. 12
             anchor_CM = contrastive.sample(anchor_CP, M)
-        loss_C = contrastive.info_nce(
-            z_PD[anchor_CM], center_CD, self.bank.storage, self.bank.sample(M, N), TAU
-        )  # Eq. 4
+        drawn = self.bank.storage, self.bank.sample(M, N), TAU
+        loss_C = contrastive.info_nce(z_PD[anchor_CM], center_CD, *drawn, length_K=self.bank.length)  # Eq. 4
         l_c = contrastive.mean_over_classes(loss_C, there_C & (self.bank.filled_C > 0), CLASSES)
         l_s = cross_entropy(logits[: len(image)], label, ignore_index=IGNORE)
         l_u = cross_entropy(logits[len(image) :], pseudo, ignore_index=IGNORE)

@@ -222,7 +222,7 @@ def info_nce(
         tau: temperature.
         here_CM: bool; the anchors of this part of the batch, where the others count elsewhere: the parts' losses add
             up to the batch's. None: all of them.
-        length_K: the lengths of the table's rows, where they are known.
+        length_K: the lengths of the table's rows, as the memory bank has them; None: all of them are computed.
 
     Returns:
         (C,) the loss of each class. Of a class without anchors or negatives it is meaningless, see `mean_over_classes`.
