@@ -28,12 +28,11 @@ def normalise(image_BHW3: Tensor, rows_BH: Tensor | None = None, columns_BW: Ten
     width = image_BHW3.shape[2]
     # Whole rows at a time: an inner loop over three colours would take three times as long on a CPU.
     image = image_BHW3.to(torch.float32, copy=True).flatten(2)
-    mean, std = (values.repeat(width) for values in _colors(image.device))
-    factor = 1 / std
-    if columns_BW is not None:
-        factor = factor * columns_BW.repeat_interleave(3, dim=1)[:, None]
+    mean, std = _colors(image.device)
+    factor_BW3 = (1 / std).expand(1, width, 3) if columns_BW is None else columns_BW[:, :, None] / std
+    factor, offset = (values.flatten(1)[:, None] for values in (factor_BW3, -mean * factor_BW3))
     # In one pass: the time goes into moving the pixels, not into computing.
-    torch.addcmul(-mean * factor, image, factor, out=image)
+    torch.addcmul(offset, image, factor, out=image)
     if rows_BH is not None:
         image.mul_(rows_BH[:, :, None].float())
     return image.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
