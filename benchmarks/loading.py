@@ -128,7 +128,7 @@ def scaling_apart(lap: Lap) -> Iterator[None]:
     """Report the interpolation of our way as a phase of its own."""
     bilinear = transforms._bilinear
 
-    def timed(*arguments: Any) -> Tensor:
+    def timed(*arguments: Any) -> Pixels:
         lap("rest")
         part = bilinear(*arguments)
         lap("scale")

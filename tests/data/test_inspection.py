@@ -5,6 +5,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from data.encoders import bmp, deep_tiff, png, tiff
@@ -15,8 +16,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from u2pl.data.description import Description, read_mask
-from u2pl.data.inspection import BadFile, colors_of_indices, orientation_of, read_picture, upright
-from u2pl.data.pictures import Finder, read_image, read_indices
+from u2pl.data.inspection import (
+    BadFile,
+    colors_of_indices,
+    decoded,
+    opened,
+    orientation_of,
+    read_picture,
+    upright,
+)
+from u2pl.data.pictures import Finder, read_image, read_indices, write_png
 
 COLORS = [(0, 0, 0), (200, 30, 30), (30, 200, 30), (30, 30, 200)]
 FOUR = Description(name="four", classes=["ground", "red", "green", "blue"])
@@ -296,6 +305,70 @@ def test_an_orientation_behind_the_pixels_of_a_png_counts(tmp_path: Path) -> Non
     path = written(tmp_path / "m.png", whole[:start] + whole[start + len(chunk) : end] + chunk + whole[end:])
     assert orientation_of(path) == 6
     assert np.array_equal(read_mask(path, FOUR), upright(MASK, 6))
+
+
+# --- What OpenCV decodes in Pillow's place
+
+
+def both_decoded(path: Path) -> tuple[NDArray[np.uint8] | None, NDArray[np.uint8]]:
+    with opened(path, "image") as picture, Image.open(path) as reference:
+        return decoded(picture), np.array(reference)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize(
+    "options", [{"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2}, {"keep_rgb": True}]
+)
+@pytest.mark.parametrize("size", [(1, 1), (9, 14), (37, 50), (64, 48)])
+@pytest.mark.parametrize("smooth", [False, True])
+def test_pixels_of_a_jpeg_are_those_of_pillow(
+    tmp_path: Path, size: tuple[int, int], smooth: bool, options: dict[str, object], progressive: bool
+) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (*size, 3), dtype=np.uint8)
+    if smooth:
+        pixels = np.sort(pixels, axis=1)
+    for quality in (30, 90):
+        path = saved(
+            tmp_path / "p.jpg", Image.fromarray(pixels), quality=quality, progressive=progressive, **options
+        )
+        ours, pillows = both_decoded(path)
+        assert ours is not None and np.array_equal(ours, pillows) and ours.flags.writeable
+        assert np.array_equal(read_image(path), pillows)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_a_jpeg_in_other_colours_is_converted_as_before(tmp_path: Path, mode: str) -> None:
+    path = saved(tmp_path / "p.jpg", Image.fromarray(PICTURE).convert(mode))
+    with Image.open(path) as picture:
+        assert np.array_equal(read_image(path), np.array(picture.convert("RGB")))
+
+
+def test_indices_of_a_prepared_mask_are_those_of_pillow(tmp_path: Path) -> None:
+    for mask in (MASK, np.full((1, 1), 255, np.uint8), np.arange(256, dtype=np.uint8)[None].repeat(3, 0)):
+        write_png(tmp_path / "m.png", mask)
+        ours, pillows = both_decoded(tmp_path / "m.png")
+        assert ours is not None and np.array_equal(ours, pillows) and np.array_equal(mask, pillows)
+        assert np.array_equal(read_indices(tmp_path / "m.png"), mask)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_ends_too_soon_is_refused_wherever_it_ends(tmp_path: Path, progressive: bool) -> None:
+    whole = saved(tmp_path / "p.jpg", Image.fromarray(PICTURE), progressive=progressive).read_bytes()
+    for end in range(0, len(whole) - 1, 7):
+        with pytest.raises(BadFile, match="truncated or damaged image"):
+            read_image(written(tmp_path / "cut.jpg", whole[:end]))
+
+
+def test_what_opencv_does_not_decode_is_pillows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(encoded: object, flags: int) -> None:
+        raise cv2.error("not enough memory")
+
+    image = saved(tmp_path / "p.jpg", Image.fromarray(PICTURE))
+    mask = saved(tmp_path / "m.png", Image.fromarray(MASK))
+    before = read_image(image)
+    for instead in (fail, lambda encoded, flags: None, lambda encoded, flags: MASK[:5]):
+        monkeypatch.setattr(cv2, "imdecode", instead)
+        assert np.array_equal(read_image(image), before) and np.array_equal(read_indices(mask), MASK)
 
 
 # --- What is no file, or too much of one

@@ -120,7 +120,8 @@ class CollatedBatch(NamedTuple):
 
         rows, columns = moved(self.rows), moved(self.columns)
         image, mask = normalise(moved(self.image), rows, columns), moved(self.mask).long()
-        valid = rows[:, :, None] & columns[:, None, :] | self.use_padding
+        # Where padding takes part, said of the few lines and not of all pixels.
+        valid = (rows | self.use_padding)[:, :, None] & (columns | self.use_padding)[:, None, :]
         everything = Images(image, mask, valid, self.number, self.note)
         kinds, counts = self.stream.unique_consecutive(return_counts=True)
         ends = counts.cumsum(0).tolist()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from u2pl.data.inspection import BadFile, opened, read_picture
+from u2pl.data.inspection import BadFile, decoded, opened, read_picture
 from u2pl.errors import UserError
 
 Color = tuple[int, int, int]
@@ -79,7 +79,8 @@ def read_indices(path: Path) -> NDArray[np.uint8]:
     with opened(path, "mask") as picture:
         if picture.mode != "L":
             raise BadFile("mask that u2pl prepare did not write", path, f"mode {picture.mode}")
-        return np.array(picture)
+        pixels = decoded(picture)
+        return np.array(picture) if pixels is None else pixels
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8], palette: Sequence[Color] | None = None) -> None:
