@@ -128,8 +128,10 @@ def train(
     # Several processes look together, or some would wait for others that do not.
     path = None if place.started() else take_finished(project, resolved, fresh=fresh)
     if path is None:
-        from u2pl.training import trainer
+        from .heavy import heavy_imports
 
+        with heavy_imports():
+            from u2pl.training import trainer
         from .progress import training
 
         with training(name) if first else nullcontext(lambda *_: None) as observe:
