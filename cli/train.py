@@ -98,11 +98,13 @@ def train(
     from u2pl.files import write_atomically
     from u2pl.runs.records import read_metrics
     from u2pl.runs.stored_evaluation import result_in_words
-    from u2pl.training import distributed, trainer
+    from u2pl.training import place
+    from u2pl.training.finished import take_finished
     from u2pl.training.machine import Machine
 
     machine = Machine(recompute, compiled, workers, save_every)
-    if nproc > 1 and not distributed.started():
+    if nproc > 1 and not place.started():
+        from u2pl.training import trainer
         from u2pl.training.launcher import launch
 
         # What is wrong with the words is better said once than by every process.
@@ -113,9 +115,7 @@ def train(
             raise typer.Exit(code)
         return
 
-    from .progress import training
-
-    first = distributed.is_first()
+    first = place.is_first()
     if first and resolved.recipe.starts_deep_at_random:
         say(
             f"Note: {resolved.recipe.backbone} starts from random weights (weights: none), from which a deep network "
@@ -125,8 +125,17 @@ def train(
     about = hyper.find(spec.method)
     if first and about is not None and about.remark:
         say(about.remark)
-    with training(name) if first else nullcontext(lambda *_: None) as observe:
-        path = trainer.train(project, spec, fresh=fresh, machine=machine, observe=observe)
+    # Several processes look together, or some would wait for others that do not.
+    path = None if place.started() else take_finished(project, resolved, fresh=fresh)
+    if path is None:
+        from .heavy import heavy_imports
+
+        with heavy_imports():
+            from u2pl.training import trainer
+        from .progress import training
+
+        with training(name) if first else nullcontext(lambda *_: None) as observe:
+            path = trainer.train(project, spec, fresh=fresh, machine=machine, observe=observe)
     if not first:
         return
     if model is not None:

@@ -6,7 +6,6 @@ from math import sqrt
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 Box = tuple[slice, slice]
@@ -102,6 +101,8 @@ def class_region(label_HW: NDArray[np.integer], wanted: int, least: float, pick:
     mask_HW = label_HW == wanted
     if np.count_nonzero(mask_HW) <= least:  # the usual case, and finding pieces takes long
         return None
+    from scipy import ndimage  # for the few methods that get here
+
     pieces_HW, count = ndimage.label(mask_HW, structure=np.ones((3, 3)))
     sizes = np.bincount(pieces_HW.ravel(), minlength=count + 1)[1:]
     large = np.flatnonzero(sizes > least)

@@ -21,7 +21,7 @@ from u2pl.models import released, weights
 from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.project import Project, check_name
 from u2pl.runs.folder import RunFolder, described
-from u2pl.settings import RECIPE_VERSION, Params, ResolvedRun
+from u2pl.settings import RECIPE_VERSION, Params, ResolvedRun, initial_weights
 from u2pl.typed_files import read
 
 NETWORKS = {"teacher": "teacher_state", "student": "model_state"}
@@ -98,7 +98,7 @@ def import_checkpoint(
     opened, unprepared = _open(project, resolved)
     origin = {
         "file": str(checkpoint.resolve()),
-        "sha256": weights.sha256_of(checkpoint),
+        "sha256": initial_weights.sha256_of(checkpoint),
         "network": chosen,
         "epoch": _number(content.get("epoch")),
         "best_miou": _number(content.get("best_miou")),
@@ -179,7 +179,7 @@ def _description(name: str, resolved: ResolvedRun, origin: Mapping[str, Any]) ->
         "split": spec.split,
         "method": spec.method,
         "seed": spec.seed,
-        "recipe": weights.recorded(resolved.recipe),
+        "recipe": initial_weights.recorded(resolved.recipe),
         "hyper": {},
         "imported": {"sha256": origin["sha256"], "network": origin["network"]},
     }

@@ -247,12 +247,12 @@ def write_of_run(project: Project, path: Path, target: Path | None = None) -> Pa
     Raises:
         UserError: the run is not finished, or its classes are not known here.
     """
-    from u2pl.runs.results import description_of_run, load_network
-
     target = target or default_path(path)
     weights = path / "weights.pt"
     if weights.is_file() and target.is_file() and target.stat().st_mtime_ns > weights.stat().st_mtime_ns:
         return target
+    from u2pl.runs.results import description_of_run, load_network  # which load torch
+
     description = description_of_run(project, path)
     network, _ = load_network(path, len(description.classes))
     write(target, facts_of_run(path, description), network.state_dict())

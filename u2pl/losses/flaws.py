@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d, pad
 
@@ -32,6 +31,8 @@ def kernel(size: int) -> Tensor:
     What scipy makes of a single 1 in the middle of zeros that are mirrored at the ends: the tails beyond them are
     folded back. Its deviation is the one that OpenCV gives to a kernel of this size.
     """
+    from scipy.ndimage import gaussian_filter1d  # for the one method that needs kernels
+
     impulse = np.zeros(size)
     impulse[size // 2] = 1
     sigma = 0.3 * ((size - 1) / 2 - 1) + 0.8

@@ -1,4 +1,7 @@
-"""A run's work folder: who it belongs to, what happened, where training stands."""
+"""A run's work folder: who it belongs to, what happened, where training stands.
+
+Loads torch only to begin a run, and to write or read its tensors: one that has finished is taken without.
+"""
 
 import json
 import logging
@@ -13,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import torch
 import yaml
 
 from u2pl.errors import UserError, is_out_of_memory
@@ -62,6 +64,8 @@ def described(name: str, resolved: ResolvedRun, facts: Mapping[str, Any]) -> dic
 
 def device_name() -> str:
     """What trains here: the GPU's name, or `cpu`."""
+    import torch
+
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
@@ -148,6 +152,8 @@ class RunFolder:
 
     def _begin(self, description: Mapping[str, Any]) -> None:
         """Say whose folder it is from now on."""
+        import torch
+
         machine = {
             "host": platform.node(),
             "processor": platform.machine(),
@@ -230,6 +236,8 @@ class RunFolder:
         """Write tensors and plain values to `name`; the file it replaces is kept as `name` + ".previous"."""
         if not self.writes:
             return
+        import torch
+
         path = self.path / name
         try:
             write_atomically(path.with_name(f"{name}.new"), lambda temporary: torch.save(state, temporary))
@@ -250,6 +258,8 @@ class RunFolder:
         Raises:
             UserError: there are files, and none can be read.
         """
+        import torch
+
         found = [self.path / name, self.path / f"{name}.previous"]
         candidates = [path for path in found if path.exists()]
         for path in candidates:

@@ -4,9 +4,10 @@ A value has one home, params.yaml; types, ranges and meaning stand in the classe
 """
 
 from u2pl.settings.base import Range, Settings, load
+from u2pl.settings.device import has_native_bfloat16
 from u2pl.settings.overrides import merged, parse_overrides, parse_value, value_text
 from u2pl.settings.params import LARGEST_SEED, Params, chosen_recipe_path
-from u2pl.settings.recipe import FORMERLY, RESNETS, TIMM, WORDS_FOR_WEIGHTS, Recipe, has_native_bfloat16
+from u2pl.settings.recipe import FORMERLY, RESNETS, TIMM, WORDS_FOR_WEIGHTS, Recipe
 from u2pl.settings.runs import (
     RECIPE_VERSION,
     ResolvedRun,

@@ -12,9 +12,10 @@ from u2pl.files import content, parse_yaml
 from u2pl.project import Project, kept_name, slug
 from u2pl.settings import hyper
 from u2pl.settings.base import Settings, homes, load
+from u2pl.settings.device import has_native_bfloat16
 from u2pl.settings.overrides import once
 from u2pl.settings.project_record import check_version
-from u2pl.settings.recipe import FORMERLY, WORDS_FOR_WEIGHTS, Recipe, has_native_bfloat16
+from u2pl.settings.recipe import FORMERLY, WORDS_FOR_WEIGHTS, Recipe
 from u2pl.settings.runs import RECIPE_VERSION, ResolvedRun, RunSpec, former_name, run_name
 
 LARGEST_SEED = 2**63 - 1
@@ -169,7 +170,8 @@ class Params:
 
         Args:
             spec: the run.
-            bfloat16: whether precision `auto` is bfloat16; None asks the device, for which torch is loaded.
+            bfloat16: whether precision `auto` is bfloat16; None asks the device, for which torch is loaded
+                unless it is certain that there is no GPU.
 
         Raises:
             UsageError: the method has no section, the flavour is unknown, or a setting is unknown or out of range.

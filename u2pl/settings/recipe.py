@@ -1,9 +1,7 @@
 """How a network is built and trained on one data set, whatever the method."""
 
-import platform
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -144,19 +142,3 @@ class Recipe(Settings):
                 "--set replicas=1 makes one group"
             )
         return self
-
-
-def has_native_bfloat16() -> bool:
-    """Whether this machine's default device multiplies bfloat16 faster than float32.
-
-    A CPU does with AVX512_BF16 or AMX (read from /proc/cpuinfo, so False where there is none).
-    """
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return platform.machine() == "x86_64" and ("avx512_bf16" in flags or "amx_bf16" in flags)

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -16,6 +15,9 @@ import torch.distributed as dist
 
 from u2pl import processes
 from u2pl.errors import EndedElsewhere, UserError
+from u2pl.training.place import WAY_ON, Place, number, place
+from u2pl.training.place import is_first as is_first
+from u2pl.training.place import started as started
 
 T = TypeVar("T")
 
@@ -30,71 +32,8 @@ _LISTED = 8
 _QUIET_SECONDS, _PATIENCE_SECONDS = 5, 60
 """How long the others are waited for in the beginning before a word is said, and before this process gives up."""
 
-_WAY_ON = (
-    "If several processes are wanted, start all of them with torchrun, or with --nproc on one machine; if not, unset "
-    "RANK and WORLD_SIZE."
-)
-
 _waiting = False
 """Whether a thread waits for the others, so that an orderly end of the process would wait too."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Which of several processes this is, as torchrun's variables say."""
-
-    rank: int
-    size: int
-    address: str
-    port: int
-
-    @property
-    def words(self) -> str:
-        """Who waits, and where."""
-        return f"process {self.rank + 1} of {self.size}, at {self.address}:{self.port}"
-
-
-def place() -> Place | None:
-    """Where this process stands among those of its run, None where it is the only one.
-
-    Raises:
-        UserError: the variables contradict each other, or some are missing: they are left over from something else.
-    """
-    if not any(os.environ.get(name) for name in ("RANK", "WORLD_SIZE")):
-        return None
-    rank, size = _number("RANK"), _number("WORLD_SIZE")
-    # Alone, and told so: by torchrun with one process, or by half of what other programs leave behind.
-    if (rank or 0) == 0 and (1 if size is None else size) == 1:
-        return None
-    said = " and ".join(f"{n}={os.environ[n]}" for n in ("RANK", "WORLD_SIZE") if os.environ.get(n))
-    if rank is None or size is None or not 0 <= rank < size:
-        raise UserError(f"The environment has {said}, which is no place among several processes. {_WAY_ON}")
-    address, port = os.environ.get("MASTER_ADDR"), _number("MASTER_PORT")
-    if not address or port is None or not 0 < port < 2**16:
-        raise UserError(
-            f"The environment has {said}, but no MASTER_ADDR and MASTER_PORT to meet the others at. {_WAY_ON}"
-        )
-    return Place(rank, size, address, port)
-
-
-def _number(name: str) -> int | None:
-    """A variable's whole number, None where it is not set, or empty."""
-    text = os.environ.get(name, "").strip()
-    try:
-        return int(text) if text else None
-    except ValueError:
-        raise UserError(f"The environment has {name}={text}, which is no number. {_WAY_ON}") from None
-
-
-def started() -> bool:
-    """Whether this process is one of several for one run (torchrun's variables say so)."""
-    return place() is not None
-
-
-def is_first() -> bool:
-    """Whether this process is the one that writes and speaks."""
-    here = place()
-    return here is None or here.rank == 0
 
 
 def ends_hard() -> bool:
@@ -107,7 +46,7 @@ def local_device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     # Left over where this process is the only one.
-    index = (_number("LOCAL_RANK") or 0) if processes.size() > 1 else 0
+    index = (number("LOCAL_RANK") or 0) if processes.size() > 1 else 0
     if index >= torch.cuda.device_count():
         raise UserError(
             f"Process {index + 1} of this machine has no GPU: there are {torch.cuda.device_count()}. "
@@ -173,19 +112,19 @@ def _meet(here: Place) -> dist.Store:
         if waited > _PATIENCE_SECONDS:
             raise UserError(
                 f"{here.words[0].upper()}{here.words[1:]} has waited for {meeting.missing} since {since}, in vain. "
-                + _WAY_ON
+                + WAY_ON
             )
         if waited > _QUIET_SECONDS and not told:
             told = True
             print(
-                f"Waiting for {meeting.missing} since {since} (this is {here.words}). {_WAY_ON}",
+                f"Waiting for {meeting.missing} since {since} (this is {here.words}). {WAY_ON}",
                 file=sys.stderr,
                 flush=True,
             )
     _waiting = False
     if meeting.store is None:
         raise UserError(
-            f"{here.words[0].upper()}{here.words[1:]} cannot meet the others ({meeting.reason}). {_WAY_ON}"
+            f"{here.words[0].upper()}{here.words[1:]} cannot meet the others ({meeting.reason}). {WAY_ON}"
         )
     return meeting.store
 

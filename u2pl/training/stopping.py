@@ -12,7 +12,7 @@ import psutil
 
 from u2pl import interrupts
 from u2pl.errors import EndedElsewhere, Interrupted
-from u2pl.training.distributed import is_first, started
+from u2pl.training.place import is_first, started
 
 _LOOK_SECONDS = 1.0
 

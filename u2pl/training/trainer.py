@@ -13,16 +13,15 @@ import torch
 from u2pl import methods, processes
 from u2pl.batches.suitability import check_counts, check_crop
 from u2pl.data.prepared import Split, open_split
-from u2pl.errors import UsageError, UserError
-from u2pl.files import sha256_json
-from u2pl.models import weights
+from u2pl.errors import UsageError
 from u2pl.project import Project
-from u2pl.runs.folder import RunFolder, described
-from u2pl.runs.records import is_complete, read_metrics
+from u2pl.runs.folder import RunFolder
 from u2pl.runs.results import store_last_validation
-from u2pl.settings import RECIPE_VERSION, Params, Recipe, ResolvedRun, RunSpec
+from u2pl.settings import Params, Recipe, ResolvedRun, RunSpec
 from u2pl.tracking.sidecar import Sidecar
 from u2pl.training import distributed
+from u2pl.training.description import description
+from u2pl.training.finished import looks_finished
 from u2pl.training.loop import Observer, Run, classes_of
 from u2pl.training.machine import Machine
 from u2pl.training.stopping import stop_signals
@@ -44,17 +43,7 @@ def describe(project: Project, spec: RunSpec) -> tuple[ResolvedRun, Split, dict[
     checked = methods.settings(spec.method, classes_of(split), resolved.recipe, resolved.hyper)
     check_counts(split, resolved.recipe.batch, methods.uses_unlabeled(spec.method))
     check_crop(split, resolved.recipe)
-    facts = {
-        "recipe_version": RECIPE_VERSION,
-        "dataset": spec.dataset,
-        "split": spec.split,
-        "data": sha256_json(split.manifest),
-        "method": spec.method,
-        "seed": spec.seed,
-        "recipe": weights.recorded(resolved.recipe),
-        "hyper": checked.model_dump(mode="json"),
-    }
-    return resolved, split, described(resolved.name, resolved, facts)
+    return resolved, split, description(resolved, split, checked)
 
 
 def train(
@@ -80,15 +69,15 @@ def train(
         UserError: bad settings or data, a folder held by another process, a loss that is not finite.
         Interrupted: SIGTERM or Ctrl-C came, or `dvc repro` died; the state is saved.
     """
-    resolved, split, description = describe(project, spec)
+    resolved, split, described = describe(project, spec)
 
     def claim() -> RunFolder:
-        return RunFolder.claim(project, resolved.name, {**description, "parent": parent}, fresh=fresh)
+        return RunFolder.claim(project, resolved.name, {**described, "parent": parent}, fresh=fresh)
 
     with stop_signals() as stopped, distributed.joined(stopped):
         check_processes(resolved.recipe, processes.size())
         # Built before there is a folder: what is refused leaves none, and moves none aside.
-        parts = [] if _is_finished(project, description) else [Run(resolved, split, machine)]
+        parts = [] if _is_finished(project, described) else [Run(resolved, split, machine)]
         folder = distributed.first_alone(claim) or RunFolder(project.runs / resolved.name, writes=False)
         try:
             # Handed over: of its objects none may be left when the processes part.
@@ -98,15 +87,9 @@ def train(
     return folder.path
 
 
-def _is_finished(project: Project, description: Mapping[str, Any]) -> bool:
+def _is_finished(project: Project, described: Mapping[str, Any]) -> bool:
     """Whether the run of these settings has come to its end; the same in all processes."""
-    path = project.runs / description["name"]
-    try:
-        same = read_metrics(path)["fingerprint"] == description["fingerprint"]
-        same = same and is_complete(path)
-    except (OSError, UserError):
-        same = False
-    return distributed.any_of(same)[0]
+    return distributed.any_of(looks_finished(project, described))[0]
 
 
 def _train_in(
