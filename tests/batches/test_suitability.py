@@ -50,6 +50,11 @@ def test_a_crop_that_would_be_mostly_padding_is_refused_with_one_that_would_not(
     check_crop(split, recipe(project, crop=better, resize=resize))
 
 
+def test_pictures_that_cannot_be_read_are_left_to_the_loader(project: Project, split: Split) -> None:
+    gone = replace(split, images=dict.fromkeys(split.images, Path("gone.png")))
+    check_crop(gone, recipe(project, crop=513))
+
+
 def test_the_smallest_crop_is_taken_for_images_of_any_size(project: Project, split: Split) -> None:
     check_crop(split, recipe(project, crop=33, resize=0.02))
 

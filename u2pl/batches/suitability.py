@@ -46,7 +46,9 @@ def check_crop(split: Split, recipe: Recipe) -> None:
         UserError: they are far larger than the labelled images are at the recipe's scales.
     """
     names = split.labeled[:: math.ceil(len(split.labeled) / _LOOKED_AT)]
-    sizes = [_size(split.images[name]) for name in names]
+    sizes = [size for name in names if (size := _size(split.images[name]))]
+    if not sizes:
+        return
     shown = fmean(_shown(recipe, *size) for size in sizes)
     if shown >= _LEAST_SHOWN or recipe.crop <= _SMALLEST:
         return
@@ -70,6 +72,10 @@ def _shown(recipe: Recipe, width: int, height: int) -> float:
     )
 
 
-def _size(path: Path) -> tuple[int, int]:
-    with Image.open(path) as picture:
-        return picture.size
+def _size(path: Path) -> tuple[int, int] | None:
+    """Width and height; None of a picture that cannot be read, of which the loader says more."""
+    try:
+        with Image.open(path) as picture:
+            return picture.size
+    except OSError:
+        return None

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from u2pl.batches.suitability import check_crop
 from u2pl.data.prepared import open_split
 from u2pl.errors import UserError
 from u2pl.project import Project
@@ -27,8 +26,8 @@ def looks_finished(project: Project, described: Mapping[str, Any]) -> bool:
 def take_finished(project: Project, resolved: ResolvedRun, *, fresh: bool) -> Path | None:
     """The folder of the run, claimed and put in order as `trainer.train` does, if it has finished; else None.
 
-    For a process that is alone. What a method and the lengths of the lists are refused for depends on nothing but what
-    the fingerprint is of, so it is not asked again: such a run would never have begun.
+    For a process that is alone. What a run is refused for before it begins depends on nothing but what the fingerprint
+    is of, so it is not asked again.
 
     Args:
         project: where the run is.
@@ -48,7 +47,6 @@ def take_finished(project: Project, resolved: ResolvedRun, *, fresh: bool) -> Pa
     described = description(resolved, split, load(cls, resolved.hyper, spec.method))
     if not looks_finished(project, described):
         return None
-    check_crop(split, resolved.recipe)  # which opens pictures, and these may be gone
     with stop_signals():
         folder = RunFolder.claim(project, resolved.name, {**described, "parent": None}, fresh=fresh)
         try:
