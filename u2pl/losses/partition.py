@@ -93,10 +93,15 @@ def percentile(values: Tensor, valid: Tensor, share: float | Tensor) -> Tensor:
 
 
 def _smallest(values: Tensor, k: Tensor) -> Tensor:
-    """The k-th smallest values, counted from 0; selected on a CPU, where k can be read, and sorted elsewhere."""
-    if values.device.type == "cpu":
-        return torch.stack([values.kthvalue(place + 1).values for place in k.tolist()])
-    return values.sort().values.gather(0, k)
+    """The k-th smallest values, counted from 0, of a k and the next; selected on a CPU, where k can be read."""
+    if values.device.type != "cpu":
+        return values.sort().values.gather(0, k)
+    low, high = k.tolist()
+    lower = values.kthvalue(low + 1).values
+    if high == low or (values <= lower).sum() > high:
+        return torch.stack([lower, lower])
+    # To look for the next one takes a fraction of selecting it.
+    return torch.stack([lower, values.where(values > lower, torch.inf).min()])
 
 
 def gamma_t(entropy_BHW: Tensor, valid_BHW: Tensor, alpha: float) -> Tensor:
