@@ -36,7 +36,7 @@ class _Total(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits_BChw: Tensor, label_BHW: Tensor, ignore_index: int) -> Tensor:
         totals, gradients = [logits_BChw.new_zeros(())], []
-        for logits_Chw, label_HW in zip(logits_BChw.contiguous(), label_BHW, strict=True):
+        for logits_Chw, label_HW in zip(logits_BChw, label_BHW, strict=True):
             large = Enlarged(logits_Chw, label_HW.shape)
             for part in large:
                 known_rW = label_HW[part] != ignore_index

@@ -23,7 +23,7 @@ class Enlarged:
         # None where there is nothing to interpolate.
         self._down_hH = None if h == self._height else _weights(h, self._height, map_Chw.dtype)
         self._across_wW = None if w == self._width else _weights(w, self._width, map_Chw.dtype)
-        self._wide_ChW = map_Chw if self._across_wW is None else map_Chw @ self._across_wW
+        self._wide_ChW = map_Chw if self._across_wW is None else map_Chw.contiguous() @ self._across_wW
         self._gradient_ChW: Tensor | None = None
 
     def __iter__(self) -> Iterator[slice]:
@@ -34,7 +34,7 @@ class Enlarged:
     def rows(self, part: slice) -> Tensor:
         """Some rows of the large map, (C, rows, W), which may be changed."""
         if self._down_hH is None:
-            return self._wide_ChW[:, part].clone()
+            return self._wide_ChW[:, part].clone(memory_format=torch.contiguous_format)
         near = self._near(part)
         return self._down_hH[near, part].T @ self._wide_ChW[:, near]
 

@@ -45,7 +45,7 @@ def predict(logits_BChw: Tensor, size: tuple[int, ...] | None = None) -> Predict
         _predict(large.transpose(0, 1), *maps)
         return Prediction(*maps)
     # A few rows at a time, so that their intermediate values stay in the cache.
-    for logits_Chw, *of_image in zip(logits_BChw.contiguous(), *maps, strict=True):
+    for logits_Chw, *of_image in zip(logits_BChw, *maps, strict=True):
         enlarged = Enlarged(logits_Chw, size)
         for part in enlarged:
             _predict(enlarged.rows(part), *(of_pixels[part] for of_pixels in of_image))
