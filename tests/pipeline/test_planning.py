@@ -209,13 +209,13 @@ def test_a_table_stands_in_a_plan_more_than_once_under_names_of_its_own(project:
 def test_dvc_watches_the_recipe_that_was_chosen_for_own_data(project: Project) -> None:
     text = "{seeds: [0], tables: {houses: {table: methods, dataset: boats, splits: {classic-1/8: 1/4}, rows: [MT]}}}"
     name = "boats-1_4-mt-s0"
-    assert add_plan(project, text).runs[name].settings == "data/boats/splits/1_4/manifest.json"
+    assert add_plan(project, text).runs[name].settings == "data/boats/splits/1_4/labeled.txt"
     path = chosen_recipe_path(project, "boats", "1/4")
     path.parent.mkdir(parents=True)
     path.write_text("crop: 65\n")
     assert add_plan(project, text).runs[name].settings == "data/boats/recipes/1_4.yaml"
     edit_params(project, lambda values: values["recipes"].update(boats={"crop": 65}))
-    assert add_plan(project, text).runs[name].settings == "data/boats/splits/1_4/manifest.json"
+    assert add_plan(project, text).runs[name].settings == "data/boats/splits/1_4/labeled.txt"
 
 
 SET = """

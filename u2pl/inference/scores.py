@@ -24,9 +24,11 @@ def confusions(prediction_BHW: Tensor, label_BHW: Tensor, classes: int, ignore_i
 def _confusion(prediction_HW: Tensor, label_HW: Tensor, classes: int, ignore_index: int) -> Tensor:
     """Of one image. Ignored pixels have a row of their own, which is left out, since that is quicker than a mask."""
     first, last = min(ignore_index, 0), max(ignore_index, classes - 1)
-    row_HW = label_HW.int() - first if first else label_HW.int()
-    pairs_HW = torch.add(prediction_HW.int(), row_HW, alpha=classes)
-    counts = pairs_HW.flatten().bincount(minlength=(last - first + 1) * classes).view(-1, classes)
+    bins = (last - first + 1) * classes
+    kind = torch.int16 if bins < 2**15 else torch.int32  # the fewer bytes, the sooner
+    row_HW = label_HW.to(kind) - first if first else label_HW.to(kind)
+    pairs_HW = torch.add(prediction_HW.to(kind), row_HW, alpha=classes)
+    counts = pairs_HW.flatten().bincount(minlength=bins).view(-1, classes)
     counts[ignore_index - first] = 0
     return counts[-first : classes - first]
 

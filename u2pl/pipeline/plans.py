@@ -71,7 +71,7 @@ class TrainStage(Settings):
     folder: ProjectPath
     """Folder of the split."""
     settings: ProjectPath
-    """File with the recipe chosen for the split; the split's own manifest where there is none."""
+    """File with the recipe chosen for the split; one of its lists where there is none."""
     recipe: str
     """The data set's section of params.yaml's `recipes`."""
     sections: list[SafeName] = Field(min_length=SECTIONS, max_length=SECTIONS)
@@ -329,7 +329,7 @@ class _Stages:
         """What DVC watches of a split's settings besides params.yaml, relative to the project."""
         chosen = chosen_recipe_path(self.project, dataset, split)
         is_read = self.params.section(dataset) == "custom" and chosen.is_file()
-        return chosen.relative_to(self.project.root).as_posix() if is_read else f"{folder}/manifest.json"
+        return chosen.relative_to(self.project.root).as_posix() if is_read else f"{folder}/labeled.txt"
 
     def add_ablation(
         self, name: str, table: Table, ablation: Ablation, common: Mapping[str, Any], split: str, seed: int
