@@ -44,7 +44,12 @@ def active(runs: dict[str, list[str]], *, ablation: bool = False, figure: bool =
             "runs": {
                 name: {
                     **{"dataset": "d", "split": "s", "method": "mt", "seed": 0, "recipe": "d"},
-                    **{"args": f"--run {name}", "folder": "data/d/splits/s", "sections": ["mt"] * SECTIONS},
+                    **{
+                        "args": f"--run {name}",
+                        "folder": "data/d/splits/s",
+                        "settings": "data/d/splits/s/labeled.txt",
+                        "sections": ["mt"] * SECTIONS,
+                    },
                 }
                 for name in names
             },
