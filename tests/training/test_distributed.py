@@ -12,7 +12,7 @@ import pytest
 
 from u2pl.errors import UserError
 from u2pl.project import Project
-from u2pl.training import distributed
+from u2pl.training import distributed, place
 
 WORDS = ["train", "--dataset", "tiny", "--split", "1/4", "--batch", "4", "--set", "batch_norm=fixed"]
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -48,7 +48,7 @@ def test_a_process_that_is_told_of_no_other_is_alone(
 ):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert not distributed.started() and distributed.is_first()
+    assert not place.started() and place.is_first()
     assert distributed.local_device().index in (None, 0)
 
 
@@ -84,7 +84,7 @@ def test_variables_that_are_no_place_are_refused_with_the_way_on(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=says) as caught:
-        distributed.started()
+        place.started()
     assert "torchrun" in str(caught.value) and "--nproc" in str(caught.value)
     assert str(caught.value).endswith("unset RANK and WORLD_SIZE.")
 
@@ -92,7 +92,7 @@ def test_variables_that_are_no_place_are_refused_with_the_way_on(
 def test_a_place_among_several_is_taken(monkeypatch: pytest.MonkeyPatch):
     for name, value in ({"RANK": "1", "WORLD_SIZE": "2"} | PLACED).items():
         monkeypatch.setenv(name, value)
-    assert distributed.started() and not distributed.is_first()
+    assert place.started() and not place.is_first()
     assert distributed.place() == distributed.Place(1, 2, "localhost", 29500)
 
 

@@ -43,11 +43,8 @@ def coarse_ranks(prob_CP: Tensor, r_l: int, r_h: int) -> Tensor:
     Returns:
         (C, P) uint8: 0 for a rank below `r_l`, `r_l` for one below `r_h`, and `r_h` for the others.
     """
-    low, high = min(r_l, _RANKS), min(r_h, _RANKS)
-    beyond = [~likeliest(prob_CP, bound) for bound in (low, high)]
-    return torch.maximum(
-        *(mask.view(torch.uint8).mul_(bound) for mask, bound in zip(beyond, (low, high), strict=True))
-    )
+    bounds = min(r_l, _RANKS), min(r_h, _RANKS)
+    return torch.maximum(*((~likeliest(prob_CP, bound)).view(torch.uint8).mul_(bound) for bound in bounds))
 
 
 def likeliest(prob_CP: Tensor, count: int) -> Tensor:
@@ -85,11 +82,11 @@ def _outermost(values_CP: Tensor, count: int, end: _End) -> Tensor:
     at_once = _PIXELS_AT_ONCE if cpu else max(1, values_CP.shape[1])
     for some_CP, among in zip(values_CP.split(at_once, 1), among_CP.split(at_once, 1), strict=True):
         last_P = _last(some_CP, count, end)
-        among.copy_(end.reaches(some_CP, last_P, out=torch.empty_like(some_CP)))
+        among.copy_(_compared(end.reaches, some_CP, last_P))
         # On a GPU to look whether there are ties would mean to wait.
         if cpu and bool((_count(among) == count).all()):
             continue
-        among.copy_(end.exceeds(some_CP, last_P))
+        among.copy_(_compared(end.exceeds, some_CP, last_P))
         room_P = count - _count(among)
         for value_P, among_P in zip(some_CP, among, strict=True):
             taken_P = (value_P == last_P) & (room_P > 0)

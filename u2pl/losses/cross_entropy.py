@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from u2pl.losses.enlarged import Enlarged
+from u2pl.losses.enlarged import Enlarged, enlarge
 
 
 def cross_entropy(
@@ -25,7 +25,7 @@ def cross_entropy(
     if logits_BChw.device.type == "cpu":
         total = _Total.apply(logits_BChw, label_BHW, ignore_index)
     else:
-        large = functional.interpolate(logits_BChw, label_BHW.shape[1:], mode="bilinear", align_corners=True)
+        large = enlarge(logits_BChw, label_BHW.shape[1:])
         total = functional.cross_entropy(large, label_BHW, ignore_index=ignore_index, reduction="sum")
     return total / labeled_pixels(label_BHW, ignore_index).clamp(min=1) if count is None else total / count
 

@@ -11,6 +11,11 @@ _PIXELS_AT_ONCE = 2**14
 """Their values, of some twenty classes, stay in a CPU's cache."""
 
 
+def enlarge(map_BChw: Tensor, size: tuple[int, ...]) -> Tensor:
+    """All of the large maps at once, for a GPU, which has no use for parts; a copy also where the size is the same."""
+    return interpolate(map_BChw, size, mode="bilinear", align_corners=True)
+
+
 class Enlarged:
     """One image's map, (C, h, w), at another size.
 

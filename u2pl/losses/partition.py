@@ -4,9 +4,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from u2pl.losses.enlarged import Enlarged
+from u2pl.losses.enlarged import Enlarged, enlarge
 
 
 class Prediction(NamedTuple):
@@ -41,8 +40,7 @@ def predict(logits_BChw: Tensor, size: tuple[int, ...] | None = None) -> Predict
     entropy_BHW, confidence_BHW = (torch.empty_like(label_BHW, dtype=logits_BChw.dtype) for _ in range(2))
     maps = label_BHW, entropy_BHW, confidence_BHW
     if logits_BChw.device.type != "cpu":
-        large = functional.interpolate(logits_BChw, size, mode="bilinear", align_corners=True)
-        _predict(large.transpose(0, 1), *maps)
+        _predict(enlarge(logits_BChw, size).transpose(0, 1), *maps)
         return Prediction(*maps)
     # A few rows at a time, so that their intermediate values stay in the cache.
     for logits_Chw, *of_image in zip(logits_BChw, *maps, strict=True):

@@ -113,7 +113,8 @@ class Supervision:
 
 def _heads(output: Output, label: Labels) -> list[Tensor]:
     """Logits of the labelled images, of the main head and of the auxiliary one where there is one."""
-    maps = [output.logits, *(output.further[name] for name in (AUXILIARY,) if name in output.further)]
+    auxiliary = output.further.get(AUXILIARY)
+    maps = [output.logits] if auxiliary is None else [output.logits, auxiliary]
     return [logits[: len(label.map)] for logits in maps]
 
 

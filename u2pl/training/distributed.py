@@ -16,8 +16,6 @@ import torch.distributed as dist
 from u2pl import processes
 from u2pl.errors import EndedElsewhere, UserError
 from u2pl.training.place import WAY_ON, Place, number, place
-from u2pl.training.place import is_first as is_first
-from u2pl.training.place import started as started
 
 T = TypeVar("T")
 
