@@ -363,6 +363,25 @@ def test_weights_of_the_classes_and_pixels_drawn_twice_reach_the_map_as_through_
 
 
 @losses
+@given(seed=seeds, share=st.sampled_from([0.0, 0.3, 1.0]))
+@settings(max_examples=20, deadline=None)
+def test_anchors_that_are_here_and_those_that_are_elsewhere_add_up_to_all(
+    loss: Loss, seed: int, share: float
+):
+    given = make(seed)
+    here_CM = torch.rand(3, 4, generator=torch.Generator().manual_seed(seed)) < share
+
+    def of(here_CM: Tensor | None) -> tuple[Tensor, Tensor]:
+        gradient = gradient_of(lambda a: loss.ours(a, *given[1:], 0.5, here_CM).sum(), given.anchor_CMD)
+        return loss.ours(*given, 0.5, here_CM), gradient
+
+    whole, here, elsewhere = of(None), of(here_CM), of(~here_CM)
+    for all_of_them, one, other in zip(whole, here, elsewhere, strict=True):
+        np.testing.assert_allclose(one + other, all_of_them, rtol=0, atol=1e-12)
+    assert (here[1][~here_CM] == 0).all() and (elsewhere[1][here_CM] == 0).all()
+
+
+@losses
 def test_in_single_precision_loss_and_gradient_stay_close(loss: Loss):
     given = make(0, M=6, N=40, D=32)
     single = Given(*(t.float() if t.is_floating_point() else t for t in given))

@@ -316,10 +316,14 @@ class _Contrast(torch.autograd.Function):
         compare: Callable[[Tensor, Tensor], Similarities],
     ) -> Tensor:
         classes, count, negatives = index_CMN.shape
+        here_A = torch.ones_like(index_CMN[..., 0], dtype=torch.bool) if here_CM is None else here_CM
+        here_A, cpu = here_A.flatten(), here_A.device.type == "cpu"
+        # Which anchors are here, only a CPU knows without waiting; elsewhere all are computed and the rest set to 0.
+        number_A = here_A.nonzero()[:, 0] if cpu else torch.arange(len(here_A), device=here_A.device)
         anchor_AD, index_AN, length_AN = (
-            t.flatten(0, 1).contiguous() for t in (anchor_CMD, index_CMN, length_CMN)
+            t.flatten(0, 1).index_select(0, number_A) for t in (anchor_CMD, index_CMN, length_CMN)
         )
-        center_AD = positive_CD.repeat_interleave(count, 0)
+        center_AD = positive_CD.index_select(0, number_A // count)
         first_A = torch.arange(0, index_AN.numel(), negatives, device=index_AN.device)
         bag_AN = torch.arange(len(anchor_AD), device=index_AN.device).repeat_interleave(negatives)
         similarity_AN = torch.ops.aten._embedding_bag_per_sample_weights_backward(
@@ -330,11 +334,13 @@ class _Contrast(torch.autograd.Function):
         weight_AN = by_negative_AN / length_AN
         pulled_AD = functional.embedding_bag(index_AN, negative_KD, per_sample_weights=weight_AN, mode="sum")
         gradient_AD = (pulled_AD + by_center_A[:, None] * center_AD) / (tau * count)
-        if here_CM is not None:
-            loss_A = loss_A * here_CM.flatten()
-            gradient_AD = gradient_AD * here_CM.flatten()[:, None]
-        ctx.save_for_backward(gradient_AD.view_as(anchor_CMD))
-        return loss_A.view(classes, count).mean(dim=1)
+        losses, gradient_CMD = loss_A.new_zeros(len(here_A)), loss_A.new_zeros(anchor_CMD.shape)
+        losses.index_copy_(0, number_A, loss_A)
+        gradient_CMD.view(len(here_A), -1).index_copy_(0, number_A, gradient_AD)
+        if not cpu:
+            losses, gradient_CMD = losses * here_A, gradient_CMD * here_A.view(classes, count, 1)
+        ctx.save_for_backward(gradient_CMD)
+        return losses.view(classes, count).mean(dim=1)
 
     @staticmethod
     @once_differentiable
