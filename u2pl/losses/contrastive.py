@@ -4,6 +4,7 @@ P is every pixel of the step, labelled and unlabelled images in one row, at the 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -315,38 +316,51 @@ class _Contrast(torch.autograd.Function):
         here_CM: Tensor | None,
         compare: Callable[[Tensor, Tensor], Similarities],
     ) -> Tensor:
-        classes, count, negatives = index_CMN.shape
-        here_A = torch.ones_like(index_CMN[..., 0], dtype=torch.bool) if here_CM is None else here_CM
-        here_A, cpu = here_A.flatten(), here_A.device.type == "cpu"
-        # Which anchors are here, only a CPU knows without waiting; elsewhere all are computed and the rest set to 0.
-        number_A = here_A.nonzero()[:, 0] if cpu else torch.arange(len(here_A), device=here_A.device)
-        anchor_AD, index_AN, length_AN = (
-            t.flatten(0, 1).index_select(0, number_A) for t in (anchor_CMD, index_CMN, length_CMN)
-        )
-        center_AD = positive_CD.index_select(0, number_A // count)
-        first_A = torch.arange(0, index_AN.numel(), negatives, device=index_AN.device)
-        bag_AN = torch.arange(len(anchor_AD), device=index_AN.device).repeat_interleave(negatives)
-        similarity_AN = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-            anchor_AD, negative_KD, index_AN.flatten(), first_A, bag_AN, _SUM
-        ).view_as(index_AN)
-        similarity_AN /= length_AN * tau
-        loss_A, by_center_A, by_negative_AN = compare((anchor_AD * center_AD).sum(dim=1) / tau, similarity_AN)
-        weight_AN = by_negative_AN / length_AN
-        pulled_AD = functional.embedding_bag(index_AN, negative_KD, per_sample_weights=weight_AN, mode="sum")
-        gradient_AD = (pulled_AD + by_center_A[:, None] * center_AD) / (tau * count)
-        losses, gradient_CMD = loss_A.new_zeros(len(here_A)), loss_A.new_zeros(anchor_CMD.shape)
-        losses.index_copy_(0, number_A, loss_A)
-        gradient_CMD.view(len(here_A), -1).index_copy_(0, number_A, gradient_AD)
-        if not cpu:
-            losses, gradient_CMD = losses * here_A, gradient_CMD * here_A.view(classes, count, 1)
-        ctx.save_for_backward(gradient_CMD)
-        return losses.view(classes, count).mean(dim=1)
+        classes, count, _ = index_CMN.shape
+        maps_A = [t.flatten(0, 1) for t in (anchor_CMD, index_CMN, length_CMN)]
+        maps_A.append(positive_CD.repeat_interleave(count, 0))
+        of_anchors = partial(_of_anchors, negative_KD=negative_KD, tau=tau, compare=compare)
+        if here_CM is not None and here_CM.device.type == "cpu" and not here_CM.all():
+            number_A = here_CM.flatten().nonzero()[:, 0]
+            loss_A, gradient_AD = (
+                t.new_zeros(classes * count, *t.shape[1:]).index_copy_(0, number_A, t)
+                for t in of_anchors(*(t[number_A] for t in maps_A))
+            )
+        else:
+            loss_A, gradient_AD = of_anchors(*maps_A)
+            # Which anchors are here, only a CPU knows without waiting; elsewhere the rest is set to 0.
+            if here_CM is not None:
+                loss_A, gradient_AD = loss_A * here_CM.flatten(), gradient_AD * here_CM.flatten()[:, None]
+        ctx.save_for_backward((gradient_AD / count).view_as(anchor_CMD))
+        return loss_A.view(classes, count).mean(dim=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, loss_gradient_C: Tensor) -> tuple[Tensor | None, ...]:
         (gradient_CMD,) = ctx.saved_tensors
         return loss_gradient_C[:, None, None] * gradient_CMD, *(None,) * 7
+
+
+def _of_anchors(
+    anchor_AD: Tensor,
+    index_AN: Tensor,
+    length_AN: Tensor,
+    center_AD: Tensor,
+    negative_KD: Tensor,
+    tau: float,
+    compare: Callable[[Tensor, Tensor], Similarities],
+) -> tuple[Tensor, Tensor]:
+    """Of each anchor the loss (A,) and its gradient (A, D)."""
+    first_A = torch.arange(0, index_AN.numel(), index_AN.shape[1], device=index_AN.device)
+    bag_AN = torch.arange(len(anchor_AD), device=index_AN.device).repeat_interleave(index_AN.shape[1])
+    similarity_AN = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        anchor_AD.contiguous(), negative_KD, index_AN.flatten(), first_A, bag_AN, _SUM
+    ).view_as(index_AN)
+    similarity_AN /= length_AN * tau
+    loss_A, by_center_A, by_negative_AN = compare((anchor_AD * center_AD).sum(dim=1) / tau, similarity_AN)
+    weight_AN = by_negative_AN / length_AN
+    pulled_AD = functional.embedding_bag(index_AN, negative_KD, per_sample_weights=weight_AN, mode="sum")
+    return loss_A, (pulled_AD + by_center_A[:, None] * center_AD) / tau
 
 
 _SUM = 0
