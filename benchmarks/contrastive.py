@@ -70,12 +70,7 @@ def ours(
 ) -> tuple[Tensor, Draws, Tensor]:
     """L_c, as the method computes it, and its gradient at the anchors (C, M, D): no other pixel has any."""
     with torch.no_grad():
-        prob_CP = given.logits.transpose(0, 1).flatten(1).contiguous().softmax(dim=0)
-        rank_CP = contrastive.coarse_ranks(prob_CP, R_L, R_H)
-        anchor_CP = contrastive.anchor_mask(given.label_P, prob_CP, DELTA_P)
-        easy_CP = contrastive.labeled_negative_mask(given.label_P, rank_CP, R_L)
-        unlikely_CP = contrastive.unlabeled_negative_mask(given.unreliable_P, rank_CP, R_L, R_H)
-        negative_CP = easy_CP & given.labeled_P | unlikely_CP
+        anchor_CP, negative_CP = candidates(given)
         lap("softmax, ranks, masks")
         teacher_PD = rows(given.teacher)
         positive_CD, present_C = contrastive.centers(teacher_PD, anchor_CP)
@@ -95,6 +90,20 @@ def ours(
     lap("backward")
     assert anchor_CMD.grad is not None
     return loss.detach(), draws, anchor_CMD.grad
+
+
+def candidates(given: Given) -> tuple[Tensor, Tensor]:
+    """Which pixels may be anchors, and which negatives, of which class, (C, P) bool."""
+    found = []
+    known = given.label_P, given.labeled_P, given.unreliable_P
+    for logits_PC, label_P, labeled_P, unreliable_P in contrastive.parts(rows(given.logits), *known):
+        prob_CP = logits_PC.t().contiguous().softmax(dim=0)
+        rank_CP = contrastive.coarse_ranks(prob_CP, R_L, R_H)
+        easy_CP = contrastive.labeled_negative_mask(label_P, rank_CP, R_L).logical_and_(labeled_P)
+        unlikely_CP = contrastive.unlabeled_negative_mask(unreliable_P, rank_CP, R_L, R_H)
+        found.append((contrastive.anchor_mask(label_P, prob_CP, DELTA_P), unlikely_CP.logical_or_(easy_CP)))
+    anchor_CP, negative_CP = (torch.cat(masks, dim=1) for masks in zip(*found, strict=True))
+    return anchor_CP, negative_CP
 
 
 class Queues:

@@ -102,8 +102,12 @@ def corners(values: Tensor) -> list:
     return values.reshape(2, 32, 32)[:, at][:, :, at].flatten().tolist()
 
 
+@pytest.mark.parametrize("at_once", [2**14, 7])
 @pytest.mark.parametrize("negatives", ["unreliable", "reliable", "all"])
-def test_anchors_and_negatives_are_the_sets_of_the_paper(negatives: str, monkeypatch: pytest.MonkeyPatch):
+def test_anchors_and_negatives_are_the_sets_of_the_paper(
+    negatives: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(contrastive, "_PIXELS_AT_ONCE", at_once)
     method = trained(negatives=negatives)
     expected = Reconstruction(method, negatives)
     pushed = spy(monkeypatch, MemoryBank, "push")

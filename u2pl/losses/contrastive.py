@@ -3,7 +3,7 @@
 P is every pixel of the step, labelled and unlabelled images in one row, at the heads' resolution.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +17,12 @@ _PIXELS_AT_ONCE = 2**14
 
 _RANKS = 255
 """Ranks are bytes; a threshold beyond them would wrap around."""
+
+
+def parts(*of_pixels_P: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Tensors with a row for each pixel, (P, ...), in parts that stay in a CPU's cache; whole, elsewhere."""
+    at_once = _PIXELS_AT_ONCE if of_pixels_P[0].device.type == "cpu" else max(1, len(of_pixels_P[0]))
+    return zip(*(of_pixels.split(at_once) for of_pixels in of_pixels_P), strict=True)
 
 
 def ranks(prob_CP: Tensor) -> Tensor:
@@ -45,7 +51,8 @@ def coarse_ranks(prob_CP: Tensor, r_l: int, r_h: int) -> Tensor:
         (C, P) uint8: 0 for a rank below `r_l`, `r_l` for one below `r_h`, and `r_h` for the others.
     """
     bounds = min(r_l, _RANKS), min(r_h, _RANKS)
-    return torch.maximum(*((~likeliest(prob_CP, bound)).view(torch.uint8).mul_(bound) for bound in bounds))
+    beyond = (likeliest(prob_CP, bound).logical_not_().view(torch.uint8).mul_(bound) for bound in bounds)
+    return torch.maximum(*beyond)
 
 
 def likeliest(prob_CP: Tensor, count: int) -> Tensor:
@@ -56,8 +63,7 @@ def likeliest(prob_CP: Tensor, count: int) -> Tensor:
     classes = len(prob_CP)
     if 2 * count <= classes:
         return _outermost(prob_CP, count, _LARGEST)
-    # Those of the other end are fewer, and there the last of equal ones come first.
-    return _outermost(prob_CP.flip(0), max(classes - count, 0), _SMALLEST).flip(0).logical_not_()
+    return _outermost(prob_CP, max(classes - count, 0), _SMALLEST).logical_not_()  # the others are fewer
 
 
 class _End(NamedTuple):
@@ -68,31 +74,29 @@ class _End(NamedTuple):
     reaches: Callable[..., Tensor]
     exceeds: Callable[..., Tensor]
     nowhere: float
+    direction: int
+    """In which classes of equal values come: from the first one, or from the last."""
 
 
-_LARGEST = _End(torch.maximum, torch.minimum, torch.ge, torch.gt, -torch.inf)
-_SMALLEST = _End(torch.minimum, torch.maximum, torch.le, torch.lt, torch.inf)
+_LARGEST = _End(torch.maximum, torch.minimum, torch.ge, torch.gt, -torch.inf, 1)
+_SMALLEST = _End(torch.minimum, torch.maximum, torch.le, torch.lt, torch.inf, -1)
 
 
 def _outermost(values_CP: Tensor, count: int, end: _End) -> Tensor:
-    """Which `count` values of each column are nearest to one end, (C, P) bool; of equal ones the first."""
-    among_CP = torch.zeros_like(values_CP, dtype=torch.bool)
+    """Which `count` values of each column are nearest to one end, (C, P) bool."""
     if count == 0:
+        return torch.zeros_like(values_CP, dtype=torch.bool)
+    last_P = _last(values_CP, count, end)
+    among_CP = _compared(end.reaches, values_CP, last_P)
+    # On a GPU to look whether there are ties would mean to wait.
+    if values_CP.device.type == "cpu" and bool((_count(among_CP) == count).all()):
         return among_CP
-    cpu = values_CP.device.type == "cpu"
-    at_once = _PIXELS_AT_ONCE if cpu else max(1, values_CP.shape[1])
-    for some_CP, among in zip(values_CP.split(at_once, 1), among_CP.split(at_once, 1), strict=True):
-        last_P = _last(some_CP, count, end)
-        among.copy_(_compared(end.reaches, some_CP, last_P))
-        # On a GPU to look whether there are ties would mean to wait.
-        if cpu and bool((_count(among) == count).all()):
-            continue
-        among.copy_(_compared(end.exceeds, some_CP, last_P))
-        room_P = count - _count(among)
-        for value_P, among_P in zip(some_CP, among, strict=True):
-            taken_P = (value_P == last_P) & (room_P > 0)
-            among_P |= taken_P
-            room_P -= taken_P.view(torch.uint8)
+    among_CP = _compared(end.exceeds, values_CP, last_P)
+    room_P = count - _count(among_CP)
+    for value_P, among_P in list(zip(values_CP, among_CP, strict=True))[:: end.direction]:
+        taken_P = (value_P == last_P) & (room_P > 0)
+        among_P |= taken_P
+        room_P -= taken_P.view(torch.uint8)
     return among_CP
 
 
@@ -178,9 +182,13 @@ def centers(
     Returns:
         (C, D) centres, zero for a class without candidates, and (C,) bool that says which have any.
     """
-    weight_CP = mask_CP.to(representation_PD.dtype)
-    sum_CD = total(weight_CP @ representation_PD)
-    count_C = total(weight_CP.sum(dim=1))
+    sum_CD = representation_PD.new_zeros(len(mask_CP), representation_PD.shape[1])
+    count_C = representation_PD.new_zeros(len(mask_CP))
+    for some_PD, mask_PC in parts(representation_PD, mask_CP.t()):
+        weight_CP = mask_PC.t().to(representation_PD.dtype)
+        sum_CD += weight_CP @ some_PD
+        count_C += weight_CP.sum(dim=1)
+    sum_CD, count_C = total(sum_CD), total(count_C)
     return sum_CD / count_C.clamp(min=1)[:, None], count_C > 0
 
 
@@ -190,12 +198,14 @@ def sample(mask_CP: Tensor, count: int, generator: torch.Generator | None = None
     Returns:
         (C, count) int64 indices into P, in bounds but meaningless for a class without any. No host round trip.
     """
-    cumulative_CP = mask_CP.cumsum(dim=1, dtype=torch.int32)
-    total_C = cumulative_CP[:, -1:]
-    draw = torch.rand(len(total_C), count, device=mask_CP.device, generator=generator)
-    # The k-th candidate is the first pixel by which k candidates have been seen.
-    k = (draw * total_C).to(torch.int32).minimum(total_C - 1) + 1
-    return torch.searchsorted(cumulative_CP, k).clamp(max=mask_CP.shape[1] - 1)
+    draw_CM = torch.rand(len(mask_CP), count, device=mask_CP.device, generator=generator)
+    drawn_CM = torch.empty_like(draw_CM, dtype=torch.int64)
+    for mask_P, draw_M, drawn_M in zip(mask_CP, draw_CM, drawn_CM, strict=True):
+        seen_P = mask_P.cumsum(dim=0, dtype=torch.int32)
+        # The k-th candidate is the first pixel by which k candidates have been seen.
+        k_M = (draw_M * seen_P[-1]).to(torch.int32).minimum(seen_P[-1] - 1) + 1
+        torch.searchsorted(seen_P, k_M, out=drawn_M)
+    return drawn_CM.clamp_(max=mask_CP.shape[1] - 1)
 
 
 def info_nce(

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, replace
+from itertools import starmap
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -163,7 +164,7 @@ class Contrast:
 
     def targets(self, known: PartitionTargets, step: Step) -> ContrastTargets:
         """Anchors, centres and negatives of a batch (Eqs. 9 to 16, Algorithm 1)."""
-        s, teacher, classes = self.settings, known.teacher, self.classes.count
+        s, teacher = self.settings, known.teacher
         assert teacher is not None and teacher.representation is not None
         mask, size = known.label.map, teacher.logits.shape[2:]
         pixels = Pixels(len(mask), self.recipe.replicas, size.numel())
@@ -173,27 +174,14 @@ class Contrast:
             return torch.cat([pick(on_labeled, size), pick(on_unlabeled, size)]).flatten()
 
         z_PD = rows(teacher.representation)
-        prob_CP = teacher.logits.transpose(0, 1).flatten(1).contiguous().softmax(dim=0)
-
-        # A_c (Eq. 11): pixels of class c by label (Eq. 9) or pseudo-label (Eq. 10), if the teacher is sure of it.
-        anchor_P = points(mask, self.anchor_labels(known))
-        region_CP = contrastive.label_mask(anchor_P, classes)
-        anchor_CP = contrastive.anchor_mask(anchor_P, prob_CP, s.delta_p)
-
-        # n_ij(c) (Eqs. 13 and 16): of the labelled pixels those easily taken for c (Eq. 14), of the unreliable ones
-        # those for which c is unlikely, but not among the unlikeliest (Eq. 15).
-        r_l, r_h = (s.r_l, s.r_h) if s.prt else (1, classes)
-        rank_CP = contrastive.coarse_ranks(prob_CP, r_l, r_h)
-        label_P = points(mask, known.unlabeled.label)
-        easily_taken_CP = contrastive.labeled_negative_mask(label_P, rank_CP, r_l)
-        if not s.labeled_negatives:
-            easily_taken_CP = torch.zeros_like(easily_taken_CP)
-        chosen_P = points(torch.zeros_like(mask, dtype=torch.bool), self.negative_pixels(known))
-        unlikely_CP = contrastive.unlabeled_negative_mask(chosen_P, rank_CP, r_l, r_h)
-        if s.negative_label == "same":
-            unlikely_CP &= contrastive.label_mask(label_P, classes)
-        labeled_P = points(torch.ones_like(mask, dtype=torch.bool), torch.zeros_like(known.usable))
-        negative_CP = easily_taken_CP & labeled_P | unlikely_CP  # of these none is labelled
+        known_PX = (
+            points(mask, self.anchor_labels(known)),
+            points(mask, known.unlabeled.label),
+            points(torch.ones_like(mask, dtype=torch.bool), torch.zeros_like(known.usable)),
+            points(torch.zeros_like(mask, dtype=torch.bool), self.negative_pixels(known)),
+        )
+        by_parts = starmap(self.candidates, contrastive.parts(rows(teacher.logits), *known_PX))
+        region_CP, anchor_CP, negative_CP = (torch.cat(m, dim=1) for m in zip(*by_parts, strict=True))
 
         # Q_c: the negatives of the whole batch go to the memory bank, from which each anchor gets N.
         judged = self.bank is not None and self.bank.judged
@@ -229,6 +217,36 @@ class Contrast:
         truth_P = points(torch.full_like(mask, self.classes.ignore_index), known.unlabeled.truth)
         found = self.diagnose(comparisons, anchor_CP, negative_CP, truth_P)
         return ContrastTargets(pixels, comparisons, *found)
+
+    def candidates(
+        self, logits_PC: Tensor, anchor_P: Tensor, label_P: Tensor, labeled_P: Tensor, chosen_P: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Each class's pixels, which of them may be anchors, and its negatives; (C, P) bool each.
+
+        Args:
+            logits_PC: the teacher's.
+            anchor_P: true labels of labelled images; of unlabelled ones, pseudo-labels of pixels that may be anchors.
+            label_P: true labels, and all that the teacher takes unlabelled pixels for.
+            labeled_P: bool; pixels of labelled images.
+            chosen_P: bool; unlabelled pixels that may become negatives.
+        """
+        s, classes = self.settings, self.classes.count
+        prob_CP = logits_PC.t().contiguous().softmax(dim=0)
+
+        # A_c (Eq. 11): pixels of class c by label (Eq. 9) or pseudo-label (Eq. 10), if the teacher is sure of it.
+        region_CP = contrastive.label_mask(anchor_P, classes)
+        anchor_CP = contrastive.anchor_mask(anchor_P, prob_CP, s.delta_p)
+
+        # n_ij(c) (Eqs. 13 and 16): of the labelled pixels those easily taken for c (Eq. 14), of the unreliable ones
+        # those for which c is unlikely, but not among the unlikeliest (Eq. 15).
+        r_l, r_h = (s.r_l, s.r_h) if s.prt else (1, classes)
+        rank_CP = contrastive.coarse_ranks(prob_CP, r_l, r_h)
+        negative_CP = contrastive.unlabeled_negative_mask(chosen_P, rank_CP, r_l, r_h)
+        if s.negative_label == "same":
+            negative_CP &= contrastive.label_mask(label_P, classes)
+        if s.labeled_negatives:
+            negative_CP |= contrastive.labeled_negative_mask(label_P, rank_CP, r_l).logical_and_(labeled_P)
+        return region_CP, anchor_CP, negative_CP
 
     def losses(self, student: Output, targets: PartitionTargets) -> dict[str, Tensor]:
         """lambda_c L_c (Eq. 4), or L_b (Eq. A1), of a micro-batch; nothing in steps that do not have it."""
