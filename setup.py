@@ -8,7 +8,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 # The same as in u2pl/pipeline/new_project.py, which cannot be imported here: it needs what is installed with it.
-FILES = ("params.yaml", "dvc.yaml", ".dvcignore", "pipelines/**/*.yaml")
+FILES = ("params.yaml", "dvc.yaml", ".dvcignore", "pipelines/**/*.yaml", "pipelines/plots/*.json")
 
 
 class WithProjectFiles(build_py):

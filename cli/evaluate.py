@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def evaluate(
     run: Annotated[str, typer.Argument(help="Name of a finished run, or its folder.")],
     into: Annotated[
-        Path | None, typer.Option(help="Results folder that receives a folder of the run's name.")
+        Path | None, typer.Option(help="Results folder that receives a folder of the name that was given.")
     ] = None,
     images: Annotated[
         Path | None, typer.Option(help="Score a folder of pictures instead of the validation images.")
@@ -86,9 +86,12 @@ def _validation(
     worst: int,
     json: bool,
 ) -> None:
+    from u2pl.pipeline import planned_run
     from u2pl.runs import stored_evaluation
+    from u2pl.runs.records import read_run
 
-    path = stored_evaluation.run_path(project, run)
+    name = planned_run(project, run)
+    path = stored_evaluation.run_path(project, name)
     is_own = (evaluation, scales, flip, worst) == (None, "1", False, 0)
     if into is not None and is_own:
 
@@ -97,14 +100,15 @@ def _validation(
 
             return evaluate_run(project, str(path))
 
-        metrics = stored_evaluation.own_evaluation(project, path, measure, into)
-        folder = into / metrics["name"]
+        # A stage of the plan is given the key of its run, which its results are found by.
+        folder = into / (run if run != name else read_run(path)["name"])
+        metrics = stored_evaluation.own_evaluation(project, path, measure, folder)
     else:
         from u2pl.inference.tta import TTA
         from u2pl.runs.results import evaluate_run, evaluation_folder
 
         tta = TTA.parse(scales, flip)
-        metrics = evaluate_run(project, run, into, evaluation=evaluation, tta=tta, worst=worst)
+        metrics = evaluate_run(project, name, into, evaluation=evaluation, tta=tta, worst=worst)
         folder = evaluation_folder(path, evaluation, tta)
     if json:
         say_json(metrics)

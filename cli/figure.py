@@ -126,6 +126,7 @@ def figure(
 
     Example: u2pl figure fig4 shapes-1_8-suponly-s0 shapes-1_8-u2pl-negatives=all-s0 shapes-1_8-u2pl-s0
     """
+    from u2pl.pipeline import planned_run
     from u2pl.project import Project
 
     from .progress import counting
@@ -138,7 +139,7 @@ def figure(
     from u2pl.evidence import figure_runs
     from u2pl.reporting import paper_figures
 
-    found = figure_runs.find(project, runs, labels or [])
+    found = figure_runs.find(project, [planned_run(project, run) for run in runs], labels or [])
     with counting() as progress:
         drawn = kind.draw(_Request(project, found, options, progress))
     folder = into if into is not None else project.root / "reports" / "figures"

@@ -80,7 +80,7 @@ def choose(
 def _show(project: "Project", active: "ActivePlan", *, measure: bool) -> None:
     from rich.table import Table
 
-    from u2pl.pipeline import spec_of
+    from u2pl.pipeline import planned_names, spec_of
     from u2pl.pipeline.departures import of_plan
     from u2pl.settings import Params
     from u2pl.training import estimate
@@ -88,7 +88,11 @@ def _show(project: "Project", active: "ActivePlan", *, measure: bool) -> None:
     params, screen = Params.read(project), console(highlight=False)
     if not screen.is_terminal:
         screen.width = 160  # a file has no margin
-    specs = {name: spec_of(run) for name, run in active.runs.items()}
+    shown_in, where = active.shown_in, dict[str, list[str]]()
+    specs = {}
+    for key, name in planned_names(project, active).items():
+        specs[name] = spec_of(active.runs[key])
+        where[name] = list(dict.fromkeys([*where.get(name, []), *shown_in[key]]))
     works = {name: estimate.work(project, params, spec) for name, spec in specs.items()}
     speeds = estimate.speeds(project)
     if measure:
@@ -96,9 +100,6 @@ def _show(project: "Project", active: "ActivePlan", *, measure: bool) -> None:
         _measure(project, params, kinds)
         speeds = estimate.speeds(project)
 
-    where: dict[str, list[str]] = {}
-    for stage in active.evaluations.values():
-        where.setdefault(stage.run, []).append(stage.shows)
     runs = Table(box=None, pad_edge=False, expand=True)
     runs.add_column("run", overflow="fold", ratio=3)
     runs.add_column("images", justify="right")
@@ -111,10 +112,9 @@ def _show(project: "Project", active: "ActivePlan", *, measure: bool) -> None:
 
     known = [work for work in works.values() if work]
     hours = [work.hours(speeds) for work in known]
-    cells = sum(len(stage.cells) for stage in active.evaluations.values())
     shared = sum(len(places) > 1 for places in where.values())
     say(
-        f"\n{len(active.runs)} runs for {cells} cells of {len(active.tables)} tables and "
+        f"\n{len(specs)} runs for {active.cell_results} cells of {len(active.tables)} tables and "
         f"{len(active.figures)} figures; {shared} runs stand in more than one of them and are trained once."
     )
     passes = f"{_count(sum(work.images for work in known))} image passes (forwards and backwards, of what is trained)"

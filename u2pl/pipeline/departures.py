@@ -263,8 +263,8 @@ def of_plan(project: Project, active: ActivePlan, *, bfloat16: bool | None = Non
     """
     params = Params.read(project)
     swept: dict[str, set[str]] = {name: set() for name in active.runs}
-    for stage in active.evaluations.values():
-        swept[stage.run] |= _swept(project, active, stage.shows)
+    for run_name, places in active.shown_in.items():
+        swept[run_name].update(*(_swept(project, active, place) for place in places))
     found: dict[str, list[str]] = {}
     for name, run in active.runs.items():
         resolved = params.resolve(spec_of(run), bfloat16=bfloat16)

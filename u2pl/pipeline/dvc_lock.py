@@ -1,4 +1,4 @@
-"""What dvc.lock says of the stages that have run: their outputs, and whether these are still there."""
+"""What DVC's lock files say of the stages that have run: their outputs, and whether these are still there."""
 
 from pathlib import Path
 from typing import Annotated, NotRequired
@@ -8,6 +8,7 @@ from pydantic import AfterValidator
 from typing_extensions import TypedDict
 
 from u2pl.files import content, parse_yaml
+from u2pl.pipeline.dvc_stages import address
 from u2pl.project import Project
 from u2pl.typed_files import Count, fits, stays_inside
 
@@ -26,20 +27,19 @@ class LockedStage(TypedDict):
     outs: NotRequired[list[LockedOutput]]
 
 
-def lock_entries(project: Project) -> dict[str, LockedStage]:
-    """The stages in dvc.lock; none where there is no such file, or it is being written. One that DVC did not write so
-    is as good as none.
+def locked(project: Project, stage: str) -> LockedStage | None:
+    """What a lock file has of a stage, KIND@KEY; None where there is no such file, or it is being written.
+
+    An entry that DVC did not write so is as good as none.
     """
+    where = address(stage)
     try:
-        values = parse_yaml(content(project.root / "dvc.lock"))
+        values = parse_yaml(content((project.root / where.file).with_suffix(".lock")))
     except (OSError, yaml.YAMLError):
-        return {}
+        return None
     found = values.get("stages") if isinstance(values, dict) else None
-    return (
-        {name: entry for name, entry in found.items() if fits(LockedStage, entry)}
-        if isinstance(found, dict)
-        else {}
-    )
+    entry = found.get(where.name) if isinstance(found, dict) else None
+    return entry if fits(LockedStage, entry) else None
 
 
 def outputs(project: Project, entry: LockedStage) -> list[tuple[Path, int | None]]:
@@ -51,8 +51,8 @@ def outputs(project: Project, entry: LockedStage) -> list[tuple[Path, int | None
 
 
 def is_recorded(project: Project, name: str) -> bool:
-    """Whether dvc.lock has the stage, with the outputs that are there."""
-    entry = lock_entries(project).get(name)
+    """Whether a lock file has the stage, with the outputs that are there."""
+    entry = locked(project, name)
     return entry is not None and all(
         path.exists() and (size is None or path.is_dir() or path.stat().st_size == size)
         for path, size in outputs(project, entry)

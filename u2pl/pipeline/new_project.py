@@ -16,10 +16,10 @@ from u2pl.project import Project
 from u2pl.settings import RECIPE_VERSION
 from u2pl.settings.project_record import RECORD, ProjectRecord, read_record
 
-FILES = ("params.yaml", "dvc.yaml", ".dvcignore", "pipelines/**/*.yaml")
+FILES = ("params.yaml", "dvc.yaml", ".dvcignore", "pipelines/**/*.yaml", "pipelines/plots/*.json")
 """What a project is made of, as patterns; setup.py puts the same into the wheel."""
-_GENERATED = "pipelines/plan.yaml"
-"""Written anew by every `u2pl plan`, so nobody's change to it matters."""
+_GENERATED = ("pipelines/plan.yaml", "pipelines/dvc.yaml")
+"""Written anew by every `u2pl plan`, so nobody's change to them matters."""
 _IGNORED = (
     "# What u2pl makes, and can make again.\n"
     "/data/\n/runs/\n/models/\n/results/\n/reports/\n/mlflow.db*\n/mlartifacts/\n"
@@ -151,7 +151,7 @@ def changes(project: Project) -> list[Change]:
     for name, text in template().items():
         path = project.root / name
         before = path.read_text(encoding="utf-8") if path.is_file() else ""
-        if name == _GENERATED or before == text or record["files"].get(name) == sha256(text):
+        if name in _GENERATED or before == text or record["files"].get(name) == sha256(text):
             continue
         lines = difflib.unified_diff(
             before.splitlines(), text.splitlines(), name, f"{name} of u2pl {version('u2pl')}", lineterm=""

@@ -6,7 +6,8 @@ from pathlib import Path
 from u2pl.errors import UserError
 from u2pl.files import free
 from u2pl.pipeline import ActivePlan, spec_of
-from u2pl.pipeline.dvc_lock import lock_entries, outputs
+from u2pl.pipeline.dvc_lock import locked, outputs
+from u2pl.pipeline.dvc_stages import RESULTS
 from u2pl.pipeline.scheduling import Stage, plan_folder
 from u2pl.project import Project
 from u2pl.runs.records import read_metrics
@@ -27,9 +28,9 @@ def move_outdated(project: Project, plan: ActivePlan, stage: Stage) -> bool:
     kind, _, key = stage.name.partition("@")
     moved: list[Path] = []
     if kind == "evaluate" and _is_outdated(project, plan, key):
-        moved = [_result_folder(plan, key)]
-    elif kind in ("ablate", "figure") and any(_was_moved(project, plan, need) for need in stage.needs):
-        made = outputs(project, lock_entries(project).get(stage.name, {}))
+        moved = [_result_folder(key)]
+    elif kind in ("ablate", "figure") and any(_was_moved(project, need) for need in stage.needs):
+        made = outputs(project, locked(project, stage.name) or {})
         moved = [path.relative_to(project.root) for path, _ in made if path.exists()]
     for path in moved:
         _move_aside(project, path)
@@ -41,24 +42,24 @@ def outdated_folder(project: Project) -> Path:
     return plan_folder(project) / "outdated"
 
 
-def _result_folder(plan: ActivePlan, key: str) -> Path:
+def _result_folder(key: str) -> Path:
     """The result of an evaluation, relative to the project."""
-    return Path(plan.evaluations[key].group) / plan.evaluations[key].run
+    return Path(RESULTS) / key
 
 
 def _is_outdated(project: Project, plan: ActivePlan, key: str) -> bool:
     """Whether an evaluation's result is there, and of other settings than today's."""
     try:
-        metrics = read_metrics(project.root / _result_folder(plan, key))
-        spec = spec_of(plan.runs[plan.evaluations[key].run])
+        metrics = read_metrics(project.root / _result_folder(key))
+        spec = spec_of(plan.runs[key])
         return bool(changes(project, Params.read(project), spec, metrics))
     except (OSError, UserError, LookupError, TypeError, AttributeError):
         return False  # none, or not to be told: the table says so of one that is damaged
 
 
-def _was_moved(project: Project, plan: ActivePlan, evaluation: str) -> bool:
+def _was_moved(project: Project, evaluation: str) -> bool:
     """Whether the result of a stage has been moved aside and not been made again."""
-    folder = _result_folder(plan, evaluation.partition("@")[2])
+    folder = _result_folder(evaluation.partition("@")[2])
     return (outdated_folder(project) / folder).exists() and not (project.root / folder).exists()
 
 

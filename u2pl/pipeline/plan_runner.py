@@ -13,7 +13,8 @@ import filelock
 
 from u2pl.errors import UserError
 from u2pl.files import holder_in_words, write_holder
-from u2pl.pipeline import ActivePlan, process_groups
+from u2pl.pipeline import ActivePlan, planned_names, process_groups
+from u2pl.pipeline.dvc_stages import RESULTS
 from u2pl.pipeline.outdated_results import move_outdated, outdated_folder
 from u2pl.pipeline.scheduling import (
     Entry,
@@ -88,7 +89,7 @@ def _run(
     observe: Observer,
     tick: Callable[[], None],
 ) -> dict[str, Entry]:
-    schedule = Schedule(stages(plan), workers.jobs)
+    schedule = Schedule(stages(plan, planned_names(project, plan)), workers.jobs)
     record = PlanRecord(plan.plan, platform.node(), os.getpid(), time.time())
     record.stages = {name: Entry() for name in schedule.stages}
 
@@ -118,7 +119,7 @@ def make_folders(project: Project, plan: ActivePlan, name: str) -> None:
     """Make the folders that a table or the report reads: DVC refuses a stage if what it depends on is missing."""
     kind, _, key = name.partition("@")
     wanted = {
-        "table": lambda: [plan.tables[key].folder],
+        "table": lambda: [f"{RESULTS}/{run}" for run in plan.tables[key].cells],
         "report": lambda: ["results", f"{plan.reports}/tables", plan.pictures],
     }
     for folder in wanted.get(kind, lambda: [])():

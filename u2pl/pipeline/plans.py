@@ -16,9 +16,18 @@ from u2pl.data.records import chosen_seed
 from u2pl.errors import UsageError, UserError, check_known, unknown
 from u2pl.files import write_text
 from u2pl.project import Project, safe_name
-from u2pl.settings import RECIPE_VERSION, Params, RunSpec, Settings, chosen_recipe_path, parse_overrides
+from u2pl.settings import (
+    RECIPE_VERSION,
+    Params,
+    RunSpec,
+    Settings,
+    chosen_recipe_path,
+    parse_overrides,
+    run_name,
+)
 from u2pl.typed_files import problems
 
+from . import dvc_stages
 from .fields import ProjectPath, SafeName, SafePath, ShellWords
 from .figures import FigureBinding, read_figure, shown_runs
 from .files import read_named, read_yaml
@@ -61,7 +70,11 @@ class PrepareStage(Settings):
 
 
 class TrainStage(Settings):
-    """`u2pl train`: one run, named by its key; trained once, whatever shows it."""
+    """`u2pl train`: one run; trained and evaluated once, whatever shows it.
+
+    Its key says all that a plan or table sets, whether or not params.yaml says the same: a default that changes leaves
+    it what it is. The run itself is called by what differs from params.yaml, see `planned_run`.
+    """
 
     dataset: str
     split: str
@@ -78,21 +91,6 @@ class TrainStage(Settings):
     """The method's sections of params.yaml: its own and those of its groups; its own again in places that are left."""
 
 
-class EvaluateStage(Settings):
-    """`u2pl evaluate`: the results of one run, in a folder of the table or figure that shows them.
-
-    Not part of the run's entry, since a run that two tables show is trained once and stands in the folders of both.
-    """
-
-    run: SafeName
-    shows: SafeName
-    """Name of the table or the figure."""
-    group: SafePath
-    """The folder."""
-    cells: list[tuple[str, str]] = Field(default_factory=list)
-    """Row and column labels of the table's cells that show the run."""
-
-
 class AblateStage(Settings):
     """`u2pl ablate`: compares the values of a setting on one split; their runs have been trained before."""
 
@@ -101,8 +99,8 @@ class AblateStage(Settings):
     param: SafeName
     values: ShellWords
     args: ShellWords
-    group: SafePath
-    """Folder with the results of the table's runs."""
+    runs: list[SafeName]
+    """That it compares: all of the table."""
     record: SafePath
     """File that receives the comparison."""
 
@@ -112,20 +110,17 @@ class FigureStage(Settings):
 
     runs: list[SafeName]
     args: ShellWords
-    group: SafePath
-    """Folder with the results of the figure's runs."""
 
 
 class BoundTable(Settings):
-    """A table of the plan, and the folder with all its results."""
+    """A table of the plan."""
 
     table: SafeName
     """Name of its file in pipelines/tables."""
-    folder: SafePath
     dataset: str
     binding: Binding
-    runs: list[SafeName] = Field(default_factory=list)
-    """The runs that it shows. Older results may lie beside theirs, so DVC has to see a change of this list."""
+    cells: dict[SafeName, list[tuple[str, str]]] = Field(default_factory=dict)
+    """Run -> row and column labels of the cells that show it."""
 
 
 class ActivePlan(Settings):
@@ -141,7 +136,6 @@ class ActivePlan(Settings):
     """A folder that the report waits for: that of the figures, or that of the runs where the plan has no figure."""
     prepare: dict[SafeName, PrepareStage] = Field(default_factory=dict)
     runs: dict[SafeName, TrainStage] = Field(default_factory=dict)
-    evaluations: dict[SafeName, EvaluateStage] = Field(default_factory=dict)
     ablations: dict[SafeName, AblateStage] = Field(default_factory=dict)
     figures: dict[SafeName, FigureStage] = Field(default_factory=dict)
     tables: dict[SafeName, BoundTable] = Field(default_factory=dict)
@@ -162,6 +156,18 @@ class ActivePlan(Settings):
         """Every data set of the plan, in order."""
         return list(dict.fromkeys(stage.dataset for stage in self.runs.values()))
 
+    @property
+    def shown_in(self) -> dict[str, list[str]]:
+        """Run -> the tables and figures that show it, in order."""
+        shown = [(name, list(table.cells)) for name, table in self.tables.items()]
+        shown += [(name, figure.runs) for name, figure in self.figures.items()]
+        return {run: [name for name, runs in shown if run in runs] for run in self.runs}
+
+    @property
+    def cell_results(self) -> int:
+        """How many results the cells of all tables ask for, one a cell and seed."""
+        return sum(len(cells) for table in self.tables.values() for cells in table.cells.values())
+
     def text(self) -> str:
         """The plan as YAML, one line a stage; the same plan always gives the same text."""
         lines = [
@@ -177,6 +183,7 @@ class ActivePlan(Settings):
     def write(self, project: Project) -> None:
         """Make this the project's active plan."""
         write_text(project.active_plan, self.text())
+        dvc_stages.write(project, self)
 
 
 def _flow(value: Any) -> str:
@@ -228,6 +235,8 @@ class _Stages:
         self.project = project
         self.params = Params.read(project)
         self.plan = plan
+        self.keys: dict[str, str] = {}
+        """What a run is called today -> the first key that it is trained under."""
         for key in (*plan.set, *(key for binding in plan.tables.values() for key in binding.set)):
             if not any(self.params.find_key(key, method) for method in self.params.methods):
                 known = {short for method in self.params.methods for short in self.params.names(method)}
@@ -244,21 +253,17 @@ class _Stages:
         table = read_table(self.project, file)
         dataset = binding.dataset or self.plan.dataset or table.dataset
         table, common = bind(table, dataset, binding), self.plan.set | binding.set
+        cells: dict[str, list[tuple[str, str]]] = {}
         for seed in self.plan.seeds:
             for cell in table.cells():
                 if not cell.cited:
-                    spec = cell_spec(self.params, common, dataset, cell, seed)
-                    self.add_run(name, spec, cell)
+                    run = self.add_run(cell_spec(self.params, common, dataset, cell, seed))
+                    cells.setdefault(run, []).append((cell.row, cell.column))
+        self.active.tables[name] = BoundTable(table=file, dataset=dataset, binding=binding, cells=cells)
+        for seed in self.plan.seeds:
             for split in table.ablated_splits():
                 assert table.ablate is not None
                 self.add_ablation(name, table, table.ablate, common, split, seed)
-        self.active.tables[name] = BoundTable(
-            table=file,
-            folder=f"results/{name}",
-            dataset=dataset,
-            binding=binding,
-            runs=[stage.run for stage in self.active.evaluations.values() if stage.shows == name],
-        )
 
     def add_figure(self, name: str) -> None:
         """Add a figure and the runs that it shows, of the plan's first seed."""
@@ -267,17 +272,14 @@ class _Stages:
         split = binding.split or figure.split
         shown = shown_runs(figure, binding.runs)
         runs = [
-            self.add_run(
-                name,
-                _spec(self.params, self.plan.set, dataset, split, run.method, run.set, self.plan.seeds[0]),
+            self.same_or_added(
+                _spec(self.params, self.plan.set, dataset, split, run.method, run.set, self.plan.seeds[0])
             )
             for run in shown
         ]
         words = [f"--label={run.label}" for run in shown]
         words += [f"--images={binding.images}"] if binding.images else []
-        self.active.figures[name] = FigureStage(
-            runs=runs, args=shlex.join([*runs, *words]), group=f"results/{name}/runs"
-        )
+        self.active.figures[name] = FigureStage(runs=runs, args=shlex.join([*runs, *words]))
 
     def add_split(self, dataset: str, split: str) -> str:
         """Add the preparation of a split, if it is one that can be made again; its folder, relative to the project.
@@ -297,14 +299,16 @@ class _Stages:
             )
         return folder
 
-    def add_run(self, shows: str, spec: RunSpec, cell: Cell | None = None) -> str:
-        """Add a run that a table or figure shows, and the evaluation that it reads; the run's name."""
+    def same_or_added(self, spec: RunSpec) -> str:
+        """The key of a run that is the same today, whatever is set for it; or of this one, added."""
+        return self.keys.get(self.params.resolve(spec, bfloat16=False).name) or self.add_run(spec)
+
+    def add_run(self, spec: RunSpec) -> str:
+        """Add a run that a table or figure shows; its key."""
+        key, folder = run_name(spec, spec.overrides), self.add_split(spec.dataset, spec.split)
         # Which precision is chosen decides no name, and asking takes torch.
-        resolved = self.params.resolve(spec, bfloat16=False)
-        # An override that changes nothing is left out: tables that share the run may say it or not.
-        name, spec = resolved.name, replace(spec, overrides=resolved.changed)
-        folder = self.add_split(spec.dataset, spec.split)
-        self.active.runs[name] = TrainStage(
+        self.keys.setdefault(self.params.resolve(spec, bfloat16=False).name, key)
+        self.active.runs[key] = TrainStage(
             dataset=spec.dataset,
             split=spec.split,
             method=spec.method,
@@ -315,15 +319,7 @@ class _Stages:
             recipe=self.params.section(spec.dataset),
             sections=_filled(self.params.sections(spec.method)),
         )
-        key = safe_name(f"{shows}-{name}")
-        shown = self.active.evaluations[key].cells if key in self.active.evaluations else []
-        self.active.evaluations[key] = EvaluateStage(
-            run=name,
-            shows=shows,
-            group=f"results/{shows}/runs",
-            cells=[*shown, (cell.row, cell.column)] if cell else [],
-        )
-        return name
+        return key
 
     def _settings(self, dataset: str, split: str, folder: str) -> str:
         """What DVC watches of a split's settings besides params.yaml, relative to the project."""
@@ -347,9 +343,18 @@ class _Stages:
             param=ablation.param,
             values=shlex.join(map(ablation.value_text, ablation.values)),
             args=shlex.join(run_arguments(spec)),
-            group=f"results/{name}/runs",
+            runs=self._compared(name, spec, ablation),
             record=f"results/{name}/{key}.json",
         )
+
+    def _compared(self, table: str, spec: RunSpec, ablation: Ablation) -> list[str]:
+        """The runs of a table that an ablation compares: one for each value."""
+        keys = []
+        for value in ablation.values:
+            swept = {self.params.full_key(k, spec.method): v for k, v in ablation.settings(value).items()}
+            one = replace(spec, overrides={**spec.overrides, **swept})
+            keys.append(run_name(one, one.overrides))
+        return keys
 
 
 def _filled(sections: list[str]) -> list[str]:
@@ -393,6 +398,24 @@ def spec_of(stage: TrainStage) -> RunSpec:
     arguments = shlex.split(stage.args)
     pairs = [argument.removeprefix("--set=") for argument in arguments if argument.startswith("--set=")]
     return RunSpec(stage.dataset, stage.split, stage.method, stage.seed, parse_overrides(pairs))
+
+
+def planned_names(project: Project, plan: ActivePlan) -> dict[str, str]:
+    """Key -> what its run is called today; keys that set what params.yaml says anyway may have the same run."""
+    params = Params.read(project)
+    return {key: params.resolve(spec_of(stage), bfloat16=False).name for key, stage in plan.runs.items()}
+
+
+def planned_run(project: Project, name: str) -> str:
+    """What the run is called today that a stage of the active plan trains under a key; any other name as it is.
+
+    A key says all that a table sets; a run's name what differs from params.yaml, so it follows a default that changes.
+    """
+    try:
+        stage = ActivePlan.read(project).runs.get(name)
+    except UserError:  # none was made, or it is damaged: whoever needs it says so
+        return name
+    return name if stage is None else Params.read(project).resolve(spec_of(stage), bfloat16=False).name
 
 
 def run_arguments(spec: RunSpec) -> list[str]:

@@ -1,7 +1,7 @@
 """Which stages of the active plan may run now, and what a failure leaves to run: the plan as a graph, without DVC."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -28,7 +28,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage under the name that DVC knows it by, such as `train@shapes-1_8-u2pl-s0`."""
+    """A stage, KIND@KEY, such as `train@shapes-1_8-u2pl-s0`; DVC knows it by its `address`."""
 
     name: str
     needs: frozenset[str] = frozenset()
@@ -45,20 +45,23 @@ _WRITES_AT_ONCE = 10**6
 """Urgency of what takes seconds and shows results: never kept waiting by hours of training."""
 
 
-def stages(plan: ActivePlan) -> list[Stage]:
-    """The stages of dvc.yaml for `plan`, each behind those that it depends on.
+def stages(plan: ActivePlan, runs: Mapping[str, str] | None = None) -> list[Stage]:
+    """The stages of dvc.yaml and pipelines/dvc.yaml for `plan`, each behind those that it depends on.
 
     Table by table, so that the first tables are complete early. Of one table the last rows go first: there stands
     the paper's own method, which takes longest, and what is long should not be left for the end.
+
+    Args:
+        plan: the active plan.
+        runs: what the run of each key is called today; of those that are one run the first trains it, and the others
+            come after. None: no two are.
     """
     folders = {item.folder: f"prepare@{key}" for key, item in plan.prepare.items()}
-    shown = [item.run for table in plan.tables for item in plan.evaluations.values() if item.shows == table]
-    order = list(dict.fromkeys([*shown, *plan.runs]))
+    order = list(dict.fromkeys([*(run for table in plan.tables.values() for run in table.cells), *plan.runs]))
     first: dict[str, int] = {}
-    for place, table in enumerate(plan.tables):
-        for item in plan.evaluations.values():
-            if item.shows == table:
-                first.setdefault(item.run, place)
+    for place, table in enumerate(plan.tables.values()):
+        for run in table.cells:
+            first.setdefault(run, place)
 
     def urgency(run: str) -> int:
         return (len(plan.tables) - first.get(run, len(plan.tables))) * len(order) + order.index(run)
@@ -66,25 +69,23 @@ def stages(plan: ActivePlan) -> list[Stage]:
     def of(kind: str, items: Iterable[str]) -> frozenset[str]:
         return frozenset(f"{kind}@{key}" for key in items)
 
-    def evaluated(group: str) -> frozenset[str]:
-        return of("evaluate", (key for key, item in plan.evaluations.items() if item.group == group))
-
-    def shown_by(table: str) -> frozenset[str]:
-        return of("evaluate", (key for key, item in plan.evaluations.items() if item.shows == table)) | of(
-            "ablate", (key for key, item in plan.ablations.items() if item.shows == table)
-        )
-
     def writes(name: str, needs: Iterable[str] = (), after: Iterable[str] = ()) -> Stage:
         return Stage(name, frozenset(needs), frozenset(after), urgency=_WRITES_AT_ONCE)
 
     found = [Stage(f"prepare@{key}", alone=True) for key in plan.prepare]
-    for run, trained in plan.runs.items():
+    trains: dict[str, str] = {}
+    for key in sorted(plan.runs, key=urgency, reverse=True):
+        trains.setdefault(runs[key] if runs else key, key)
+    for key, trained in plan.runs.items():
         prepared = [folders[trained.folder]] if trained.folder in folders else []
-        found.append(Stage(f"train@{run}", frozenset(prepared), urgency=urgency(run)))
-    found += [writes(f"evaluate@{key}", [f"train@{item.run}"]) for key, item in plan.evaluations.items()]
-    found += [writes(f"ablate@{key}", evaluated(item.group)) for key, item in plan.ablations.items()]
-    found += [writes(f"figure@{key}", evaluated(item.group)) for key, item in plan.figures.items()]
-    found += [writes(f"table@{key}", after=shown_by(key)) for key in plan.tables]
+        same = {trains[runs[key] if runs else key]} - {key}
+        found.append(Stage(f"train@{key}", frozenset(prepared), of("train", same), urgency=urgency(key)))
+    found += [writes(f"evaluate@{key}", [f"train@{key}"]) for key in plan.runs]
+    found += [writes(f"ablate@{key}", of("evaluate", item.runs)) for key, item in plan.ablations.items()]
+    found += [writes(f"figure@{key}", of("evaluate", item.runs)) for key, item in plan.figures.items()]
+    for key, shown in plan.tables.items():
+        compared = [name for name, item in plan.ablations.items() if item.shows == key]
+        found.append(writes(f"table@{key}", after=of("evaluate", shown.cells) | of("ablate", compared)))
     found.append(writes("report", after=of("table", plan.tables) | of("figure", plan.figures)))
     return found
 

@@ -11,6 +11,7 @@ import psutil
 
 from u2pl.pipeline import process_groups
 from u2pl.pipeline.dvc_lock import is_recorded
+from u2pl.pipeline.dvc_stages import address
 from u2pl.pipeline.scheduling import Outcome, plan_folder
 from u2pl.project import Project
 
@@ -57,7 +58,7 @@ class StageProcess:
         # Alone in a session: Ctrl-C reaches the scheduler, which decides what becomes of its stages.
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", self.name],
+                [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", address(self.name).target],
                 cwd=self._project.root,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from u2pl.errors import UserError
 from u2pl.files import holder, is_held
-from u2pl.pipeline import ActivePlan, TrainStage, spec_of
+from u2pl.pipeline import ActivePlan, TrainStage, planned_run, spec_of
+from u2pl.pipeline.dvc_stages import RESULTS
 from u2pl.pipeline.scheduling import Entry, PlanRecord, State, plan_folder
 from u2pl.project import Project
 from u2pl.runs.records import Event, Run, is_complete, parse_event, read_metrics, read_run
@@ -120,14 +121,12 @@ def status(project: Project) -> PlanStatus:
     ]
     stale = {run.name for run in runs if run.state is RunState.STALE}
     tables = []
-    for table in plan.tables:
+    for name, table in plan.tables.items():
         cells: dict[tuple[str, str], bool] = {}
-        for shown in plan.evaluations.values():
-            if shown.shows == table:
-                result = project.root / shown.group / shown.run / "metrics.json"
-                there = shown.run not in stale and result.is_file()
-                cells |= {cell: there and cells.get(cell, True) for cell in shown.cells}
-        tables.append(TableStatus(table, len(cells), sum(cells.values())))
+        for run, shown in table.cells.items():
+            there = run not in stale and (project.root / RESULTS / run / "metrics.json").is_file()
+            cells |= {cell: there and cells.get(cell, True) for cell in shown}
+        tables.append(TableStatus(name, len(cells), sum(cells.values())))
     return PlanStatus(plan.plan, runs, tables, _holder(plan_folder(project)) if at_work else "")
 
 
@@ -147,7 +146,7 @@ def one(project: Project, name: str) -> OneRun:
     if name not in stages:
         folder = run_path(project, name).resolve()
         name = folder.name if folder.parent == project.runs.resolve() else str(folder)
-    folder, stage = project.runs / name, stages.get(name)
+    folder, stage = project.runs / planned_run(project, name), stages.get(name)
     # What the folder holds, which of a stale run is not what the plan wants.
     if stage is None:
         spec = _asked(read_run(folder))
@@ -225,9 +224,12 @@ def run_status(
         spec: what the plan wants it to be; of a run that is in no plan, what was asked for when it began.
         entry: what the newest `u2pl plan run` wrote down about it.
         at_work: whether that is still at work.
-        is_planned: whether it is part of the plan, so that it has to be called what params.yaml calls it.
+        is_planned: whether it is part of the plan, so that it is called what params.yaml calls it, whatever its key.
     """
-    folder = project.runs / name
+    try:
+        folder = project.runs / (params.resolve(spec, bfloat16=False).name if is_planned else name)
+    except UserError as error:
+        return RunStatus(name, RunState.FAILED, str(error))
     run, log = _there(read_run, folder), Events.read(folder / "events.jsonl")
     where = log.where(run)
     if is_held(folder / "lock"):
@@ -240,11 +242,8 @@ def run_status(
         lines = []
         if run and (is_planned or "imported" not in run):  # how an imported network was trained is not known
             lines = differences(run["facts"], facts(project, params, spec, run["facts"]))
-        named = params.resolve(spec, bfloat16=False).name if is_planned else name
     except UserError as error:
         return RunStatus(name, RunState.FAILED, str(error), **where)
-    if named != name:
-        lines.append(f"params.yaml calls it {named} by now; make the plan anew: u2pl plan NAME")
     if lines:
         return RunStatus(name, RunState.STALE, "; ".join(lines))
     metrics = _there(read_metrics, folder)

@@ -207,7 +207,7 @@ def percent(value: float | None) -> str:
 
 def expected(plan: ActivePlan) -> int:
     """Results that the active plan asks for, counted by table."""
-    return sum(len(stage.cells) for stage in plan.evaluations.values())
+    return plan.cell_results
 
 
 def _svgs(filled: TableResults, metric: str, axis: str) -> list[Markup]:

@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from u2pl.errors import UserError, unknown
-from u2pl.pipeline import ActivePlan, Cell, Table, bind, cell_spec, read_table, table_name
+from u2pl.pipeline import ActivePlan, Cell, Table, bind, cell_spec, read_table, spec_of, table_name
+from u2pl.pipeline.dvc_stages import RESULTS
 from u2pl.project import Project
 from u2pl.runs import scored_classes
 from u2pl.runs.records import Metrics, read_history, read_metrics
@@ -248,27 +249,27 @@ def collect(project: Project, plan: ActivePlan, name: str) -> TableResults:
     bound = plan.tables[name]
     table = bind(read_table(project, bound.table), bound.dataset, bound.binding)
     params = Params.read(project)
-    stages = [stage for stage in plan.evaluations.values() if stage.shows == name]
-    planned = Counter(place for stage in stages for place in stage.cells)
+    planned = Counter(place for places in bound.cells.values() for place in places)
     filled = {
         (cell.row, cell.column): CellResults(cell, planned=planned[cell.row, cell.column])
         for cell in table.cells()
     }
     rows, columns = {cell.row for cell in table.cells()}, {cell.column for cell in table.cells()}
-    for stage in stages:
-        result = Result.read(project.root / stage.group / stage.run)
-        for row, column in stage.cells:
+    for run, places in bound.cells.items():
+        result = Result.read(project.root / RESULTS / run)
+        for row, column in places:
             if row not in rows or column not in columns:
                 raise UserError(
                     f"The active plan does not fit pipelines/tables/{bound.table}.yaml any more. "
                     f"Make it again with: u2pl plan {plan.plan}"
                 )
-            cell, seed = filled[row, column].cell, plan.runs[stage.run].seed
-            spec = cell_spec(params, plan.set | bound.binding.set, bound.dataset, cell, seed)
-            if stage.run not in params.resolve(spec, bfloat16=False).names:
-                # A default was changed since, and runs at the default are not named by its value.
+            stage = plan.runs[run]
+            spec = cell_spec(
+                params, plan.set | bound.binding.set, bound.dataset, filled[row, column].cell, stage.seed
+            )
+            if spec != spec_of(stage):
                 raise UserError(
-                    f"{cell.row}, {cell.column} in {name} is not what {stage.run} is any more: params.yaml has "
+                    f"{row}, {column} in {name} is not what {run} is any more: pipelines/tables/{bound.table}.yaml has "
                     f"changed since the plan was made. Make it again with: u2pl plan {plan.plan}"
                 )
             filled[row, column].results.extend([result] if result else [])

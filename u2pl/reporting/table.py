@@ -12,7 +12,7 @@ from functools import cached_property
 
 from u2pl import escaping
 from u2pl.escaping import tex
-from u2pl.files import csv_text, write_text
+from u2pl.files import csv_text, write_json, write_text
 from u2pl.pipeline import Header
 from u2pl.pipeline.departures import departures
 from u2pl.project import Project
@@ -403,10 +403,18 @@ def number(value: float | None) -> str:
 
 
 def write(project: Project, reports: str, filled: TableResults) -> list[str]:
-    """Write the table as REPORTS/tables/NAME.md, .csv and .tex; their paths, relative to the project."""
+    """Write the table as REPORTS/tables/NAME.md, .csv and .tex; their paths, relative to the project.
+
+    And NAME.json, the mean of each cell, for `dvc metrics`.
+    """
     table_text = TableText(filled)
     texts = {"md": markdown(table_text), "csv": long_csv(table_text), "tex": latex(table_text)}
     paths = [f"{reports}/tables/{filled.name}.{suffix}" for suffix in texts]
     for path, text in zip(paths, texts.values(), strict=True):
         write_text(project.root / path, text)
+    means: dict[str, dict[str, float]] = {}
+    for cell in filled.own:
+        if cell.mean is not None:
+            means.setdefault(cell.cell.row, {})[cell.cell.column] = round(cell.mean, 4)
+    write_json(project.root / f"{reports}/tables/{filled.name}.json", means)
     return paths

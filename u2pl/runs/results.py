@@ -143,7 +143,7 @@ def evaluate_run(
             f"Leave --into out: the result goes to {folder}."
         )
     if into is not None:
-        stored_evaluation.results_folder(project, path, into)
+        stored_evaluation.check_results_folder(project, path, into / read_run(path)["name"])
     if evaluation is not None:
         recipe = recipe.model_copy(update={"evaluation": evaluation})
     result = evaluate(network, split, recipe, tta=tta, keep_samples=True)
@@ -165,7 +165,7 @@ def evaluate_run(
             stored_evaluation.write_stamp(project, path)
             stored_evaluation.copy_pictures(folder / "samples", path / "samples")
         if into is not None:
-            stored_evaluation.publish(project, path, into)
+            stored_evaluation.publish(project, path, into / read_run(path)["name"])
     return metrics
 
 

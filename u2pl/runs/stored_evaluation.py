@@ -5,7 +5,7 @@ Knows no torch, so that a pipeline's stage that only copies results takes no tim
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import filelock
 
 from u2pl.errors import UsageError, UserError, unknown
-from u2pl.files import read_json, sha256_of, write_atomically, write_json
+from u2pl.files import read_csv, read_json, sha256_of, write_atomically, write_csv, write_json
 from u2pl.project import Project, slug
 from u2pl.runs import scored_classes
 from u2pl.runs.records import Metrics, read_metrics, read_run
@@ -58,7 +58,7 @@ def lock(path: Path) -> filelock.FileLock:
 
 
 def own_evaluation(
-    project: Project, path: Path, measure: Callable[[], Metrics], into: Path | None = None
+    project: Project, path: Path, measure: Callable[[], Metrics], target: Path | None = None
 ) -> Metrics:
     """The metrics of a finished run by its own protocol, as stored or measured now.
 
@@ -66,17 +66,17 @@ def own_evaluation(
         project: where the run is.
         path: its folder.
         measure: measures and stores them.
-        into: folder that receives a folder of the run's name with all of it; see `publish`.
+        target: folder that receives all of it; see `publish`.
 
     Raises:
         UsageError: that folder is somebody else's.
     """
-    if into is not None:
-        results_folder(project, path, into)
+    if target is not None:
+        check_results_folder(project, path, target)
     with lock(path):
         metrics = load(project, path) or measure()
-        if into is not None:
-            publish(project, path, into)
+        if target is not None:
+            publish(project, path, target)
     return metrics
 
 
@@ -102,13 +102,12 @@ KINDS = ("input", "truth", "prediction")
 """Of the pictures of a validation image: NAME.KIND.png."""
 
 
-def results_folder(project: Project, path: Path, into: Path) -> Path:
-    """Where `publish` writes: the folder of the run's name in `into`, which is ours to write to.
+def check_results_folder(project: Project, path: Path, target: Path) -> None:
+    """See to it that `publish` may write to `target`.
 
     Raises:
         UsageError: runs lie there, or there is something in it that `publish` would replace and did not write.
     """
-    target = into / read_run(path)["name"]
     real, runs, source = target.resolve(), project.runs.resolve(), path.resolve()
     if real.is_relative_to(runs) or real.is_relative_to(source) or source.is_relative_to(real):
         raise UsageError(
@@ -123,7 +122,6 @@ def results_folder(project: Project, path: Path, into: Path) -> Path:
             f"{target} holds {written[0]}, and is no result that u2pl evaluate wrote. "
             "Name another folder with --into, or move that one elsewhere."
         )
-    return target
 
 
 def _is_a_result(folder: Path) -> bool:
@@ -137,19 +135,33 @@ def _is_a_result(folder: Path) -> bool:
     return not (folder / "run.json").exists()
 
 
-def publish(project: Project, path: Path, into: Path) -> None:
-    """Copy the evaluation of the run in `path` to a folder of the run's name in `into`, with history.csv.
+def publish(project: Project, path: Path, target: Path) -> None:
+    """Copy the evaluation of the run in `path` to `target`, with history.csv and what DVC shows of it.
 
-    What else lies in that folder stays.
+    That is scores.json, the metrics, and shares.csv, the confusion matrix with a line for each of its cells. What else
+    lies in the folder stays.
 
     Raises:
         UsageError: the folder is somebody else's.
     """
-    target, source = results_folder(project, path, into), own_folder(path)
+    check_results_folder(project, path, target)
+    source = own_folder(path)
     # metrics.json first: it says whose folder it is, if the rest is cut off.
     for file in (*(source / name for name in SCORES), path / "history.csv"):
         write_atomically(target / file.name, partial(shutil.copyfile, file))
+    miou = read_metrics(source)["miou"]
+    write_json(target / "scores.json", {"miou": miou["reported"], "last": miou["last"], "best": miou["best"]})
+    write_csv(target / "shares.csv", [("truth", "prediction", "pixels", "percent"), *_shares(source)])
     copy_pictures(source / "samples", target / "samples")
+
+
+def _shares(folder: Path) -> Iterator[tuple[str, str, int, float]]:
+    """Of each true class how many of its pixels are taken for which, and how many percent of it that is."""
+    for row in read_csv(folder / "confusion.csv"):
+        truth, *_ = row.values()
+        pixels = {prediction: int(count) for prediction, count in list(row.items())[1:]}
+        for prediction, count in pixels.items():
+            yield truth, prediction, count, round(100 * count / max(1, sum(pixels.values())), 2)
 
 
 def copy_pictures(source: Path, target: Path) -> None:

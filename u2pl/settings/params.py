@@ -215,7 +215,12 @@ class Params:
         }
         for group in _groups(method):
             written |= _of_group(method, group, self.values.get(group) or {})
-        written |= {f"{method}.{k}": v for k, v in (self.values[method] or {}).items()}
+        # A setting of a group that the method's own section leaves open is the group's.
+        written |= {
+            f"{method}.{k}": v
+            for k, v in (self.values[method] or {}).items()
+            if v is not None or _homes(method).get(k) is None
+        }
         for group in _groups(method):
             written |= _of_group(method, group, _in_section(group, overrides))
         for section in ("recipe", method):
