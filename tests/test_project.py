@@ -66,7 +66,7 @@ def test_a_path_that_leads_out_is_known_on_every_system(path: str):
     assert not is_inside(path)
 
 
-@pytest.mark.parametrize("path", ["reports", "results/table1/runs", "a..b/c"])
+@pytest.mark.parametrize("path", ["reports", "results/runs", "a..b/c"])
 def test_a_path_inside_is_known(path: str):
     assert is_inside(path)
 

@@ -201,7 +201,7 @@ def test_a_finished_run_with_the_long_name_of_an_earlier_version_is_the_run(
     capsys.readouterr()
     assert run([*words, "--model", "models/old.pt", "--fresh"]) == 0
     assert f"Next: u2pl evaluate {old}" in capsys.readouterr().out and is_untouched()
-    assert run(["evaluate", old, "--into", "results/table1/runs"]) == 0
+    assert run(["evaluate", old, "--into", "results/runs"]) == 0
     fixed = {key: value for key, value in TEN.items() if key != "lr"}
     for more in ([], ["--compare"]):
         assert run(["ablate", *SUPONLY, "--param", "lr", "0.02", *sets(fixed), *more]) == 0

@@ -281,7 +281,7 @@ COMMANDS = {
         (
             f"evaluate {OWN}",
             f"evaluate {OWN} --json",
-            f"evaluate runs/{OWN} --into results/table1/runs",
+            f"evaluate runs/{OWN} --into results/runs",
             f"evaluate {OWN} --into results/new",
             f"evaluate {OWN} --into runs",
             f"evaluate {OWN} --into .",

@@ -530,7 +530,7 @@ PATHS = [
     "../outside/kept", "odd/fifo", "odd/dangling", "odd/loop", "odd/file", "odd/file/x", "odd/null", "odd/empty",
     "x" * 300, "x/" * 200 + "x", "pictures/images/00.png", "pictures/images", "theirs.pth", "é²[bold]", "a b", "a\nb",
     os.fsdecode(b"\xff"), ".", "..", "~", "lists/labeled.txt", "data/tiny", "runs/tiny-1_4-u2pl-s0/weights.pt",
-    "runs/tiny-1_4-u2pl-s0/history.csv", "results/table1/runs", "pictures/tiny.yaml",
+    "runs/tiny-1_4-u2pl-s0/history.csv", "results/runs", "pictures/tiny.yaml",
 ]  # fmt: skip
 SETTINGS = [
     "lr=nan", "lr=inf", "lr=-1", "lr=1e30", "batch=1", "batch=3", "batch=0", "micro_batch=5", "alpha0=2",

@@ -1,17 +1,19 @@
 """dvc.yaml under a real DVC, with a script in place of u2pl that writes each stage's outputs at once."""
 
 import copy
+import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from u2pl.pipeline import resolve
+from u2pl.pipeline import ActivePlan, resolve
 from u2pl.pipeline.plans import SECTIONS
 from u2pl.project import Project
 
@@ -42,12 +44,19 @@ done
 case $command in
   prepare) folder=data/$dataset/splits/${split//\//_}; mkdir -p "$folder"; echo 1 > "$folder/labeled.txt" ;;
   train) mkdir -p models; md5sum params.yaml > "$model" ;;
-  evaluate) mkdir -p "$into/$name"; cp "models/$name.pt" "$into/$name/metrics.json" ;;
-  ablate) cat "$(dirname "$record")"/runs/*/* > "$record" ;;
-  figure) mkdir -p "$into"; for suffix in png svg; do cat results/$name/runs/*/* > "$into/$name.$suffix"; done ;;
+  evaluate)
+    mkdir -p "$into/$name/samples"
+    for file in metrics.json confusion.csv; do cp "models/$name.pt" "$into/$name/$file"; done
+    echo "{\"miou\": $(cksum < models/$name.pt | cut -c1-2).5}" > "$into/$name/scores.json"
+    printf 'class,iou,pixels\nsky,50,10\n' > "$into/$name/iou.csv"
+    printf 'truth,prediction,pixels,percent\nsky,sky,10,100\n' > "$into/$name/shares.csv"
+    printf 'epoch,val/miou\n0,40\n1,50\n' > "$into/$name/history.csv" ;;
+  ablate) mkdir -p "$(dirname "$record")"; cat results/runs/*/metrics.json > "$record" ;;
+  figure) mkdir -p "$into"; for suffix in png svg; do cat results/runs/*/metrics.json > "$into/$name.$suffix"; done ;;
   table)
     mkdir -p reports/tables
-    for suffix in md csv tex; do cat results/$name/runs/*/* > reports/tables/$name.$suffix; done ;;
+    for suffix in md csv tex; do cat results/runs/*/metrics.json > reports/tables/$name.$suffix; done
+    echo '{"U2PL": {"1/8": 50.5}}' > reports/tables/$name.json ;;
   report)
     mkdir -p reports/overview; touch reports/overview/curves.png
     cat reports/tables/* > reports/index.html ;;
@@ -82,7 +91,41 @@ class Workspace:
             "PATH": f"{self.home}{os.pathsep}{os.environ['PATH']}",
             "DVC_NO_ANALYTICS": "1",
             "DVC_SITE_CACHE_DIR": str(self.home / "site"),
+            **{
+                f"GIT_{who}_{what}": "a@example.org"
+                for who in ("AUTHOR", "COMMITTER")
+                for what in ("NAME", "EMAIL")
+            },
         }
+
+    def dvc(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command of DVC."""
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", *words],
+            cwd=self.project.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0 or not check, done.stdout + done.stderr
+        return done
+
+    def dvc_json(self, *words: str) -> Any:
+        """What a command of DVC prints as JSON."""
+        return json.loads(self.dvc(*words).stdout)
+
+    def commit(self) -> None:
+        """Commit everything to git."""
+        git = ["git", "-C", str(self.project.root), "-c", "user.name=A", "-c", "user.email=a@example.org"]
+        subprocess.run([*git, "add", "--all"], check=True)
+        subprocess.run([*git, "commit", "--quiet", "--message", "All"], check=True)
+
+    def change(self, section: str, key: str, value: object) -> None:
+        """Change a setting of params.yaml."""
+        params = yaml.safe_load(self.project.params.read_text())
+        params[section][key] = value
+        self.project.params.write_text(yaml.safe_dump(params, sort_keys=False))
 
     def copied(self, folder: Path) -> "Workspace":
         """The same in another folder; nothing in it says where it lies."""
@@ -122,7 +165,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     for name in ("project", "home"):
         (folder / name).mkdir()
     workspace = Workspace(folder / "project", folder / "home")
-    assert len(workspace.repro()) == 15
+    assert len(workspace.repro()) == 14
     return workspace
 
 
@@ -139,16 +182,19 @@ def commands(lines: list[str]) -> list[str]:
 def test_repro_runs_every_stage_once_each_after_what_it_needs_and_then_nothing(workspace: Workspace) -> None:
     lines = workspace.repro()
     assert sorted(commands(lines)) == sorted(
-        ["prepare", *["train"] * 3, *["evaluate"] * 6, "ablate", "figure", *["table"] * 2, "report"]
+        ["prepare", *["train"] * 4, *["evaluate"] * 4, "ablate", "figure", *["table"] * 2, "report"]
     )
     order = {line: index for index, line in enumerate(lines)}
     where = {kind: [i for line, i in order.items() if line.startswith(kind)] for kind in set(commands(lines))}
     assert where["prepare"] == [0]
-    for shown in ("table1", "table7", "figA2"):
-        last = max(i for line, i in order.items() if line.endswith(f"--into results/{shown}/runs"))
-        assert last < next(
-            i for line, i in order.items() if line.startswith((f"table {shown}", f"figure {shown}"))
-        )
+    plan = ActivePlan.read(workspace.project)
+    for line, runs in {
+        "table table1": plan.tables["table1"].cells,
+        "table table7": plan.tables["table7"].cells,
+        "figure figA2": plan.figures["figA2"].runs,
+    }.items():
+        evaluated = max(order[f"evaluate {run} --into results/runs"] for run in runs)
+        assert evaluated < next(i for other, i in order.items() if other.startswith(line))
     assert where["ablate"][0] < order["table table7"]
     assert where["figure"][0] < where["report"][0]
     assert where["report"] == [len(lines) - 1]
@@ -156,12 +202,12 @@ def test_repro_runs_every_stage_once_each_after_what_it_needs_and_then_nothing(w
 
 
 def test_the_words_of_a_stage_are_a_command_a_person_could_type(workspace: Workspace) -> None:
-    lines = workspace.repro("ablate", "evaluate", "figure")
+    lines = workspace.repro("evaluate", "pipelines/dvc.yaml")
     assert (
         "train --dataset shapes --split 1/8 --method u2pl --seed 0 "
         "--model models/shapes-1_8-u2pl-s0.pt --fresh"
     ) in lines
-    assert "evaluate shapes-1_8-u2pl-s0 --into results/table1/runs" in lines
+    assert "evaluate shapes-1_8-u2pl-s0 --into results/runs" in lines
     assert (
         "ablate --compare --param alpha0 0.4 0.2 --dataset shapes --split 1/8 --method u2pl --seed 0 "
         "--record results/table7/shapes-1_8-u2pl-by-alpha0-s0.json"
@@ -176,7 +222,7 @@ def test_a_hyper_parameter_of_one_method_leaves_the_other_methods_alone(finished
     params["u2pl"]["alpha0"] = 0.35
     finished.project.params.write_text(yaml.safe_dump(params))
     lines = finished.repro()
-    assert commands(lines).count("train") == 2
+    assert commands(lines).count("train") == 3
     assert {"ablate", "figure", "report", "table"} <= set(commands(lines))
     assert not any("suponly" in line for line in lines if line.startswith(("train", "evaluate")))
 
@@ -209,12 +255,11 @@ def test_a_recipe_of_another_data_set_and_a_new_method_touch_nothing(finished: W
 
 
 def test_one_table_runs_only_what_it_shows(workspace: Workspace) -> None:
-    assert sorted(commands(workspace.repro("table@table1"))) == sorted(
+    assert sorted(commands(workspace.repro("pipelines/dvc.yaml:table-table1"))) == sorted(
         ["prepare", *["train", "evaluate"] * 2, "table"]
     )
-    # The run at the default value stands in both tables, and has been trained.
-    assert sorted(commands(workspace.repro("table@table7"))) == sorted(
-        ["train", "evaluate", "evaluate", "ablate", "table"]
+    assert sorted(commands(workspace.repro("pipelines/dvc.yaml:table-table7"))) == sorted(
+        ["train", "evaluate", "train", "evaluate", "ablate", "table"]
     )
 
 
@@ -224,11 +269,16 @@ def test_a_table_under_another_name_depends_on_the_file_that_it_is_of(workspace:
         "{dataset: shapes, seeds: [0], tables: {mine: {table: methods, rows: [MT], splits: {classic-1/8: 1/8}}}}"
     )
     resolve(workspace.project, "small").write(workspace.project)
-    assert commands(workspace.repro("table@mine")) == ["prepare", "train", "evaluate", "table"]
-    assert workspace.repro("table@mine") == []
+    assert commands(workspace.repro("pipelines/dvc.yaml:table-mine")) == [
+        "prepare",
+        "train",
+        "evaluate",
+        "table",
+    ]
+    assert workspace.repro("pipelines/dvc.yaml:table-mine") == []
     table = workspace.project.pipelines / "tables/methods.yaml"
     table.write_text(f"{table.read_text(encoding='utf-8')}# changed\n", encoding="utf-8")
-    assert workspace.repro("table@mine") == ["table mine"]
+    assert workspace.repro("pipelines/dvc.yaml:table-mine") == ["table mine"]
 
 
 def test_a_plan_without_ablations_and_figures_works(workspace: Workspace) -> None:
@@ -272,7 +322,7 @@ def test_a_run_leaves_git_with_nothing_but_the_lock_file_to_see(workspace: Works
         [*git, "status", "--porcelain", "--untracked-files=all"], capture_output=True, text=True, check=True
     )
     seen = {line[3:] for line in status.stdout.splitlines() if line.startswith(("??", " M"))}
-    assert seen - {"commands.log"} == {"dvc.lock"}
+    assert seen - {"commands.log"} == {"dvc.lock", "pipelines/dvc.lock"}
 
 
 def test_a_stage_has_the_places_for_sections_that_a_plan_fills() -> None:
@@ -288,3 +338,64 @@ def test_every_stage_says_what_it_is_for() -> None:
         body = stage.get("do", stage)
         assert body["desc"], name
         assert shlex.split(body["cmd"])[:2] == ["u2pl", name]
+
+
+# What DVC's own commands show, as its tutorials do
+
+
+def test_metrics_and_plots_are_there_for_every_run_and_table(finished: Workspace) -> None:
+    shown = finished.dvc_json("metrics", "show", "--json")
+    values = {path: file["data"] for path, file in shown[""]["data"].items()}
+    runs = ActivePlan.read(finished.project).runs
+    for run in runs:
+        assert 0 <= values[f"results/runs/{run}/scores.json"]["miou"] < 100
+    assert values["reports/tables/table1.json"] == {"U2PL": {"1/8": 50.5}}
+    finished.dvc("plots", "show", "--out", "plots")
+    html = (finished.project.root / "plots/index.html").read_text(encoding="utf-8")
+    assert html.count("vega") > len(runs)
+    for title in ("IoU of each class, %", "Of the pixels of each class", "table1: mIoU", "table7: mIoU"):
+        assert title in html
+
+
+def test_a_changed_setting_is_a_difference_of_parameters_and_of_metrics(finished: Workspace) -> None:
+    finished.commit()
+    finished.change("u2pl", "alpha0", 0.35)
+    changed = finished.dvc_json("params", "diff", "--json")
+    assert changed["params.yaml"]["u2pl.alpha0"] == {"old": None, "new": 0.35, "diff": None}
+    finished.repro()
+    different = finished.dvc_json("metrics", "diff", "--json")
+    assert {path.split("/")[2] for path in different if path.startswith("results")} <= {
+        run for run in ActivePlan.read(finished.project).runs if "u2pl" in run
+    }
+    assert different
+
+
+def test_an_experiment_changes_a_setting_trains_what_has_it_and_is_listed(finished: Workspace) -> None:
+    finished.commit()
+    (finished.project.root / "commands.log").unlink()
+    finished.dvc("exp", "run", "-S", "u2pl.alpha0=0.3", "--name", "more")
+    lines = (finished.project.root / "commands.log").read_text().splitlines()
+    assert {line for line in lines if line.startswith("train")} and not any(
+        "suponly" in line for line in lines[:3]
+    )
+    (baseline,) = [e for e in finished.dvc_json("exp", "show", "--json") if e["rev"] != "workspace"]
+    (experiment,) = baseline["experiments"]
+    assert experiment["name"] == "more"
+    found = experiment["revs"][0]["data"]
+    assert found["params"]["params.yaml"]["data"]["u2pl"]["alpha0"] == 0.3
+    assert "results/runs/shapes-1_8-u2pl-s0/scores.json" in found["metrics"]
+
+
+def test_experiments_wait_in_a_queue_and_run_apart_from_the_workspace(finished: Workspace) -> None:
+    finished.commit()
+    for value in (0.1, 0.3):
+        finished.dvc("exp", "run", "--queue", "-S", f"u2pl.alpha0={value}")
+    before = finished.project.params.read_text(encoding="utf-8")
+    finished.dvc("exp", "run", "--run-all")
+    (baseline,) = [e for e in finished.dvc_json("exp", "show", "--json") if e["rev"] != "workspace"]
+    tried = {
+        each["revs"][0]["data"]["params"]["params.yaml"]["data"]["u2pl"]["alpha0"]
+        for each in baseline["experiments"]
+    }
+    assert tried == {0.1, 0.3}
+    assert finished.project.params.read_text(encoding="utf-8") == before

@@ -68,7 +68,7 @@ def test_class_names_are_plain_text_in_every_command(
     (project.pipelines / "plans/tiny.yaml").write_text(PLAN)
     resolve(project, "tiny").write(project)
 
-    run, group = "tiny-1_4-suponly-s0", "results/table1/runs"
+    run, group = "tiny-1_4-suponly-s0", "results/runs"
     choice = ["--dataset", "tiny", "--split", "1/4", "--method", "suponly"]
     texts = [
         seen(words, tmp_path)

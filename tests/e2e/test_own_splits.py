@@ -56,7 +56,7 @@ def test_lists_of_ones_own_and_a_seed_of_ones_own_outlive_repro(
     done = repro(project)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (lists(mine), lists(drawn)) == before
-    assert len(list((root / "results/table1/runs").iterdir())) == 2
+    assert len(list((root / "results/runs").iterdir())) == 2
     results = {p: p.read_bytes() for p in (root / "results").rglob("metrics.json")}
 
     # The stages run again, and fail: nothing is lost.

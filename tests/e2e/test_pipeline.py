@@ -48,7 +48,7 @@ def test_one_command_makes_tables_page_and_tracked_runs_and_a_second_does_nothin
 
     repro(tiny_project)
 
-    supervised = read_json(root / "results/table1/runs/tiny-1_4-suponly-s0/metrics.json")["miou"]["last"]
+    supervised = read_json(root / "results/runs/tiny-1_4-suponly-s0/metrics.json")["miou"]["last"]
     table = (root / "reports/tables/table1.md").read_text()
     assert f"{supervised:.2f}" in table
     assert f"{read_json(root / 'runs/tiny-1_4-u2pl-s0/metrics.json')['miou']['last']:.2f}" in table

@@ -7,11 +7,22 @@ import yaml
 from tiny import edit_params
 
 from u2pl.errors import UsageError, UserError
-from u2pl.pipeline import ActivePlan, Binding, Table, bind, names, read_table, resolve, spec_of
+from u2pl.pipeline import (
+    ActivePlan,
+    Binding,
+    Table,
+    bind,
+    names,
+    planned_names,
+    planned_run,
+    read_table,
+    resolve,
+    spec_of,
+)
 from u2pl.pipeline.scheduling import stages
 from u2pl.project import Project
 from u2pl.reporting.results import collect_all
-from u2pl.settings import Params, chosen_recipe_path
+from u2pl.settings import Params, chosen_recipe_path, run_name
 from u2pl.training.ablation import plan_ablation
 
 REPOSITORY = Project(Path(__file__).parents[2])
@@ -59,7 +70,7 @@ def test_a_plan_of_everything_has_the_tables_and_figures_of_the_paper(name: str)
     assert list(plan.tables) == PAPER_TABLES
     # Fig. A1 is Fig. 4 of other images: the demonstration has but one data set.
     assert {*plan.figures, "figA1"} == set(names(REPOSITORY, "figures"))
-    assert {stage.shows for stage in plan.evaluations.values()} == {*plan.tables, *plan.figures}
+    assert {name for shown in plan.shown_in.values() for name in shown} == {*plan.tables, *plan.figures}
 
 
 def test_no_number_of_the_papers_tables_is_left_out() -> None:
@@ -75,13 +86,12 @@ def test_one_run_of_the_paper_has_one_number_in_all_its_tables() -> None:
     """U²PL with a quarter of blender VOC's labels stands in seven; 79.30 in all of them."""
     plan = resolve(REPOSITORY, "paper")
     printed: dict[str, dict[str, set[float]]] = {}
-    for stage in plan.evaluations.values():
-        if stage.shows in plan.tables:
-            cells = {
-                (cell.row, cell.column): cell.paper for cell in read_table(REPOSITORY, stage.shows).cells()
-            }
-            of_run = printed.setdefault(stage.run, {})
-            of_run.setdefault(stage.shows, set()).update(cells[place] for place in stage.cells)
+    run_names = planned_names(REPOSITORY, plan)
+    for name, table in plan.tables.items():
+        cells = {(cell.row, cell.column): cell.paper for cell in read_table(REPOSITORY, name).cells()}
+        for key, places in table.cells.items():
+            of_run = printed.setdefault(run_names[key], {})
+            of_run.setdefault(name, set()).update(cells[place] for place in places)
     full = printed["voc-blender-1_4-u2pl-s0"]
     assert full == {f"table{k}": {79.30} for k in ("2", "4", "5", "6", "7", "A4", "A5", "A6")}
     assert all(len(set.union(*found.values())) == 1 for found in printed.values())
@@ -100,7 +110,7 @@ def test_the_demo_compares_methods_on_few_labels_with_equally_many_steps_and_two
 
 def test_no_two_tables_of_the_demo_show_the_same_numbers() -> None:
     plan = resolve(REPOSITORY, "demo")
-    shown = {name: set(table.runs) for name, table in plan.tables.items()}
+    shown = {name: set(table.cells) for name, table in plan.tables.items()}
     for name, runs in shown.items():
         others = set().union(*(other for other_name, other in shown.items() if other_name != name))
         assert len(runs & others) <= len(runs) / 2, name
@@ -120,7 +130,7 @@ def test_every_table_resolves_on_the_papers_own_data_set(project: Project, name:
     plan = add_plan(project, f"{{seeds: [0], tables: {{{name}: {{}}}}}}")
     table = read_table(project, name)
     asked = [(cell.row, cell.column) for cell in table.cells() if not cell.cited]
-    shown = [tuple(place) for stage in plan.evaluations.values() for place in stage.cells]
+    shown = [tuple(place) for places in plan.tables[name].cells.values() for place in places]
     assert sorted(shown) == sorted(asked)
     assert len(plan.ablations) == len(table.ablated_splits())
 
@@ -129,7 +139,7 @@ def test_a_plan_is_narrowed_to_tables_by_name_or_number(project: Project) -> Non
     plan = resolve(project, "demo-full", ["7", "table4", "A2"])
     assert list(plan.tables) == ["table4", "table7", "tableA2"]
     assert not plan.figures
-    assert {stage.shows for stage in plan.evaluations.values()} == set(plan.tables)
+    assert {name for shown in plan.shown_in.values() for name in shown} == set(plan.tables)
     assert list(plan.prepare) == ["shapes-1_8", "shapes-1_4"]
 
 
@@ -189,14 +199,9 @@ tables:
 
 def test_a_table_stands_in_a_plan_more_than_once_under_names_of_its_own(project: Project) -> None:
     plan = add_plan(project, TWICE)
-    assert {name: (bound.table, bound.folder) for name, bound in plan.tables.items()} == {
-        "streets": ("methods", "results/streets"),
-        "houses": ("methods", "results/houses"),
-    }
-    assert {stage.run: (stage.shows, stage.group) for stage in plan.evaluations.values()} == {
-        "camvid-1_16-suponly-s0": ("streets", "results/streets/runs"),
-        "camvid-1_16-mt-s0": ("streets", "results/streets/runs"),
-        "facade-1_4-mt-s0": ("houses", "results/houses/runs"),
+    assert {name: (bound.table, list(bound.cells)) for name, bound in plan.tables.items()} == {
+        "streets": ("methods", ["camvid-1_16-suponly-epoch=unlabeled-s0", "camvid-1_16-mt-s0"]),
+        "houses": ("methods", ["facade-1_4-mt-s0"]),
     }
     titles = [
         bind(read_table(project, bound.table), bound.dataset, bound.binding).title
@@ -233,13 +238,13 @@ def test_what_a_plan_sets_for_a_table_beats_what_it_sets_for_all_and_the_table_b
 ) -> None:
     plan = add_plan(project, SET)
     found = {
-        name: [dict(spec_of(plan.runs[run]).overrides) for run in bound.runs]
+        name: [dict(spec_of(plan.runs[run]).overrides) for run in bound.cells]
         for name, bound in plan.tables.items()
     }
     assert found == {
-        "plain": [{"recipe.lr": 0.5}],
+        "plain": [{"recipe.lr": 0.5, "suponly.epoch": "unlabeled"}],
         "other": [
-            {"recipe.lr": 0.1},
+            {"recipe.lr": 0.1, "suponly.epoch": "unlabeled"},
             {"recipe.lr": 0.1, "mt.alpha0": 0.4, "mt.eta": 2},
         ],
         "table7": [{"recipe.lr": 0.5, "u2pl.alpha0": 0.3, "u2pl.eta": 3}],
@@ -267,8 +272,8 @@ def test_the_plan_of_photographs_trains_the_smallest_splits_first_on_both_data_s
     shown = [
         (
             bound.dataset,
-            {plan.runs[run].split for run in bound.runs},
-            [plan.runs[run].method for run in bound.runs],
+            {plan.runs[run].split for run in bound.cells},
+            [plan.runs[run].method for run in bound.cells],
         )
         for bound in plan.tables.values()
     ]
@@ -282,7 +287,7 @@ def test_the_plan_of_photographs_trains_the_smallest_splits_first_on_both_data_s
     ]
     assert {run.seed for run in plan.runs.values()} == {0, 1, 2}
     # No figure trains anything that no table shows, and the default of an ablation is trained once.
-    assert len(plan.runs) == 3 * (11 + 3) + 3 * (7 + 3) + 3 * (2 + 3)
+    assert len(set(planned_names(REPOSITORY, plan).values())) == 3 * (11 + 3) + 3 * (7 + 3) + 3 * (2 + 3)
     assert {(stage.dataset, stage.args.rpartition(" ")[2]) for stage in plan.prepare.values()} == {
         ("facade", "../shared/facade"),
         ("camvid", "../shared/camvid"),
@@ -297,8 +302,16 @@ def test_the_plan_of_photographs_trains_the_smallest_splits_first_on_both_data_s
 def test_a_run_of_the_plan_is_found_again_from_its_stage(project: Project) -> None:
     plan = resolve(project, "demo-full")
     params = Params.read(project)
-    for name, stage in plan.runs.items():
-        assert params.resolve(spec_of(stage)).name == name
+    for key, stage in plan.runs.items():
+        spec = spec_of(stage)
+        assert run_name(spec, spec.overrides) == key
+        # Its run has a shorter name where the table sets what params.yaml says anyway.
+        assert planned_run(project, key) == key  # of no active plan
+    plan.write(project)
+    for key, name in planned_names(project, plan).items():
+        assert (
+            planned_run(project, key) == name == params.resolve(spec_of(plan.runs[key]), bfloat16=False).name
+        )
 
 
 def test_an_ablation_compares_runs_that_are_trained_as_stages_of_their_own(project: Project) -> None:
@@ -315,7 +328,8 @@ def test_an_ablation_compares_runs_that_are_trained_as_stages_of_their_own(proje
         seed=0,
     )
     compared = [Params.read(project).resolve(spec).name for _, spec in ablation.specs]
-    assert compared == list(plan.runs)
+    assert compared == list(planned_names(project, plan).values())
+    assert stage.runs == list(plan.runs)
 
 
 def test_values_of_a_plan_stand_in_place_of_the_tables_and_known_ones_keep_label_and_number(
@@ -373,8 +387,8 @@ def test_a_seed_named_twice_counts_once(project: Project) -> None:
     plan = add_plan(
         project, "{dataset: shapes, seeds: [0, 0], tables: {table1: {splits: {classic-1/8: 1/8}}}}"
     )
-    assert len(plan.evaluations) == 6
-    assert all(len(stage.cells) == 1 for stage in plan.evaluations.values())
+    assert len(plan.tables["table1"].cells) == 6
+    assert all(len(places) == 1 for places in plan.tables["table1"].cells.values())
 
 
 def test_rows_made_from_values_can_be_chosen_by_label_beside_rows_that_are_written_out(
@@ -397,6 +411,8 @@ def test_several_seeds_multiply_runs_and_ablations(project: Project) -> None:
     )
     assert [name for name in plan.runs if "-mt-" in name] == [f"shapes-1_8-mt-s{seed}" for seed in range(3)]
     assert len(plan.runs) == 3 * (1 + 4)
+    for stage in plan.ablations.values():
+        assert [plan.runs[run].seed for run in stage.runs] == [int(stage.record[-6])] * 4
     assert len({stage.record for stage in plan.ablations.values()}) == 3
 
 
@@ -408,18 +424,39 @@ def test_a_new_table_is_one_new_file_whose_settings_reach_the_command(project: P
     assert run.args.endswith("--seed 0 --set=u2pl.dpa=false --set=recipe.lr=0.1")
 
 
-def test_a_run_that_two_tables_show_is_trained_once_and_evaluated_for_each(project: Project) -> None:
+def test_a_run_that_two_tables_show_is_trained_and_evaluated_once(project: Project) -> None:
     (project.pipelines / "tables/mine.yaml").write_text(yaml.safe_dump(SMALL))
     plan = add_plan(
         project,
         "{dataset: shapes, seeds: [0], tables: {mine: {}, table1: {rows: [MT], splits: {classic-1/8: 1/8}}}}",
     )
     assert list(plan.runs) == ["shapes-1_8-mt-s0", "shapes-1_4-mt-s0"]
-    assert [(e.run, e.group) for e in plan.evaluations.values()] == [
-        ("shapes-1_8-mt-s0", "results/mine/runs"),
-        ("shapes-1_4-mt-s0", "results/mine/runs"),
-        ("shapes-1_8-mt-s0", "results/table1/runs"),
-    ]
+    assert plan.shown_in == {"shapes-1_8-mt-s0": ["mine", "table1"], "shapes-1_4-mt-s0": ["mine"]}
+
+
+def test_a_value_that_a_table_sets_is_a_stage_of_its_own_even_where_it_is_the_default(
+    project: Project,
+) -> None:
+    plan = add_plan(
+        project,
+        "{dataset: shapes, seeds: [0], tables: {table7: {splits: {blender-1/8: 1/8}, values: [0.1, 0.2]},"
+        " table1: {rows: [U²PL (w/ CutMix)], splits: {classic-1/8: 1/8}}}, figures: {fig2: {split: 1/8}}}",
+    )
+    sweep = [f"shapes-1_8-u2pl-alpha0={value}-s0" for value in (0.1, 0.2)]
+    assert list(plan.runs) == [*sweep, "shapes-1_8-u2pl-s0"]
+    # Of those that are one run today, a figure takes the first.
+    assert plan.figures["fig2"].runs == sweep[1:]
+
+    def trained() -> list[str]:
+        return list(planned_names(project, plan).values())
+
+    assert trained() == [sweep[0], *["shapes-1_8-u2pl-s0"] * 2]
+    trains = {stage.name: set(stage.after) for stage in stages(plan, planned_names(project, plan))}
+    assert trains[f"train@{sweep[1]}"] ^ trains["train@shapes-1_8-u2pl-s0"]  # one after the other
+    params = yaml.safe_load(project.params.read_text(encoding="utf-8"))
+    params["u2pl"]["alpha0"] = 0.1
+    project.params.write_text(yaml.safe_dump(params), encoding="utf-8")
+    assert trained() == ["shapes-1_8-u2pl-s0", sweep[1], "shapes-1_8-u2pl-s0"]
 
 
 def test_a_written_plan_reads_back_equal(project: Project) -> None:
@@ -567,26 +604,25 @@ def test_reports_stay_in_the_project_under_a_name_that_needs_no_quotes(
 @pytest.mark.parametrize(
     ("section", "key", "value"),
     [
-        ("evaluations", "group", "../../elsewhere"),
-        ("evaluations", "run", "x;touch y"),
+        ("ablations", "runs", ["x;touch y"]),
+        ("tables", "cells", {"../../elsewhere": []}),
         ("ablations", "record", "/tmp/x.json"),
         ("ablations", "values", "0.1; touch y"),
         ("ablations", "param", "$(touch y)"),
         ("runs", "folder", "../x"),
         ("runs", "args", "--dataset shapes; touch y"),
         ("runs", "args", "--dataset $(touch y)"),
-        ("figures", "group", "a/../../b"),
-        ("tables", "folder", "/etc"),
+        ("figures", "runs", ["a/../../b"]),
     ],
 )
 def test_an_active_plan_that_was_edited_to_lead_elsewhere_is_refused(
-    project: Project, section: str, key: str, value: str
+    project: Project, section: str, key: str, value: object
 ) -> None:
     resolve(project, "demo").write(project)
     plan = yaml.safe_load(project.active_plan.read_text(encoding="utf-8"))
     next(iter(plan[section].values()))[key] = value
     project.active_plan.write_text(yaml.safe_dump(plan), encoding="utf-8")
-    with pytest.raises(UserError, match=rf"{section}\..*{key}: .* u2pl plan demo writes it anew"):
+    with pytest.raises(UserError, match=rf"{section}\..*{key}.*: .* u2pl plan demo writes it anew"):
         ActivePlan.read(project)
 
 

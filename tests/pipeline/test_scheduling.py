@@ -18,23 +18,9 @@ from u2pl.project import Project
 def active(runs: dict[str, list[str]], *, ablation: bool = False, figure: bool = False) -> ActivePlan:
     """A plan of tables that show runs, all of one split."""
     names = list(dict.fromkeys(name for shown in runs.values() for name in shown))
-    evaluations = {
-        f"{table}-{name}": {
-            "run": name,
-            "shows": table,
-            "group": f"results/{table}/runs",
-            "cells": [["row", name]],
-        }
-        for table, shown in runs.items()
-        for name in shown
-    }
     first = next(iter(runs))
     swept = {"shows": first, "param": "alpha0", "values": "0.1 0.2", "args": ""}
-    swept |= {"group": f"results/{first}/runs", "record": f"results/{first}/a.json"}
-    if figure:
-        evaluations |= {
-            f"fig-{name}": {"run": name, "shows": "fig", "group": "results/fig/runs"} for name in names[:1]
-        }
+    swept |= {"runs": runs[first], "record": f"results/{first}/a.json"}
     return ActivePlan.model_validate(
         {
             "plan": "toy",
@@ -53,14 +39,14 @@ def active(runs: dict[str, list[str]], *, ablation: bool = False, figure: bool =
                 }
                 for name in names
             },
-            "evaluations": evaluations,
             "ablations": {"sweep": swept} if ablation else {},
-            "figures": {"fig": {"runs": names[:1], "args": "", "group": "results/fig/runs"}}
-            if figure
-            else {},
+            "figures": {"fig": {"runs": names[:1], "args": ""}} if figure else {},
             "tables": {
-                table: {"table": table, "folder": f"results/{table}", "dataset": "d", "binding": {}}
-                for table in runs
+                table: {
+                    **{"table": table, "dataset": "d", "binding": {}},
+                    "cells": {name: [["row", name]] for name in shown},
+                }
+                for table, shown in runs.items()
             },
         }
     )
@@ -73,14 +59,12 @@ def test_each_stage_waits_for_what_dvc_yaml_makes_it_depend_on():
         "prepare@d-s": (set(), set()),
         "train@a": ({"prepare@d-s"}, set()),
         "train@b": ({"prepare@d-s"}, set()),
-        "evaluate@t1-a": ({"train@a"}, set()),
-        "evaluate@t1-b": ({"train@b"}, set()),
-        "evaluate@t2-b": ({"train@b"}, set()),
-        "evaluate@fig-a": ({"train@a"}, set()),
-        "ablate@sweep": ({"evaluate@t1-a", "evaluate@t1-b"}, set()),
-        "figure@fig": ({"evaluate@fig-a"}, set()),
-        "table@t1": (set(), {"evaluate@t1-a", "evaluate@t1-b", "ablate@sweep"}),
-        "table@t2": (set(), {"evaluate@t2-b"}),
+        "evaluate@a": ({"train@a"}, set()),
+        "evaluate@b": ({"train@b"}, set()),
+        "ablate@sweep": ({"evaluate@a", "evaluate@b"}, set()),
+        "figure@fig": ({"evaluate@a"}, set()),
+        "table@t1": (set(), {"evaluate@a", "evaluate@b", "ablate@sweep"}),
+        "table@t2": (set(), {"evaluate@b"}),
         "report": (set(), {"table@t1", "table@t2", "figure@fig"}),
     }
 
@@ -97,9 +81,9 @@ def order(plan: ActivePlan) -> list[str]:
 def test_table_by_table_the_last_rows_first_and_what_is_quickly_written_at_once():
     assert order(active({"t1": ["a", "b"], "t2": ["c", "a"]})) == [
         "prepare@d-s",
-        *("train@b", "evaluate@t1-b"),
-        *("train@a", "evaluate@t1-a", "evaluate@t2-a", "table@t1"),
-        *("train@c", "evaluate@t2-c", "table@t2"),
+        *("train@b", "evaluate@b"),
+        *("train@a", "evaluate@a", "table@t1"),
+        *("train@c", "evaluate@c", "table@t2"),
         "report",
     ]
 

@@ -18,7 +18,7 @@ from u2pl.errors import UserError
 from u2pl.files import read_json, write_json
 from u2pl.pipeline import ActivePlan, resolve, spec_of
 from u2pl.pipeline.scheduling import Entry, PlanRecord, State
-from u2pl.pipeline.status import RunState, RunStatus, status
+from u2pl.pipeline.status import RunState, RunStatus, one, status
 from u2pl.project import Project
 from u2pl.runs.folder import RunFolder
 from u2pl.runs.staleness import changes, facts
@@ -156,7 +156,7 @@ def test_a_finished_run_has_its_miou_and_counts_in_the_tables_once_it_is_evaluat
     finish(project)
     assert (first(project).state, first(project).miou, first(project).over) == (RunState.DONE, 71.25, "")
     assert [(table.cells, table.there) for table in status(project).tables] == [(2, 0)]
-    write_json(project.root / "results/table1/runs" / RUN / "metrics.json", {})
+    write_json(project.root / "results/runs" / RUN / "metrics.json", {})
     assert [(table.cells, table.there) for table in status(project).tables] == [(2, 1)]
 
 
@@ -201,7 +201,7 @@ def test_a_lock_that_may_not_be_opened_counts_as_free(project: Project, monkeypa
 
 def test_a_run_of_other_settings_is_stale_and_says_which(project: Project):
     finish(project)
-    write_json(project.root / "results/table1/runs" / RUN / "metrics.json", {})
+    write_json(project.root / "results/runs" / RUN / "metrics.json", {})
     edit_params(project, lambda values: values["recipes"]["tiny"].update(lr=0.5, epochs=4))
     assert first(project).state is RunState.STALE
     assert first(project).note == "recipe.epochs: 3 -> 4; recipe.lr: 0.01 -> 0.5"
@@ -222,11 +222,20 @@ def test_settings_that_are_refused_are_the_sentence_of_a_failure(project: Projec
     assert first(project).note.startswith("Bad setting: recipe.lr")
 
 
-def test_a_run_that_is_called_otherwise_by_now_wants_a_new_plan(project: Project):
+def test_a_stage_is_as_far_as_the_run_that_is_what_it_sets_today(project: Project):
+    finish(project)
     plan = ActivePlan.read(project)
-    stage = plan.runs[RUN].model_copy(update={"args": f"{plan.runs[RUN].args} --set=recipe.lr=0.02"})
-    plan.model_copy(update={"runs": {RUN: stage}}).write(project)
-    assert first(project).note.startswith("params.yaml calls it tiny-1_4-suponly-lr=0.02-s0 by now")
+    text = project.params.read_text(encoding="utf-8")
+    lr = Params.read(project).resolve(spec_of(plan.runs[RUN]), bfloat16=False).recipe.lr
+    key = f"tiny-1_4-suponly-lr={lr}-s0"
+    stage = plan.runs[RUN].model_copy(update={"args": f"{plan.runs[RUN].args} --set=recipe.lr={lr}"})
+    plan.model_copy(update={"runs": {key: stage}}).write(project)
+    (found,) = status(project).runs
+    assert (found.name, found.state) == (key, RunState.DONE)
+    assert one(project, key).status.state is RunState.DONE
+    project.params.write_text(text.replace(f"lr: {lr}", "lr: 0.5"), encoding="utf-8")
+    (found,) = status(project).runs
+    assert found.state is RunState.WAITING  # its value is no default any more
 
 
 def methods() -> list[str]:

@@ -210,8 +210,10 @@ def planned(project: Project) -> tuple[Project, ActivePlan]:
     (project.root / "pipelines/plans/small.yaml").write_text(PLAN, encoding="utf-8")
     plan = resolve(project, "small")
     for name, stage in plan.runs.items():
-        write_json(project.root / "results/table1/runs" / name / "metrics.json", metrics_of(project, stage))
-    (project.root / "dvc.lock").write_text("stages: {figure@curves: {outs: [{path: reports/curves.png}]}}")
+        write_json(project.root / "results/runs" / name / "metrics.json", metrics_of(project, stage))
+    (project.root / "pipelines/dvc.lock").write_text(
+        "stages: {figure-curves: {outs: [{path: reports/curves.png}]}}"
+    )
     (project.root / "reports").mkdir()
     (project.root / "reports/curves.png").touch()
     return project, plan
@@ -220,8 +222,8 @@ def planned(project: Project) -> tuple[Project, ActivePlan]:
 def blocked(kind: str) -> Stage:
     """The evaluation of a run, or the figure of both runs, as a schedule has it."""
     if kind == "figure":
-        return Stage("figure@curves", frozenset(f"evaluate@table1-{name}" for name in RUNS))
-    return Stage(f"evaluate@table1-{kind}", frozenset({f"train@{kind}"}))
+        return Stage("figure@curves", frozenset(f"evaluate@{name}" for name in RUNS))
+    return Stage(f"evaluate@{kind}", frozenset({f"train@{kind}"}))
 
 
 def forget_all(project: Project, plan: ActivePlan) -> list[bool]:
@@ -232,7 +234,7 @@ def forget_all(project: Project, plan: ActivePlan) -> list[bool]:
 def test_results_of_todays_settings_stay_though_no_model_is_there(planned: tuple[Project, ActivePlan]):
     project, plan = planned
     assert forget_all(project, plan) == [False] * 3
-    assert len(list(project.root.glob("results/table1/runs/*/metrics.json"))) == 2
+    assert len(list(project.root.glob("results/runs/*/metrics.json"))) == 2
 
 
 def test_results_of_other_settings_and_what_was_made_from_them_are_moved_aside(
@@ -245,7 +247,7 @@ def test_results_of_other_settings_and_what_was_made_from_them_are_moved_aside(
         (project.root / "models" / f"{name}.pt").touch()  # which says nothing
     for _ in range(2):
         assert forget_all(project, plan) == [False, True, True]
-        kept, moved = (Path("results/table1/runs") / name / "metrics.json" for name in RUNS)
+        kept, moved = (Path("results/runs") / name / "metrics.json" for name in RUNS)
         aside = project.root / "runs/.plan/outdated"
         assert (project.root / kept).exists() and not (project.root / moved).exists()
         assert (aside / moved).exists() and (aside / "reports/curves.png").exists()
@@ -263,7 +265,7 @@ def test_results_of_lists_that_are_drawn_anew_are_moved_aside(planned: tuple[Pro
 def test_a_result_that_cannot_be_read_is_left_to_the_table(planned: tuple[Project, ActivePlan]):
     project, plan = planned
     for name in RUNS:
-        (project.root / "results/table1/runs" / name / "metrics.json").write_text("[]")
+        (project.root / "results/runs" / name / "metrics.json").write_text("[]")
     assert forget_all(project, plan) == [False] * 3
 
 

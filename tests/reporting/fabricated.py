@@ -12,6 +12,7 @@ from PIL import Image
 
 from u2pl.files import sha256
 from u2pl.pipeline import ActivePlan, resolve, spec_of
+from u2pl.pipeline.dvc_stages import RESULTS
 from u2pl.project import Project
 
 REPOSITORY = Path(__file__).parents[2]
@@ -124,13 +125,14 @@ def write_results(project: Project, plan: ActivePlan, **changes: Any) -> None:
     """A result for every run of the plan: the further down in a comparison, the better; in an ablation, the worse."""
     ablations = {stage.shows for stage in plan.ablations.values()}
     places: dict[bool, dict[str, int]] = {True: {}, False: {}}
-    for stage in plan.evaluations.values():
-        run, ablated = plan.runs[stage.run], stage.shows in ablations
+    for key, shows in plan.shown_in.items():
+        run, table = plan.runs[key], shows[0]
+        ablated = table in ablations
         # Comparisons are counted through, ablations each from its own beginning.
-        place = places[ablated].setdefault(stage.shows if ablated else "", 0)
-        places[ablated][stage.shows if ablated else ""] += 1
+        place = places[ablated].setdefault(table if ablated else "", 0)
+        places[ablated][table if ablated else ""] += 1
         write_result(
-            project.root / stage.group / stage.run,
+            project.root / RESULTS / key,
             last=60.5 - place if ablated else 45 + 2 * place + 0.31 * run.seed,
             split=run.split,
             method=run.method,

@@ -48,7 +48,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     plan = resolve(project, "own")
     write_results(project, plan)
     for folder in [
-        *project.root.glob("results/table1/runs/*-1_4-mt-*"),
+        *project.root.glob("results/runs/*-1_4-mt-*"),
         *project.root.glob("results/*/*-classic-1_8-u2pl-s1"),
     ]:
         shutil.rmtree(folder)

@@ -27,7 +27,7 @@ def filled(project: Project, numbers: Mapping[str, list[float]], first_seed: int
     plan = resolve(project, "own")
     for method, values in numbers.items():
         for seed, value in enumerate(values, start=first_seed):
-            folder = project.root / f"results/table1/runs/shapes-1_8-{method}-s{seed}"
+            folder = project.root / f"results/runs/shapes-1_8-{method}-s{seed}"
             write_result(folder, last=value, split="1/8", method=method, seed=seed)
     return collect(project, plan, "table1")
 
@@ -115,7 +115,7 @@ def test_seeds_that_only_one_of_two_has_are_not_compared(project: Project) -> No
         "reaches 37.5 ± 0.7 % mIoU; no seed has finished both with SupOnly and with another method."
     )
     write_result(
-        project.root / "results/table1/runs/shapes-1_8-suponly-s2",
+        project.root / "results/runs/shapes-1_8-suponly-s2",
         last=31.0,
         split="1/8",
         method="suponly",
@@ -187,7 +187,7 @@ def test_of_two_rows_without_unlabelled_images_the_stronger_is_compared_with(pro
     )
     filled(project, {"mt": [], "suponly": [30.0], "u2pl": [37.0]})
     write_result(
-        project.root / "results/table1/runs/shapes-1_8-suponly-lr=0.5-s0",
+        project.root / "results/runs/shapes-1_8-suponly-lr=0.5-s0",
         last=33.0,
         split="1/8",
         method="suponly",

@@ -118,7 +118,7 @@ def test_the_page_says_what_runs_took_and_learned_from_and_how_classes_vary_over
     plan = resolve(project, "demo-full", ["table1"], [0, 1])
     write_results(project, plan)
     for seed, share in ((0, 0.5), (1, 0.7)):
-        (project.root / f"results/table1/runs/shapes-1_8-u2pl-s{seed}/history.csv").write_text(
+        (project.root / f"results/runs/shapes-1_8-u2pl-s{seed}/history.csv").write_text(
             f"epoch,step,train/reliable/share,train/contrast/anchors\n1,50,{share},{1000 * share}\n"
         )
     filled = collect(project, plan, "table1")
@@ -271,7 +271,7 @@ def test_a_small_picture_keeps_the_colours_of_a_mask_and_takes_little_room(tmp_p
 def test_a_run_lists_where_its_settings_differ_from_most(project: Project) -> None:
     plan = street_plan(project)
     write_results(project, plan)
-    path = project.root / "results/table1/runs/camvid-1_8-mt-s0/metrics.json"
+    path = project.root / "results/runs/camvid-1_8-mt-s0/metrics.json"
     path.write_text(path.read_text().replace('"lr": 0.01', '"lr": 0.5'))
     results = collect(project, plan, "table1").results
     usual = page.usual_settings(results)

@@ -67,7 +67,7 @@ def voc(project: Project) -> TableText:
     plan = plan_file(project, "own", "{dataset: voc, seeds: [0, 1, 2], tables: {table1: {}}}")
     plan.write(project)
     for split, seed, last in (("1_16", 0, 66.0), ("1_16", 1, 67.0), ("1_16", 2, 68.0), ("1_8", 0, 70.0)):
-        folder = project.root / f"results/table1/runs/voc-classic-{split}-u2pl-s{seed}"
+        folder = project.root / f"results/runs/voc-classic-{split}-u2pl-s{seed}"
         write_result(
             folder,
             last=last,
@@ -137,7 +137,7 @@ def test_a_cell_with_some_of_its_seeds_is_named_and_many_are_counted(
     )
     write_results(project, plan)
     assert "Missing" not in markdown(view(project, plan, "table1"))
-    for path in project.root.glob("results/table1/runs/shapes-*-s1/metrics.json"):
+    for path in project.root.glob("results/runs/shapes-*-s1/metrics.json"):
         path.unlink()
     table = view(project, plan, "table1")
     assert table.missing.startswith("Missing seeds: 4 of 4 cells (SupOnly, 1/8: 1 of 2 seeds; MT, 1/8: 1 of ")
@@ -147,7 +147,7 @@ def test_a_cell_with_some_of_its_seeds_is_named_and_many_are_counted(
 def test_a_departure_from_the_papers_recipe_is_a_footnote_beside_a_number_of_the_paper(
     project: Project, voc: TableText
 ) -> None:
-    path = project.root / "results/table1/runs/voc-classic-1_8-u2pl-s0/metrics.json"
+    path = project.root / "results/runs/voc-classic-1_8-u2pl-s0/metrics.json"
     metrics = json.loads(path.read_text())
     metrics["recipe"]["micro_batch"] = 4
     path.write_text(json.dumps(metrics))
@@ -164,7 +164,7 @@ def test_a_departure_from_the_papers_recipe_is_a_footnote_beside_a_number_of_the
 
 def change(project: Project, run: str, **entries: object) -> None:
     """Replace entries of the metrics of a run of table 1."""
-    path = project.root / f"results/table1/runs/{run}/metrics.json"
+    path = project.root / f"results/runs/{run}/metrics.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | entries))
 
 
@@ -222,7 +222,7 @@ def test_several_seeds_give_mean_and_sample_deviation(project: Project) -> None:
         project, "two", "{dataset: shapes, seeds: [0, 1], tables: {table1: {splits: {classic-1/8: 1/8}}}}"
     )
     for seed, last in enumerate((50.0, 52.0)):
-        folder = project.root / f"results/table1/runs/shapes-1_8-mt-s{seed}"
+        folder = project.root / f"results/runs/shapes-1_8-mt-s{seed}"
         write_result(folder, last=last, split="1/8", method="mt", seed=seed)
     table = view(project, plan, "table1")
     assert "51.00 ± 1.41" in markdown(table)
@@ -232,7 +232,7 @@ def test_several_seeds_give_mean_and_sample_deviation(project: Project) -> None:
 def test_a_cell_measured_in_another_way_carries_a_mark_that_a_footnote_explains(project: Project) -> None:
     plan = resolve(project, "demo", ["table1"])
     write_results(project, plan)
-    path = project.root / "results/table1/runs/shapes-1_8-mt-s0/metrics.json"
+    path = project.root / "results/runs/shapes-1_8-mt-s0/metrics.json"
     metrics = json.loads(path.read_text()) | {"split_source": "published list"}
     path.write_text(json.dumps(metrics))
     text = markdown(view(project, plan, "table1"))
@@ -254,7 +254,7 @@ def test_a_mean_over_fewer_classes_is_said_by_mark_in_the_caption_and_in_the_csv
     lines = [line for line in csv.DictReader(io.StringIO(long_csv(table))) if line["run"]]
     assert {line["classes"] for line in lines if line["split"] == "1/16"} == {said}
     assert {line["classes"] for line in lines if line["split"] != "1/16"} == {"mIoU over all classes"}
-    for path in project.root.glob("results/table1/runs/*/metrics.json"):
+    for path in project.root.glob("results/runs/*/metrics.json"):
         metrics = json.loads(path.read_text())
         metrics["iou"]["ring"] = metrics["iou"]["disk"] if "1_8" in path.parent.name else None
         path.write_text(json.dumps(metrics))
@@ -267,7 +267,7 @@ def test_a_cell_is_the_mean_of_what_its_runs_are_reported_by(project: Project) -
         project, "two", "{dataset: shapes, seeds: [0, 1], tables: {table1: {splits: {classic-1/8: 1/8}}}}"
     )
     for seed, reported in enumerate((50.0, 52.0)):
-        folder = project.root / f"results/table1/runs/shapes-1_8-mt-s{seed}"
+        folder = project.root / f"results/runs/shapes-1_8-mt-s{seed}"
         miou = {"reported": reported, "last": 40.0, "best": reported, "best_epoch": 3}
         protocol = {"evaluation": "whole image", "network": "teacher", "checkpoint": "best"}
         write_result(folder, last=40.0, split="1/8", method="mt", seed=seed, miou=miou, protocol=protocol)
@@ -286,7 +286,7 @@ def test_a_cell_with_fewer_seeds_than_the_table_says_how_many(project: Project) 
         project, "two", "{dataset: shapes, seeds: [0, 1], tables: {table1: {splits: {classic-1/8: 1/8}}}}"
     )
     write_results(project, plan)
-    (project.root / "results/table1/runs/shapes-1_8-mt-s1/metrics.json").unlink()
+    (project.root / "results/runs/shapes-1_8-mt-s1/metrics.json").unlink()
     assert "| MT | 47.00<sup>†</sup> |" in markdown(view(project, plan, "table1"))
 
 
@@ -313,7 +313,7 @@ def test_the_csv_has_what_a_run_took_and_what_it_learned_from(project: Project) 
     plan = resolve(project, "demo", ["table1"])
     write_results(project, plan)
     for name, values in (("u2pl", "0.5,0.9,0.25,800,6.5,1.5"), ("suponly", ",,,,,1.25")):
-        (project.root / f"results/table1/runs/shapes-1_8-{name}-s0/history.csv").write_text(
+        (project.root / f"results/runs/shapes-1_8-{name}-s0/history.csv").write_text(
             "epoch,step,train/reliable/share,train/reliable/accuracy,train/all_classes/bank/false,"
             "train/contrast/anchors,train/contrast/anchor_classes,memory/peak_gib\n"
             f"0,50,0.1,0.2,0.3,4,5,0.5\n1,100,{values}\n"
@@ -358,7 +358,7 @@ def test_writing_a_table_gives_three_files_under_the_plans_reports_folder(projec
 def test_a_damaged_result_is_refused_with_the_command_that_mends_it(project: Project) -> None:
     plan = resolve(project, "demo")
     write_results(project, plan)
-    (project.root / "results/table1/runs/shapes-1_8-mt-s0/metrics.json").write_text('{"miou":')
+    (project.root / "results/runs/shapes-1_8-mt-s0/metrics.json").write_text('{"miou":')
     with pytest.raises(UserError, match="u2pl evaluate shapes-1_8-mt-s0"):
         collect(project, plan, "table1")
 
