@@ -243,9 +243,9 @@ class Contrast:
         rank_CP = contrastive.coarse_ranks(prob_CP, r_l, r_h)
         negative_CP = contrastive.unlabeled_negative_mask(chosen_P, rank_CP, r_l, r_h)
         if s.negative_label == "same":
-            negative_CP &= contrastive.label_mask(label_P, classes)
+            negative_CP = negative_CP & contrastive.label_mask(label_P, classes)
         if s.labeled_negatives:
-            negative_CP |= contrastive.labeled_negative_mask(label_P, rank_CP, r_l).logical_and_(labeled_P)
+            negative_CP = negative_CP | contrastive.labeled_negative_mask(label_P, rank_CP, r_l) & labeled_P
         return region_CP, anchor_CP, negative_CP
 
     def losses(self, student: Output, targets: PartitionTargets) -> dict[str, Tensor]:
