@@ -124,8 +124,8 @@ class Template:
         self.cut_off([*train, "--method", "cutmix", "--set", "epochs=2", "--save-every", "0"])
         self.run(["plan", "tiny"])
         plan = yaml.safe_load((project / "pipelines/plan.yaml").read_text())
-        for stage in plan["evaluations"].values():
-            self.run(["evaluate", stage["run"], "--into", stage["group"]])
+        for run in plan["runs"]:
+            self.run(["evaluate", run, "--into", "results/runs"])
         self.run(["table", "table1"])
         self.run(["table", "table7"])
         _half_done(project / "data/tiny")
@@ -225,7 +225,7 @@ SOURCES = (
 )
 RUN = (f"runs/{OWN}/*.json*", f"runs/{OWN}/*.csv", f"runs/{OWN}/*.pt", f"runs/{OWN}/evaluations/*/*.*")
 RUNS = ("runs/*/*.json*", "runs/*/*.csv", "runs/*/*.pt", "runs/*/evaluations/*/*.json")
-RESULTS = ("results/*/runs/*/*.*", "results/*/*.json")
+RESULTS = ("results/runs/*/*.*", "results/*/*.json")
 TABLES = ("pipelines/tables/table[17].yaml", "pipelines/plans/tiny.yaml", PLANS)
 FIGURES = ("pipelines/figures/*.yaml",)
 

@@ -47,7 +47,7 @@ case $command in
   evaluate)
     mkdir -p "$into/$name/samples"
     for file in metrics.json confusion.csv; do cp "models/$name.pt" "$into/$name/$file"; done
-    echo "{\"miou\": $(cksum < models/$name.pt | cut -c1-2).5}" > "$into/$name/scores.json"
+    echo "{\"miou\": $(cksum < models/$name.pt | cut -c3-4).5}" > "$into/$name/scores.json"
     printf 'class,iou,pixels\nsky,50,10\n' > "$into/$name/iou.csv"
     printf 'truth,prediction,pixels,percent\nsky,sky,10,100\n' > "$into/$name/shares.csv"
     printf 'epoch,val/miou\n0,40\n1,50\n' > "$into/$name/history.csv" ;;

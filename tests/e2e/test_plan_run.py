@@ -59,7 +59,7 @@ def all_stages(toy: Toy) -> set[str]:
 
 
 def test_eight_workers_leave_every_stage_in_the_lock_file(make_toy: Callable[..., Toy]):
-    toy = make_toy(EIGHT, evaluated=False)
+    toy = make_toy(EIGHT)
     one_round(toy)
     assert {line.split()[1] for line in (toy.root / "slots.log").read_text().splitlines()} == {"1"}
 
@@ -74,7 +74,7 @@ def test_a_failure_blocks_what_needs_it_alone_and_the_next_run_does_what_is_left
     assert f"train@{U2PL} failed: Loss is NaN at step 812." in output
     log = toy.root / f"runs/.plan/logs/train@{U2PL}.log"
     assert str(log) in output and "some progress" in log.read_text()
-    assert f"evaluate@table1-{U2PL} is blocked: it needs train@{U2PL}." in output
+    assert f"evaluate@{U2PL} is blocked: it needs train@{U2PL}." in output
     assert "Of 7 stages: done 5, failed 1, blocked 1." in output
     table = toy.root / "reports/tables/table1.md"
     assert table.read_text().splitlines() == [f"{SUPONLY} 71.3", f"{U2PL} —"]
@@ -101,7 +101,7 @@ def test_a_failure_blocks_what_needs_it_alone_and_the_next_run_does_what_is_left
 def test_a_plan_that_is_killed_leaves_no_process_and_the_next_finishes_the_rest(
     make_toy: Callable[..., Toy],
 ):
-    toy = make_toy(SMALL, evaluated=False)
+    toy = make_toy(SMALL)
     toy.take(60)
     with toy.start("--jobs", "2") as process:
         until(lambda: training(toy))
@@ -116,7 +116,7 @@ def test_a_plan_that_is_killed_leaves_no_process_and_the_next_finishes_the_rest(
 def test_the_first_signal_lets_stages_save_and_the_second_kills_those_that_do_not_end(
     make_toy: Callable[..., Toy],
 ):
-    toy = make_toy(SMALL, evaluated=False)
+    toy = make_toy(SMALL)
     toy.take(60)
     stand_in = toy.home / "u2pl"
     deaf = "[[ $words == *suponly* ]] && trap '' INT\n  sleep"

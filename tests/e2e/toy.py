@@ -51,13 +51,17 @@ fi
 case $command in
   prepare) folder=data/$dataset/splits/${split//\//_}; mkdir -p "$folder"; echo 1 > "$folder/labeled.txt" ;;
   train) mkdir -p models; echo "$words" > "$model" ;;
-  evaluate) mkdir -p "$into/$name"; cp "described/$name.json" "$into/$name/metrics.json" ;;
+  evaluate)
+    mkdir -p "$into/$name/samples"
+    for file in confusion iou shares history; do echo a,b > "$into/$name/$file.csv"; done
+    echo "{}" > "$into/$name/scores.json"
+    cp "described/$name.json" "$into/$name/metrics.json" ;;
   table)
     mkdir -p reports/tables
-    for run in $(grep -o "^  $name-[^:]*" pipelines/plan.yaml | sed "s/^  $name-//"); do
-      if [[ -f results/$name/runs/$run/metrics.json ]]; then echo "$run 71.3"; else echo "$run —"; fi
+    for run in $(grep "^  $name: {table" pipelines/plan.yaml | grep -o "[^ {]*: \[\[" | sed "s/: .*//"); do
+      if [[ -f results/runs/$run/metrics.json ]]; then echo "$run 71.3"; else echo "$run —"; fi
     done > reports/tables/$name.md
-    touch reports/tables/$name.csv reports/tables/$name.tex ;;
+    touch reports/tables/$name.csv reports/tables/$name.tex; echo "{}" > reports/tables/$name.json ;;
   report)
     mkdir -p reports/overview; touch reports/overview/curves.png
     cat reports/tables/*.md > reports/index.html ;;
@@ -93,10 +97,9 @@ class Toy:
     Args:
         folder: that is empty.
         plan: as a file in pipelines/plans.
-        evaluated: False leaves the evaluations out; each stage takes DVC two seconds.
     """
 
-    def __init__(self, folder: Path, plan: str = PLAN, *, evaluated: bool = True):
+    def __init__(self, folder: Path, plan: str = PLAN):
         self.root, self.home = folder / "project", folder / "home"
         self.root.mkdir(parents=True)
         self.home.mkdir()
@@ -109,8 +112,6 @@ class Toy:
             shutil.copy(REPOSITORY / ".dvc" / name, self.root / ".dvc")
         (self.root / "pipelines/plans/toy.yaml").write_text(plan, encoding="utf-8")
         self.plan = resolve(self.project, "toy")
-        if not evaluated:
-            self.plan = self.plan.model_copy(update={"evaluations": {}})
         self.plan.write(self.project)
         for name, stage in self.plan.runs.items():
             write_json(self.root / "described" / f"{name}.json", metrics_of(self.project, stage))
