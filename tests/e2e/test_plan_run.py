@@ -34,8 +34,8 @@ def make_toy(tmp_path: Path) -> Iterator[Callable[..., Toy]]:
     """Makes a toy project; what a failed test leaves running is ended."""
     made: list[Toy] = []
 
-    def make(plan: str, *, evaluated: bool) -> Toy:
-        made.append(Toy(tmp_path, plan, evaluated=evaluated))
+    def make(plan: str) -> Toy:
+        made.append(Toy(tmp_path, plan))
         return made[0]
 
     yield make
@@ -67,7 +67,7 @@ def test_eight_workers_leave_every_stage_in_the_lock_file(make_toy: Callable[...
 def test_a_failure_blocks_what_needs_it_alone_and_the_next_run_does_what_is_left(
     make_toy: Callable[..., Toy],
 ):
-    toy = make_toy(SMALL, evaluated=True)
+    toy = make_toy(SMALL)
     toy.break_(f"train models/{U2PL}.pt")
     code, output = toy.run("--gpus", "5,7")
     assert code == 1
@@ -136,7 +136,7 @@ def test_the_first_signal_lets_stages_save_and_the_second_kills_those_that_do_no
 
 
 def test_two_plan_runs_refuse_each_other(make_toy: Callable[..., Toy]):
-    toy = make_toy(SMALL, evaluated=True)
+    toy = make_toy(SMALL)
     folder = toy.root / "runs/.plan"
     folder.mkdir(parents=True)
     with filelock.FileLock(folder / "lock"):
