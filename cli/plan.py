@@ -92,7 +92,9 @@ def _show(project: "Project", active: "ActivePlan", *, measure: bool) -> None:
     specs = {}
     for key, name in planned_names(project, active).items():
         specs[name] = spec_of(active.runs[key])
-        where[name] = list(dict.fromkeys([*where.get(name, []), *shown_in[key]]))
+        where.setdefault(name, []).extend(shown_in[key])
+    order = [*active.tables, *active.figures]
+    where = {name: sorted(set(places), key=order.index) for name, places in where.items()}
     works = {name: estimate.work(project, params, spec) for name, spec in specs.items()}
     speeds = estimate.speeds(project)
     if measure:

@@ -11,7 +11,7 @@ from u2pl_cli.app import run
 from u2pl_cli.plan_progress import live
 
 from u2pl.files import read_json, write_json
-from u2pl.pipeline import resolve
+from u2pl.pipeline import planned_run, resolve
 from u2pl.pipeline.status import RunState, one, status
 from u2pl.project import Project
 from u2pl.reporting.results import collect
@@ -201,7 +201,6 @@ def test_a_finished_run_with_the_long_name_of_an_earlier_version_is_the_run(
     capsys.readouterr()
     assert run([*words, "--model", "models/old.pt", "--fresh"]) == 0
     assert f"Next: u2pl evaluate {old}" in capsys.readouterr().out and is_untouched()
-    assert run(["evaluate", old, "--into", "results/runs"]) == 0
     fixed = {key: value for key, value in TEN.items() if key != "lr"}
     for more in ([], ["--compare"]):
         assert run(["ablate", *SUPONLY, "--param", "lr", "0.02", *sets(fixed), *more]) == 0
@@ -209,9 +208,11 @@ def test_a_finished_run_with_the_long_name_of_an_earlier_version_is_the_run(
 
     assert run(["plan", "long"]) == 0
     active = resolve(project, "long")
-    assert list(active.runs) == [old]
+    (key,) = active.runs
+    assert planned_run(project, key) == old
     (found,) = status(project).runs
-    assert (found.name, found.state) == (old, RunState.DONE)
+    assert (found.name, found.state) == (key, RunState.DONE)
+    assert run(["evaluate", key, "--into", "results/runs"]) == 0 and is_untouched()
     # The results are those of the plan's run, also when the run's folder is gone.
     shutil.rmtree(project.runs)
     assert [

@@ -361,7 +361,7 @@ def test_a_changed_setting_is_a_difference_of_parameters_and_of_metrics(finished
     finished.commit()
     finished.change("u2pl", "alpha0", 0.35)
     changed = finished.dvc_json("params", "diff", "--json")
-    assert changed["params.yaml"]["u2pl.alpha0"] == {"old": None, "new": 0.35, "diff": None}
+    assert changed["params.yaml"]["u2pl.alpha0"] == {"old": None, "new": 0.35}
     finished.repro()
     different = finished.dvc_json("metrics", "diff", "--json")
     assert {path.split("/")[2] for path in different if path.startswith("results")} <= {

@@ -130,7 +130,7 @@ def test_the_first_signal_lets_stages_save_and_the_second_kills_those_that_do_no
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert "Stopped: done 3, failed 0, blocked 0, not finished 2. Go on with: u2pl plan run" in output
+    assert "Stopped: done 1, failed 0, blocked 0, not finished 6. Go on with: u2pl plan run" in output
     assert sum(line.startswith("saved train") for line in toy.commands) == 1
     until(lambda: not toy.processes(), 5)
 

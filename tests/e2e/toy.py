@@ -9,10 +9,11 @@ from typing import Any
 
 import psutil
 import written
-import yaml
 
 from u2pl.files import write_json
 from u2pl.pipeline import TrainStage, resolve, spec_of
+from u2pl.pipeline.dvc_lock import locked
+from u2pl.pipeline.scheduling import stages
 from u2pl.project import Project
 from u2pl.runs.staleness import facts
 from u2pl.settings import Params, fingerprint
@@ -161,9 +162,9 @@ class Toy:
         return log.read_text().splitlines() if log.exists() else []
 
     def recorded(self) -> dict[str, Any]:
-        """The stages in dvc.lock."""
-        path = self.root / "dvc.lock"
-        return yaml.safe_load(path.read_text())["stages"] if path.exists() else {}
+        """The stages in DVC's lock files."""
+        found = {stage.name: locked(self.project, stage.name) for stage in stages(self.plan)}
+        return {name: entry for name, entry in found.items() if entry is not None}
 
     def status(self) -> str:
         """What DVC says is left to do."""

@@ -18,7 +18,7 @@ from tiny import edit_params
 from u2pl.errors import UsageError, UserError
 from u2pl.files import read_json, write_json
 from u2pl.pipeline import ActivePlan, process_groups, resolve
-from u2pl.pipeline.dvc_lock import is_recorded, lock_entries, outputs
+from u2pl.pipeline.dvc_lock import is_recorded, locked, outputs
 from u2pl.pipeline.outdated_results import move_outdated
 from u2pl.pipeline.scheduling import Outcome, Stage
 from u2pl.pipeline.stage_process import _ANOTHER_HAS_IT, StageProcess, failure_reason, log_of
@@ -384,8 +384,8 @@ def test_a_stage_in_the_lock_file_that_dvc_did_not_write_so_is_none(project: Pro
     lock.write_text(
         f"stages:\n  bad:\n    outs: {outs}\n  good:\n    cmd: x\n    outs: [{{path: a/b, md5: 0.dir}}]\n"
     )
-    assert outputs(project, lock_entries(project)["good"]) == [(project.root / "a/b", None)]
-    assert "bad" not in lock_entries(project)
-    for text in ("stages: []", "[]", "stages: {a: 7}", ""):
+    assert outputs(project, locked(project, "good") or {}) == [(project.root / "a/b", None)]
+    assert locked(project, "bad") is None
+    for text in ("stages: []", "[]", "stages: {good: 7}", ""):
         lock.write_text(text)
-        assert lock_entries(project) == {}
+        assert locked(project, "good") is None

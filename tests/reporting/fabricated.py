@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from u2pl.files import sha256
-from u2pl.pipeline import ActivePlan, resolve, spec_of
+from u2pl.pipeline import ActivePlan, planned_names, resolve, spec_of
 from u2pl.pipeline.dvc_stages import RESULTS
 from u2pl.project import Project
 
@@ -125,6 +125,7 @@ def write_results(project: Project, plan: ActivePlan, **changes: Any) -> None:
     """A result for every run of the plan: the further down in a comparison, the better; in an ablation, the worse."""
     ablations = {stage.shows for stage in plan.ablations.values()}
     places: dict[bool, dict[str, int]] = {True: {}, False: {}}
+    names = planned_names(project, plan)
     for key, shows in plan.shown_in.items():
         run, table = plan.runs[key], shows[0]
         ablated = table in ablations
@@ -133,6 +134,7 @@ def write_results(project: Project, plan: ActivePlan, **changes: Any) -> None:
         places[ablated][table if ablated else ""] += 1
         write_result(
             project.root / RESULTS / key,
+            name=names[key],
             last=60.5 - place if ablated else 45 + 2 * place + 0.31 * run.seed,
             split=run.split,
             method=run.method,
