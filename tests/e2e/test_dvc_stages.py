@@ -386,16 +386,13 @@ def test_an_experiment_changes_a_setting_trains_what_has_it_and_is_listed(finish
     assert "results/runs/shapes-1_8-u2pl-s0/scores.json" in found["metrics"]
 
 
-def test_experiments_wait_in_a_queue_and_run_apart_from_the_workspace(finished: Workspace) -> None:
+def test_an_experiment_runs_apart_from_the_workspace_and_leaves_it_alone(finished: Workspace) -> None:
     finished.commit()
-    for value in (0.1, 0.3):
-        finished.dvc("exp", "run", "--queue", "-S", f"u2pl.alpha0={value}")
-    before = finished.project.params.read_text(encoding="utf-8")
-    finished.dvc("exp", "run", "--run-all")
+    before = {path: path.read_bytes() for path in finished.project.root.glob("*/runs/*/*.json")}
+    finished.dvc("exp", "run", "--temp", "-S", "u2pl.alpha0=0.1", "-S", "recipe.lr=0.5")
     (baseline,) = [e for e in finished.dvc_json("exp", "show", "--json") if e["rev"] != "workspace"]
-    tried = {
-        each["revs"][0]["data"]["params"]["params.yaml"]["data"]["u2pl"]["alpha0"]
-        for each in baseline["experiments"]
-    }
-    assert tried == {0.1, 0.3}
-    assert finished.project.params.read_text(encoding="utf-8") == before
+    ((experiment,),) = [each["revs"] for each in baseline["experiments"]]
+    values = experiment["data"]["params"]["params.yaml"]["data"]
+    assert (values["u2pl"]["alpha0"], values["recipe"]["lr"]) == (0.1, 0.5)
+    assert {path: path.read_bytes() for path in before} == before
+    assert finished.repro() == []
