@@ -1,6 +1,5 @@
 """Evaluates finished runs and writes what tables and reports read."""
 
-import shlex
 import subprocess
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -19,6 +18,7 @@ from u2pl.data.description import Description
 from u2pl.data.image_set import ImageSet
 from u2pl.data.prepared import Split, description_of, open_split
 from u2pl.errors import UsageError, UserError, is_out_of_memory, unknown
+from u2pl.escaping import command_line
 from u2pl.files import sha256, write_csv, write_json
 from u2pl.inference.evaluator import Evaluation, evaluate, predictions, protocol
 from u2pl.inference.tta import NO_TTA, TTA
@@ -87,7 +87,7 @@ def train_command(run: Mapping[str, Any]) -> str:
         words += [f"--{key}", str(run[key])]
     for key, value in run["overrides"].items():
         words += ["--set", f"{key}={value}"]
-    return shlex.join(words)
+    return command_line(*words)
 
 
 def import_command(run: Mapping[str, Any]) -> str:
@@ -98,7 +98,7 @@ def import_command(run: Mapping[str, Any]) -> str:
     words += ["--network", run["imported"]["network"]]
     for key, value in run["overrides"].items():
         words += ["--set", f"{key}={value}"]
-    return shlex.join(words)
+    return command_line(*words)
 
 
 def evaluate_run(
