@@ -42,7 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("init")(init.init)
-app.command("prepare")(prepare.prepare)
+app.command("prepare", cls=Command)(prepare.prepare)
 app.command("prepare-splits", hidden=True)(prepare.prepare)
 app.command("train", cls=Command)(train.train)
 app.command("import")(import_.import_)

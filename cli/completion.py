@@ -79,11 +79,21 @@ def parameters(ctx: typer.Context, incomplete: str) -> Iterable[str]:
 
 
 @_starting
-def runs(ctx: typer.Context, incomplete: str) -> Iterable[str]:
+def run_names(ctx: typer.Context, incomplete: str) -> Iterable[str]:
     """Runs that have a folder."""
     from u2pl.project import Project
 
     return sorted(path.parent.name for path in Project.find().runs.glob("*/run.json"))
+
+
+@_starting
+def models(ctx: typer.Context, incomplete: str) -> Iterable[str]:
+    """Model files in the folder that was typed so far, and runs."""
+    from pathlib import Path
+
+    folder = incomplete[: incomplete.rfind("/") + 1]
+    files = [f"{folder}{path.name}" for path in sorted(Path(folder or ".").glob("*.u2pl"))]
+    return [*files, *run_names(ctx, "")]
 
 
 @_starting

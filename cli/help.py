@@ -7,7 +7,7 @@ from typer.core import TyperCommand
 METHODS = "{methods}"
 """Stands in a help text for the names of all methods."""
 FROM_PARAMS = "of params.yaml"
-"""The default of an option that params.yaml decides, under `default:` and the option's name."""
+"""Begins the default of an option that params.yaml decides, under `default:` and the option's name."""
 
 
 class Command(TyperCommand):
@@ -20,8 +20,9 @@ class Command(TyperCommand):
         for option in options:
             if METHODS in (option.help or ""):
                 option.help = option.help.replace(METHODS, methods)
-            if getattr(option, "show_default", None) == FROM_PARAMS and option.name in defaults:
-                option.show_default = f"{defaults[option.name]}, {FROM_PARAMS}"
+            shown = str(getattr(option, "show_default", ""))
+            if shown.startswith(FROM_PARAMS) and option.name in defaults:
+                option.show_default = f"{defaults[option.name]}, {shown}"
         super().format_help(ctx, formatter)
 
 

@@ -83,7 +83,7 @@ def verdict(values: Sequence[ValueOverSeeds]) -> str:
     best = clearly_best(values)
     if best is None:
         return (
-            f"No value is clearly the best: what {highest(values).value} is ahead of another, seed by seed, lies "
-            "within the spread over seeds."
+            f"No value is clearly the best: {highest(values).value} has the highest mean, but is not ahead of every "
+            "other, seed by seed, by more than the spread over seeds."
         )
     return f"* {best.value} is ahead of every other value, seed by seed, by more than the spread over seeds."
