@@ -206,11 +206,14 @@ class _PlainPlan:
             return fitted(at, [(0, f"how far the plan is cannot be told now ({type(error).__name__})")])
         running = [run for run in runs if run.state == "running"]
         done = sum(run.state == "done" for run in runs)
-        now = [f"{shortened(run.name, 24)} {_steps(run)}".strip() for run in running[:1]]
+        parts = [(0, f"{done} of {len(runs)} runs done")]
+        if running:
+            share = running[0].share
+            percent = "" if share is None else f" {100 * share:.0f} %"
+            parts.append((1, f"{shortened(running[0].name, 20)}{percent}"))
         if len(running) > 1:
-            now.append(f"{len(running) - 1} more")
-        at_work = (1, f"at work: {' and '.join(now)}") if now else (1, "")
-        return fitted(at, [(0, f"{done} of {len(runs)} runs done"), at_work, (0, self._left(runs))])
+            parts.append((2, f"{len(running) - 1} more at work"))
+        return fitted(at, [*parts, (0, self._left(runs))])
 
     def _left(self, runs: "Sequence[RunStatus]") -> str:
         """What runs now, and then the others side by side, each as long as those did that were trained here."""

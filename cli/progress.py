@@ -19,7 +19,7 @@ SILENCE = 9.0
 """Longest time in seconds without a line, looked after once a second: ten seconds never pass."""
 _LEAST_NAME = 24
 """Characters that a long name keeps before anything else of its line is left out."""
-_IN_BAR = 28
+_IN_BAR = 20
 
 
 def shortened(name: str, room: int) -> str:
