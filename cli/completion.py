@@ -47,11 +47,13 @@ def datasets(ctx: typer.Context, incomplete: str) -> Iterable[str]:
 @_starting
 def known_datasets(ctx: typer.Context, incomplete: str) -> Iterable[str]:
     """Data sets that can be prepared by their name."""
-    import pkgutil
+    from importlib.util import find_spec
+    from pathlib import Path
 
-    from u2pl.data import catalog
-
-    return sorted({module.name for module in pkgutil.iter_modules(catalog.__path__)} | set(datasets(ctx, "")))
+    catalog = find_spec("u2pl.data.catalog")  # not imported, which would bring numpy
+    folders = (catalog.submodule_search_locations if catalog else None) or []
+    files = (path.stem for folder in folders for path in Path(folder).glob("[!_]*.py"))
+    return sorted({*files, *datasets(ctx, "")})
 
 
 @_starting
