@@ -31,6 +31,7 @@ from . import (
     track,
     train,
 )
+from .help import Command
 from .terminal import say
 
 app = typer.Typer(
@@ -38,16 +39,15 @@ app = typer.Typer(
     help="Reproduces U²PL (Semi-Supervised Semantic Segmentation Using Unreliable Pseudo-Labels), table by table.",
     epilog="Example: u2pl prepare --dataset shapes --split 1/8 && u2pl train --dataset shapes --split 1/8",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command("init")(init.init)
-app.command("prepare")(prepare.prepare)
+app.command("prepare", cls=Command)(prepare.prepare)
 app.command("prepare-splits", hidden=True)(prepare.prepare)
-app.command("train")(train.train)
+app.command("train", cls=Command)(train.train)
 app.command("import")(import_.import_)
 app.command("evaluate")(evaluate.evaluate)
-app.command("ablate")(ablate.ablate)
+app.command("ablate", cls=Command)(ablate.ablate)
 app.add_typer(plan.app, name="plan")
 app.command("table")(table.table)
 app.command("report")(report.report)

@@ -73,7 +73,7 @@ def test_without_mlflow_every_command_works_and_training_says_once_what_is_missi
     train, *others = COMMANDS
     done = run(bare_python, project, "-m", "u2pl_cli", *train.split(), tracking="")
     assert done.returncode == 0, done.stderr
-    (warning,) = [line for line in done.stderr.splitlines() if not line.startswith(f"{NAME}: step ")]
+    (warning,) = [line for line in done.stderr.splitlines() if not line.startswith(f"{NAME}: ")]
     assert warning.startswith(f"{NAME} is not tracked, since MLflow is not installed")
     assert warning.endswith(": pip install mlflow && u2pl track sync")
 

@@ -264,13 +264,13 @@ def test_training_says_it_first_and_the_run_is_scored_without_what_is_for_traini
     words = ["--dataset", "tiny", "--split", "1/4", "--set", "epochs=1"]
     trained = u2pl("train", "--method", "pc2seg", *words, cwd=tiny_project.root)
     assert trained.returncode == 0, trained.stderr
-    assert trained.stdout.startswith(
+    assert trained.stderr.startswith(
         "PC²Seg is a reconstruction, not verified against the authors' code, which was never published.\n"
     )
     scored = u2pl("evaluate", "tiny-1_4-pc2seg-epochs=1-s0", cwd=tiny_project.root)
     assert scored.returncode == 0, scored.stderr
     other = u2pl("train", "--method", "pseudoseg", *words, cwd=tiny_project.root)
-    assert other.returncode == 0 and "reconstruction" not in other.stdout
+    assert other.returncode == 0 and "reconstruction" not in other.stderr
     assert u2pl("evaluate", "tiny-1_4-pseudoseg-epochs=1-s0", cwd=tiny_project.root).returncode == 0
 
 

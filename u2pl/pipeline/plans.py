@@ -23,6 +23,7 @@ from u2pl.settings import (
     Settings,
     chosen_recipe_path,
     parse_overrides,
+    run_arguments,
     run_name,
 )
 from u2pl.typed_files import problems
@@ -31,7 +32,7 @@ from . import dvc_stages
 from .fields import ProjectPath, SafeName, SafePath, ShellWords
 from .figures import FigureBinding, read_figure, shown_runs
 from .files import read_named, read_yaml
-from .tables import Ablation, Binding, Cell, Table, bind, read_table, table_name, value_text
+from .tables import Ablation, Binding, Cell, Table, bind, read_table, table_name
 
 SECTIONS = 8
 """Places for sections of params.yaml that a stage of dvc.yaml has; DVC fills in no list of any length."""
@@ -416,15 +417,3 @@ def planned_run(project: Project, name: str) -> str:
     except UserError:  # none was made, or it is damaged: whoever needs it says so
         return name
     return name if stage is None else Params.read(project).resolve(spec_of(stage), bfloat16=False).name
-
-
-def run_arguments(spec: RunSpec) -> list[str]:
-    """The options that say which run is meant."""
-    options = {
-        "--dataset": spec.dataset,
-        "--split": spec.split,
-        "--method": spec.method,
-        "--seed": str(spec.seed),
-    }
-    words = [text for option in options.items() for text in option]
-    return words + [f"--set={key}={value_text(value)}" for key, value in spec.overrides.items()]

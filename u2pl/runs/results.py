@@ -1,6 +1,5 @@
 """Evaluates finished runs and writes what tables and reports read."""
 
-import shlex
 import subprocess
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -15,10 +14,11 @@ from torch import Tensor
 
 from u2pl.batches.transforms import center_crop, resize_image
 from u2pl.batches.validation import scored_mask
-from u2pl.data.description import Description
+from u2pl.data.description import Description, Progress
 from u2pl.data.image_set import ImageSet
 from u2pl.data.prepared import Split, description_of, open_split
 from u2pl.errors import UsageError, UserError, is_out_of_memory, unknown
+from u2pl.escaping import command_line
 from u2pl.files import sha256, write_csv, write_json
 from u2pl.inference.evaluator import Evaluation, evaluate, predictions, protocol
 from u2pl.inference.tta import NO_TTA, TTA
@@ -87,7 +87,7 @@ def train_command(run: Mapping[str, Any]) -> str:
         words += [f"--{key}", str(run[key])]
     for key, value in run["overrides"].items():
         words += ["--set", f"{key}={value}"]
-    return shlex.join(words)
+    return command_line(*words)
 
 
 def import_command(run: Mapping[str, Any]) -> str:
@@ -98,7 +98,7 @@ def import_command(run: Mapping[str, Any]) -> str:
     words += ["--network", run["imported"]["network"]]
     for key, value in run["overrides"].items():
         words += ["--set", f"{key}={value}"]
-    return shlex.join(words)
+    return command_line(*words)
 
 
 def evaluate_run(
@@ -109,6 +109,7 @@ def evaluate_run(
     evaluation: str | None = None,
     tta: TTA = NO_TTA,
     worst: int = 0,
+    progress: Progress = lambda what, done, total: None,
 ) -> Metrics:
     """Score the network a finished run is reported by, and write what came out to `evaluation_folder`.
 
@@ -122,6 +123,7 @@ def evaluate_run(
         evaluation: whole, sliding or center instead of the run's own.
         tta: scales and mirror images to average over.
         worst: how many of the images with the lowest own mIoU are to be shown.
+        progress: told how many images are scored.
 
     Returns:
         The metrics, as in metrics.json. By another protocol they have no last and no best mIoU, which were measured by
@@ -146,7 +148,7 @@ def evaluate_run(
         stored_evaluation.check_results_folder(project, path, into / read_run(path)["name"])
     if evaluation is not None:
         recipe = recipe.model_copy(update={"evaluation": evaluation})
-    result = evaluate(network, split, recipe, tta=tta, keep_samples=True)
+    result = evaluate(network, split, recipe, tta=tta, keep_samples=True, progress=progress)
     metrics = read_metrics(path)
     miou = metrics["miou"]
     miou["reported"] = result.miou
