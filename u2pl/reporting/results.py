@@ -11,7 +11,8 @@ from u2pl.errors import UserError, unknown
 from u2pl.pipeline import ActivePlan, Cell, Table, bind, cell_spec, read_table, table_name
 from u2pl.project import Project
 from u2pl.runs import scored_classes
-from u2pl.runs.records import Metrics, read_history, read_metrics
+from u2pl.runs.frames import series
+from u2pl.runs.records import Metrics, protocol, read_metrics
 from u2pl.settings import Params
 
 ALL_CLASSES = "mIoU over all classes"
@@ -122,13 +123,12 @@ class Result:
     @property
     def protocol(self) -> str:
         """How the number was measured."""
-        protocol = self.metrics["protocol"]
-        return f"{protocol['evaluation']}, {protocol['network']} network, {protocol['checkpoint']} checkpoint"
+        return protocol(self.metrics)
 
     @cached_property
     def history(self) -> dict[str, list[tuple[int, float]]]:
         """Metric -> (epoch, value) for each epoch that has one; empty without a history.csv."""
-        return read_history(self.folder)
+        return series(self.folder)
 
     def sample(self, image: str, kind: str) -> Path:
         """The picture of a validation image: kind is input, truth or prediction."""
