@@ -18,6 +18,7 @@ from u2pl.files import write_json
 from u2pl.project import Project
 from u2pl.runs import frames
 from u2pl.runs.folder import RunFolder
+from u2pl.runs.labels import add_tags, write_note
 
 EVENTS = {"start": (0, 0), "epoch": (9, 1)}
 
@@ -125,6 +126,18 @@ def test_a_damaged_run_says_so_and_hides_no_other(project: Project, file: str, t
     assert found["state"].to_dict() == {"broken": "damaged", "sound": "done"}
     assert str(folder) in found["problem"]["broken"] and found["problem"]["sound"] == ""
     assert found["bytes"]["broken"] > 0
+
+
+def test_what_somebody_labelled_a_run_with_is_told_and_what_is_wrong_with_that_hides_nothing_else(
+    project: Project,
+) -> None:
+    folder = make(project, "a")
+    add_tags(folder, ["good", "paper"])
+    write_note(folder, "why?")
+    (make(project, "b") / "labels.json").write_text("{")
+    found = u2pl.runs(project).set_index("run")
+    assert found[["tags", "note", "problem"]].loc["a"].tolist() == ["good, paper", "why?", ""]
+    assert found["state"].tolist() == ["done", "done"] and "labels.json" in found["problem"]["b"]
 
 
 def test_what_is_no_folder_of_a_run_is_no_row(project: Project) -> None:

@@ -4,7 +4,6 @@ Small files are read and nothing else, so that a hundred runs take no time to sp
 """
 
 import io
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -18,7 +17,9 @@ from u2pl.errors import UserError
 from u2pl.escaping import cell, true_text
 from u2pl.files import content, is_held
 from u2pl.project import Project
+from u2pl.runs.disk import size
 from u2pl.runs.events import TAIL_BYTES, Events, RunState
+from u2pl.runs.labels import read_labels
 from u2pl.runs.records import Metrics, PictureScores, is_complete, protocol, read_metrics, read_run
 from u2pl.runs.stored_evaluation import own_folder, run_path
 from u2pl.settings import value_text
@@ -119,9 +120,10 @@ def folders(project: Project) -> list[Path]:
 
 def _run_row(folder: Path) -> dict[str, Any]:
     held = is_held(folder / "lock")
-    row = {"run": folder.name, "bytes": size(folder), "tags": "", "note": "", "problem": ""}
+    row = {"run": folder.name, "bytes": size(folder), **_labels(folder)}
     try:
-        return row | _recorded(folder, held=held)
+        found = row | _recorded(folder, held=held)
+        return found | {"problem": found["problem"] or row["problem"]}
     except UserError as error:
         problem = str(error)
     except FileNotFoundError:
@@ -132,6 +134,15 @@ def _run_row(folder: Path) -> dict[str, Any]:
     if held:  # it is about to begin
         return row | {"state": RunState.RUNNING.value}
     return row | {"state": RunState.DAMAGED.value, "problem": problem}
+
+
+def _labels(folder: Path) -> dict[str, str]:
+    """What somebody labelled the run with; what is wrong with that hides nothing else."""
+    try:
+        labels = read_labels(folder)
+    except UserError as error:
+        return {"tags": "", "note": "", "problem": str(error)}
+    return {"tags": ", ".join(labels["tags"]), "note": labels["note"], "problem": ""}
 
 
 def _recorded(folder: Path, *, held: bool) -> dict[str, Any]:
@@ -168,16 +179,6 @@ def _utc(time: datetime) -> datetime:
     return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def size(folder: Path) -> int:
-    """Bytes of all files below a folder; links are not followed, and what goes meanwhile does not count."""
-    total = 0
-    for where, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):
-                total += os.lstat(os.path.join(where, name)).st_size  # noqa: PTH118 - a hundred times faster
-    return total
-
-
 # ---- evaluations ---------------------------------------------------------------------------------------
 
 
@@ -196,7 +197,7 @@ def results(project: Project | str | Path | None = None) -> pd.DataFrame:
         UserError: there is no project.
     """
     where = _project(project)
-    found = [each for folder in folders(where) for each in _evaluations(folder)]
+    found = [each for folder in folders(where) for each in stored(folder)]
     known = {each["name"] for each in found}
     for path in sorted(where.root.glob("results/*/runs/*/metrics.json")):
         with suppress(OSError, UserError):
@@ -226,7 +227,7 @@ def reported(folder: Path) -> Metrics:
     return trained
 
 
-def _evaluations(folder: Path) -> Iterator[Metrics | PictureScores]:
+def stored(folder: Path) -> Iterator[Metrics | PictureScores]:
     """Those stored in a run's folder, its own first."""
     try:
         run, own = read_run(folder), own_folder(folder)
