@@ -1,6 +1,5 @@
 """Evaluates finished runs and writes what tables and reports read."""
 
-import shlex
 import subprocess
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -26,6 +25,7 @@ from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.models.trained import trained_network
 from u2pl.project import Project, slug
 from u2pl.runs import stored_evaluation
+from u2pl.runs.commands import import_command, train_command
 from u2pl.runs.records import Metrics, read_metrics, read_run
 from u2pl.settings import FORMERLY, RECIPE_VERSION, Recipe, load
 
@@ -78,27 +78,6 @@ def description_of_run(project: Project, path: Path) -> Description:
             "wrong names and colours. Train it again, or prepare the data set as it was."
         )
     return description
-
-
-def train_command(run: Mapping[str, Any]) -> str:
-    """The command line that trains the run again."""
-    words = ["u2pl", "train"]
-    for key in ("dataset", "split", "method", "seed", *(["name"] if run.get("named") else [])):
-        words += [f"--{key}", str(run[key])]
-    for key, value in run["overrides"].items():
-        words += ["--set", f"{key}={value}"]
-    return shlex.join(words)
-
-
-def import_command(run: Mapping[str, Any]) -> str:
-    """The command line that imports the run's checkpoint again."""
-    words = ["u2pl", "import", run["imported"]["file"], "--as", run["name"]]
-    for key in ("dataset", "split", "method"):
-        words += [f"--{key}", run[key]]
-    words += ["--network", run["imported"]["network"]]
-    for key, value in run["overrides"].items():
-        words += ["--set", f"{key}={value}"]
-    return shlex.join(words)
 
 
 def evaluate_run(

@@ -123,7 +123,7 @@ def find_comparable(project: Project, params: Params, spec: RunSpec) -> Path:
             continue
         if not differences(recorded, facts(project, params, spec, recorded)):
             return path
-    from u2pl.runs.results import train_command
+    from u2pl.runs.commands import train_command
 
     run = {key: getattr(spec, key) for key in ("dataset", "split", "method", "seed", "overrides")}
     raise UserError(
