@@ -25,6 +25,7 @@ from . import (
     predict,
     prepare,
     report,
+    runs,
     splits,
     status,
     table,
@@ -38,7 +39,6 @@ app = typer.Typer(
     help="Reproduces U²PL (Semi-Supervised Semantic Segmentation Using Unreliable Pseudo-Labels), table by table.",
     epilog="Example: u2pl prepare --dataset shapes --split 1/8 && u2pl train --dataset shapes --split 1/8",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command("init")(init.init)
@@ -57,6 +57,7 @@ app.command("predict")(predict.predict)
 app.command("export")(export.export)
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
+app.add_typer(runs.app, name="runs")
 app.add_typer(splits.app, name="splits")
 app.add_typer(track.app, name="track")
 
