@@ -147,9 +147,10 @@ def show(
     """
     from u2pl.project import Project
     from u2pl.reporting.run_card import card
+    from u2pl.runs.stored_evaluation import run_path
 
     project = Project.find()
-    found = card(project, _folder(project, run))
+    found = card(project, run_path(project, run))
     if json:
         say_json(found.as_json())
         return
@@ -158,19 +159,12 @@ def show(
     show_card(found)
 
 
-def _folder(project: "Project", name: str) -> Path:
-    """The folder of a run, as it lies in runs/ where it does."""
+def _own_folder(project: "Project", name: str) -> Path:
+    """The folder of a run that is the project's, to be changed."""
+    from u2pl.errors import UsageError
     from u2pl.runs.stored_evaluation import run_path
 
-    path = run_path(project, name)
-    return project.runs / path.name if path.parent.resolve() == project.runs.resolve() else path.resolve()
-
-
-def _own_folder(project: "Project", name: str) -> Path:
-    """The same of a run that is the project's, to be changed."""
-    from u2pl.errors import UsageError
-
-    folder = _folder(project, name)
+    folder = run_path(project, name)
     if folder.parent != project.runs:
         raise UsageError(f"{folder} lies outside {project.runs}. Name a run of the project: u2pl runs")
     return folder

@@ -293,6 +293,7 @@ def test_tags_and_notes_are_given_and_taken(run: Callable[..., str], project: Pr
 def test_a_run_elsewhere_is_shown_but_not_changed(run: Callable[..., str], project: Project, tmp_path: Path):
     other = write_run(Project(tmp_path / "other"), "theirs", 50.0)
     assert "theirs" in run("show", str(other))
+    assert run("tag", "runs/wrong/", "x") == "wrong: x\n"
     for words in (["tag", str(other), "x"], ["rm", str(other), "--yes"]):
         assert "lies outside" in run(*words, status=2)
     assert (other / "weights.pt").exists() and not (other / "labels.json").exists()

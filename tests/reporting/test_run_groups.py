@@ -8,6 +8,7 @@ import written
 from run_folders import write_run
 
 from u2pl.errors import UsageError
+from u2pl.files import read_json, write_json
 from u2pl.project import Project
 from u2pl.reporting import run_groups
 from u2pl.reporting.run_groups import MISSING, Comparison, chosen, compare, grouped, score_rows
@@ -45,6 +46,8 @@ def test_runs_are_meant_by_name_by_folder_without_their_seed_and_by_pattern(proj
     assert names(project, "tiny-1_4-mt") == all_mt
     assert names(project, "tiny-1_4-mt-s2", "tiny-1_4-mt") == [all_mt[1], all_mt[0], all_mt[2]]
     assert names(project, str(project.runs / "tiny-1_4-u2pl-s0")) == ["tiny-1_4-u2pl-s0"]
+    folder = project.runs / ".." / "runs" / "tiny-1_4-u2pl-s0"
+    assert names(project, str(folder), "tiny-1_4-u2pl") == ["tiny-1_4-u2pl-s0"]
     assert names(project, "*-s0") == ["tiny-1_4-mt-s0", "tiny-1_4-u2pl-s0"]
 
 
@@ -146,6 +149,14 @@ def test_what_makes_numbers_incomparable_is_said(project: Project):
     assert "splits differ" in split
     (unfinished,) = compared(project, "tiny-1_4-mt-s0", "tiny-1_4-u2pl-s0").warnings
     assert "tiny-1_4-u2pl-s0 has no result. Go on with: u2pl train --dataset tiny" in unfinished
+
+
+def test_the_result_of_another_run_is_none(project: Project):
+    write(project, "mt", {0: 50.0, 1: 51.0})
+    path = project.runs / "tiny-1_4-mt-s1" / "metrics.json"
+    write_json(path, read_json(path) | {"fingerprint": "a" * 16})
+    (group,) = grouped(chosen(project, ["tiny-1_4-mt-s1"]))
+    assert group.mious == {}
 
 
 def test_lists_that_were_drawn_otherwise_are_said(project: Project):

@@ -152,18 +152,20 @@ def grouped(paths: Iterable[Path]) -> list[Group]:
             groups.append(group)
             keys.append(key)
         group.records[run["seed"]] = run
-        _read(group, path)
+        _read(group, path, run)
     if len(groups) == 1:
         groups = [_alone(groups[0], seed) for seed in groups[0].records]
     return _labelled(groups)
 
 
-def _read(group: Group, path: Path) -> None:
-    seed = read_run(path)["seed"]
+def _read(group: Group, path: Path, run: Run) -> None:
+    """Add what a run has reached."""
     with suppress(FileNotFoundError):
-        group.metrics[seed] = reported(path)
+        metrics = reported(path)
+        if metrics["fingerprint"] == run["fingerprint"]:  # or it is the result of another run
+            group.metrics[run["seed"]] = metrics
     if points := curve(path):
-        group.curves[seed] = points
+        group.curves[run["seed"]] = points
 
 
 def curve(folder: Path, measure: str = CURVE) -> Points:
@@ -268,7 +270,8 @@ def _warnings(groups: Sequence[Group]) -> Iterable[str]:
         yield f"The numbers are measured by different protocols: {'; '.join(how)}."
     for group in groups:
         for run in (run for seed, run in group.records.items() if seed not in group.mious):
-            yield f"{run['name']} has no result. Go on with: {train_command(run)}"
+            again = f"u2pl evaluate {run['name']}" if "imported" in run else train_command(run)
+            yield f"{run['name']} has no result. Go on with: {again}"
 
 
 # ---- what can be said of it ----------------------------------------------------------------------------
