@@ -201,7 +201,9 @@ def compare(
     _check_picture(project, out)
     found = run_groups.compare(run_groups.grouped(run_groups.chosen(project, runs)))
     if out is not None:
-        _draw(found, out)
+        from u2pl.reporting import run_curves
+
+        run_curves.write(found, out)
     if json:
         say_json(run_groups.as_json(found))
     elif csv:
@@ -222,18 +224,6 @@ def _check_picture(project: "Project", out: Path | None) -> None:
     if out is not None and out.suffix.lower() != ".png":
         raise UsageError(f"--out names a PNG file, and {out} does not end in .png. Example: --out curves.png")
     check_target(project, out, "--out", lambda path: path.read_bytes().startswith(b"\x89PNG"))
-
-
-def _draw(found: Any, out: Path) -> None:
-    from u2pl.reporting import charts
-
-    curves = [
-        charts.curve(group.label, style, list(group.curves.values()))
-        for style, group in enumerate(found.groups)
-        if group.curves
-    ]
-    dataset = found.groups[0].any_record["dataset"]
-    charts.curves_png([charts.Panel(dataset, "mIoU (%)", tuple(curves))], out)
 
 
 # ---- labels --------------------------------------------------------------------------------------------

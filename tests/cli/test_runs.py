@@ -240,6 +240,11 @@ def test_two_runs_are_compared(run: Callable[..., str], project: Project):
     assert said.endswith(f"Wrote {project.root / 'c.png'}.\n")
 
 
+def test_without_an_epoch_there_is_no_picture(run: Callable[..., str], project: Project):
+    said = run("compare", "tiny-1_8-mt-s1", "wrong", "--out", "c.png", status=1)
+    assert "there is no curve to draw" in said and not (project.root / "c.png").exists()
+
+
 def test_the_numbers_go_to_a_spreadsheet_and_to_a_script(run: Callable[..., str]):
     rows = list(csv.reader(io.StringIO(run("compare", "tiny-1_4-mt-s0", "tiny-1_4-u2pl-s0", "--csv"))))
     assert rows[0] == ["percent", "tiny-1_4-mt-s0", "tiny-1_4-u2pl-s0", "tiny-1_4-u2pl-s0 - tiny-1_4-mt-s0"]

@@ -11,10 +11,10 @@ from u2pl.files import is_held
 from u2pl.pipeline.needed import shown_in
 from u2pl.pipeline.status import RunState, RunStatus, one
 from u2pl.project import Project
-from u2pl.reporting.run_groups import Points, curve
+from u2pl.reporting.run_groups import CURVE, Points
 from u2pl.runs.commands import import_command, train_command
 from u2pl.runs.disk import checkpoints, size
-from u2pl.runs.frames import reported, stored
+from u2pl.runs.frames import reported, series, stored
 from u2pl.runs.labels import Labels, read_labels
 from u2pl.runs.records import Metrics, Run, protocol, read_run
 from u2pl.runs.scored_classes import counted_classes
@@ -119,7 +119,7 @@ def card(project: Project, folder: Path) -> RunCard:
     best = None
     if miou and (highest := miou.get("best")) is not None:
         best = highest, int(miou.get("best_epoch") or 0)
-    memory = curve(folder, "memory/peak_gib")
+    history = series(folder)
     shown: list[str] = []
     with suppress(UserError):  # a damaged plan is no reason to hide a run
         shown = list(dict.fromkeys(shown_in(project).get(record["name"], [])))
@@ -133,10 +133,10 @@ def card(project: Project, folder: Path) -> RunCard:
         scores=list(_scores(folder, metrics)),
         best=best,
         iou=metrics["iou"] if metrics and metrics["miou"]["reported"] is not None else {},
-        curve=curve(folder),
+        curve=history.get(CURVE, []),
         seconds=metrics["seconds"] if metrics else None,
         images_per_second=metrics["images_per_second"] if metrics else None,
-        memory_gib=max((value for _, value in memory), default=None),
+        memory_gib=max((value for _, value in history.get("memory/peak_gib", [])), default=None),
         bytes=_bytes(folder),
         shown_in=shown,
         labels=read_labels(folder),

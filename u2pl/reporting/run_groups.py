@@ -15,7 +15,7 @@ from u2pl.project import Project
 from u2pl.reporting.numbers import signed
 from u2pl.reporting.sign_test import DECIDED_FROM, SIGNIFICANT, Differences
 from u2pl.runs.commands import train_command
-from u2pl.runs.frames import folders, histories, reported
+from u2pl.runs.frames import folders, reported, series
 from u2pl.runs.records import Metrics, Run, protocol, read_run
 from u2pl.runs.stored_evaluation import run_path
 
@@ -59,12 +59,17 @@ class Group:
         return list(dict.fromkeys(protocol(metrics) for metrics in self.metrics.values()))
 
     @property
-    def curve(self) -> Points:
-        """The mean curve of its finished runs, or of all where none is, over the epochs that all of them have."""
+    def values_by_epoch(self) -> dict[int, list[float]]:
+        """Epoch -> the mIoU of each finished run, or of all where none is, over the epochs that all of these have."""
         ended = {seed: points for seed, points in self.curves.items() if seed in self.metrics}
         found = [dict(points) for points in (ended or self.curves).values()]
         epochs = sorted(set.intersection(*(set(curve) for curve in found))) if found else []
-        return [(epoch, statistics.fmean(curve[epoch] for curve in found)) for epoch in epochs]
+        return {epoch: [curve[epoch] for curve in found] for epoch in epochs}
+
+    @property
+    def curve(self) -> Points:
+        """The mean of these, which a line shows."""
+        return [(epoch, statistics.fmean(values)) for epoch, values in self.values_by_epoch.items()]
 
 
 @dataclass(frozen=True)
@@ -164,19 +169,8 @@ def _read(group: Group, path: Path, run: Run) -> None:
         metrics = reported(path)
         if metrics["fingerprint"] == run["fingerprint"]:  # or it is the result of another run
             group.metrics[run["seed"]] = metrics
-    if points := curve(path):
+    if points := series(path).get(CURVE):
         group.curves[run["seed"]] = points
-
-
-def curve(folder: Path, measure: str = CURVE) -> Points:
-    """A measure of a run's history by epoch; nothing where it recorded none.
-
-    Raises:
-        UserError: history.csv is damaged.
-    """
-    found = histories([folder])
-    found = found[found["measure"] == measure]
-    return list(zip(found["epoch"].tolist(), found["value"].tolist(), strict=True))
 
 
 def _alone(group: Group, seed: int) -> Group:
