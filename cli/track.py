@@ -50,6 +50,8 @@ def sync(
     summary = sync(project, runs=runs or None)
     address = hidden(summary.uri, summary.uri)
     say(f"Mirrored into {address}: runs {summary.runs}, ablations {summary.ablations}.")
+    for note in summary.notes:
+        say(f"Note: {note}", err=True)
     if summary.problems:
         raise UserError(
             " ".join(summary.problems) + " Mend or remove what is named, then run: u2pl track sync"

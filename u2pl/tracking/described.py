@@ -61,14 +61,15 @@ def note(run: Run, metrics: Metrics | None, pages: Mapping[str, str]) -> str:
     lines = [
         f"{code(run['method'])} {verb} split {code(run['split'])} of {code(run['dataset'])}{images}, "
         f"seed {run['seed']}: {code(recipe['backbone'])}, {recipe['epochs']} epochs, batches of {recipe['batch']}.",
-        _result(metrics),
+        # The page folds away all but the first lines.
+        f"{_result(metrics)} {_pages(pages)}",
     ]
     if run["overrides"]:
         said = ", ".join(f"{key}={value_text(value)}" for key, value in run["overrides"].items())
         lines.append(f"Set otherwise than in params.yaml: {code(said[:1000])}")
     lines += [
         f"The same again: {code((import_command(run) if 'imported' in run else train_command(run))[:1500])}",
-        f"{_pages(pages)} Files of this run: {code('runs/' + run['name'])}",
+        f"Its files: {code('runs/' + run['name'])}",
     ]
     return "\n\n".join(lines)[:LONGEST_TAG]
 

@@ -389,6 +389,8 @@ class Summary:
     ablations: int
     problems: list[str]
     """One sentence for each folder that could not be mirrored."""
+    notes: list[str]
+    """One for each finished run that was, but whose network could not be read."""
 
 
 def sync(project: Project, uri: str | None = None, runs: list[str] | None = None) -> Summary:
@@ -421,17 +423,27 @@ def sync(project: Project, uri: str | None = None, runs: list[str] | None = None
         ]
     uri = uri or default_uri(project)
     with hiding(uri):
-        store, done, problems = opened(project, uri), {"run": 0, "report": 0, "ablation": 0}, []
+        store, done, problems = opened(project, uri), {"run": 0, "report": 0, "ablation": 0}, list[str]()
+        notes: list[str] = []
         for kind, folder in folders:
             try:
                 store.mirror_folder(folder)
                 done[kind] += 1
                 if kind == "run":
-                    store.mirror_model(folder)
+                    notes += _model_note(store, folder)
             except Exception as error:
                 # One damaged folder must not hide the others.
                 problems.append(f"The {kind} {folder.name} was not mirrored: {reason(error, uri)}.")
-    return Summary(uri, done["run"], done["ablation"], problems)
+    return Summary(uri, done["run"], done["ablation"], problems, notes)
+
+
+def _model_note(store: Store, folder: Path) -> list[str]:
+    """Log a run's model; a sentence where there is none to be made, as of a run of an earlier version."""
+    try:
+        store.mirror_model(folder)
+    except UserError as error:
+        return [f"The model of {folder.name} was not logged: {reason(error, store.uri)}."]
+    return []
 
 
 @dataclass(frozen=True)
@@ -463,10 +475,12 @@ def register_best(project: Project, name: str, runs: Sequence[str], uri: str | N
             run_id = store.mirror(folder)
             store.mirror_model(folder)
             version = models.register(store.client, name, run_id)
+        except UserError as error:
+            raise UserError(f"{folder.name} was not registered: {reason(error, uri)}.") from None
         except Exception as error:
             raise UserError(
-                f"{folder.name} was not registered as {name!r}: {reason(error, uri)}. Take a name without / and :, and "
-                "see that the store takes models; then do this again."
+                f"{folder.name} was not registered as {name!r}: {reason(error, uri)}. Take a name without / and :, or "
+                "mend the store, then do this again."
             ) from error
     return Registered(folder.name, miou, version)
 

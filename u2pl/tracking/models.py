@@ -235,7 +235,9 @@ def register(client: "MlflowClient", name: str, run_id: str) -> str:
 
     model_id = client.get_run(run_id).data.tags.get(MODEL)
     if model_id is None:
-        raise UserError("The run has no model in the store. Log it: u2pl track sync, without U2PL_TRACKING")
+        raise UserError(
+            "its model is not in the store, which takes none with U2PL_TRACKING=no-models. Unset that"
+        )
     try:
         client.get_registered_model(name)
     except MlflowException:
