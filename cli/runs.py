@@ -333,7 +333,7 @@ def _check_removable(folder: Path, places: str) -> None:
 def _consequence(folder: Path, places: str) -> str:
     """What the removal of a run means for the tables and figures that show it; nothing where none does."""
     from u2pl.errors import UserError
-    from u2pl.runs.commands import import_command, train_command
+    from u2pl.runs.origin import import_command, train_command
     from u2pl.runs.records import read_run
 
     if not places:

@@ -12,10 +12,10 @@ from u2pl.pipeline.needed import shown_in
 from u2pl.pipeline.status import RunState, RunStatus, one
 from u2pl.project import Project
 from u2pl.reporting.run_groups import CURVE, Points
-from u2pl.runs.commands import import_command, train_command
 from u2pl.runs.disk import checkpoints, size
 from u2pl.runs.frames import reported, series, stored
 from u2pl.runs.labels import Labels, read_labels
+from u2pl.runs.origin import import_command, train_command
 from u2pl.runs.records import Metrics, Run, protocol, read_run
 from u2pl.runs.scored_classes import counted_classes
 from u2pl.runs.stored_evaluation import own_folder

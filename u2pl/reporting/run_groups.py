@@ -14,8 +14,8 @@ from u2pl.errors import UsageError
 from u2pl.project import Project
 from u2pl.reporting.numbers import signed
 from u2pl.reporting.sign_test import DECIDED_FROM, SIGNIFICANT, Differences
-from u2pl.runs.commands import train_command
 from u2pl.runs.frames import folders, reported, series
+from u2pl.runs.origin import train_command
 from u2pl.runs.records import Metrics, Run, protocol, read_run
 from u2pl.runs.stored_evaluation import run_path
 

@@ -180,6 +180,14 @@ class Ablation(Comparison):
     uid: Uid
 
 
+class Report(TypedDict):
+    """report.json: a page that `u2pl report` wrote, for the tracking store."""
+
+    page: str
+    """Its path, from the project's root."""
+    uid: Uid
+
+
 class TrackedRun(TypedDict):
     """tracking.json: where a run's MLflow run is."""
 

@@ -1,6 +1,5 @@
 """Evaluates finished runs and writes what tables and reports read."""
 
-import subprocess
 from collections import Counter
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -25,7 +24,7 @@ from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.models.trained import trained_network
 from u2pl.project import Project, slug
 from u2pl.runs import stored_evaluation
-from u2pl.runs.commands import import_command, train_command
+from u2pl.runs.origin import import_command, revision, train_command
 from u2pl.runs.records import Metrics, read_metrics, read_run
 from u2pl.settings import FORMERLY, RECIPE_VERSION, Recipe, load
 
@@ -134,7 +133,7 @@ def evaluate_run(
         metrics["protocol"]["evaluation"] = protocol(recipe, tta)
     elif metrics["protocol"]["checkpoint"] == "last" or miou["best_epoch"] == metrics["epochs"] - 1:
         miou["last"] = result.miou
-    metrics["iou"], metrics["revision"] = result.iou(split.classes), revision(project)
+    metrics["iou"], metrics["revision"] = result.iou(split.classes), revision(project.root)
     with stored_evaluation.lock(path):
         store(folder, split, recipe, metrics, result)
         if worst:
@@ -161,7 +160,7 @@ def store_last_validation(
         result: of the network that the run is reported by.
     """
     metrics = read_metrics(path)
-    metrics["revision"] = revision(project)
+    metrics["revision"] = revision(project.root)
     with stored_evaluation.lock(path):
         store(stored_evaluation.own_folder(path), split, recipe, metrics, result)
         stored_evaluation.write_stamp(project, path)
@@ -212,15 +211,6 @@ def _write_scores(folder: Path, metrics: Mapping[str, Any], confusion_CC: Tensor
     write_csv(folder / "iou.csv", [("class", "iou", "pixels"), *iou])
     rows = [(name, *row) for name, row in zip(classes, counts, strict=True)]
     write_csv(folder / "confusion.csv", [("truth / prediction", *classes), *rows])
-
-
-def revision(project: Project) -> str | None:
-    """The project's git commit, None outside a repository."""
-    try:
-        command = ["git", "-C", str(project.root), "rev-parse", "--short=12", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def write_samples(folder: Path, split: ImageSet, recipe: Recipe, result: Evaluation) -> None:

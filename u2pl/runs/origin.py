@@ -1,7 +1,9 @@
-"""The command lines that make a run again; known without torch."""
+"""Where a run comes from: the command that makes it again, and the git commit it was made at. Knows no torch."""
 
 import shlex
+import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -24,3 +26,12 @@ def import_command(run: Mapping[str, Any]) -> str:
     for key, value in run["overrides"].items():
         words += ["--set", f"{key}={value}"]
     return shlex.join(words)
+
+
+def revision(folder: Path, digits: int = 12) -> str | None:
+    """The git commit of the repository that a folder lies in, None outside one."""
+    try:
+        command = ["git", "-C", str(folder), "rev-parse", f"--short={digits}", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
