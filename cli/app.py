@@ -32,6 +32,7 @@ from . import (
     track,
     train,
 )
+from .help import Command
 from .terminal import say
 
 app = typer.Typer(
@@ -42,12 +43,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("init")(init.init)
-app.command("prepare")(prepare.prepare)
+app.command("prepare", cls=Command)(prepare.prepare)
 app.command("prepare-splits", hidden=True)(prepare.prepare)
-app.command("train")(train.train)
+app.command("train", cls=Command)(train.train)
 app.command("import")(import_.import_)
 app.command("evaluate")(evaluate.evaluate)
-app.command("ablate")(ablate.ablate)
+app.command("ablate", cls=Command)(ablate.ablate)
 app.add_typer(plan.app, name="plan")
 app.command("table")(table.table)
 app.command("report")(report.report)

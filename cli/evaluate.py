@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import completion
+from . import run_options as options
 from .progress import counting
-from .terminal import console, say, say_json
+from .terminal import console, next_step, say, say_json
 
 if TYPE_CHECKING:
     from u2pl.data.picture_folder import PictureFolder
@@ -17,16 +19,23 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    run: Annotated[str, typer.Argument(help="Name of a finished run, or its folder.")],
+    run: Annotated[
+        str,
+        typer.Argument(help="Name of a finished run, or its folder.", autocompletion=completion.run_names),
+    ],
     into: Annotated[
-        Path | None, typer.Option(help="Results folder that receives a folder of the run's name.")
+        Path | None,
+        typer.Option(help="Results folder that receives a folder of the run's name.", show_default="none"),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Score a folder of pictures instead of the validation images.")
+        Path | None,
+        typer.Option(help="Score a folder of pictures instead.", show_default="the validation images"),
     ] = None,
     masks: Annotated[
         Path | None,
-        typer.Option(help="Their masks, each called like its picture; default: `masks` beside --images."),
+        typer.Option(
+            help="Their masks, each called like its picture.", show_default="`masks` beside --images"
+        ),
     ] = None,
     class_numbers: Annotated[
         bool,
@@ -36,14 +45,20 @@ def evaluate(
         ),
     ] = False,
     evaluation: Annotated[
-        str | None, typer.Option(help="whole, sliding or center instead of the run's own protocol.")
+        str | None,
+        typer.Option(
+            help="whole, sliding or center.",
+            autocompletion=completion.among("whole", "sliding", "center"),
+            show_default="the run's own protocol",
+        ),
     ] = None,
     scales: Annotated[
         str, typer.Option(help="Scales whose class probabilities are averaged, such as 0.5,0.75,1,1.25.")
     ] = "1",
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirror image too.")] = False,
     worst: Annotated[int, typer.Option(min=0, help="Write pictures of the images of lowest mIoU.")] = 0,
-    json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
+    device: options.Device = "auto",
+    json: options.Json = False,
 ) -> None:
     """Score the network a finished run is reported by on the validation images, class by class.
 
@@ -95,7 +110,8 @@ def _validation(
         def measure() -> "Metrics":
             from u2pl.runs.results import evaluate_run
 
-            return evaluate_run(project, str(path))
+            with counting() as progress:
+                return evaluate_run(project, str(path), progress=progress)
 
         metrics = stored_evaluation.own_evaluation(project, path, measure, into)
         folder = into / metrics["name"]
@@ -104,14 +120,18 @@ def _validation(
         from u2pl.runs.results import evaluate_run, evaluation_folder
 
         tta = TTA.parse(scales, flip)
-        metrics = evaluate_run(project, run, into, evaluation=evaluation, tta=tta, worst=worst)
+        with counting() as progress:
+            metrics = evaluate_run(
+                project, run, into, evaluation=evaluation, tta=tta, worst=worst, progress=progress
+            )
         folder = evaluation_folder(path, evaluation, tta)
     if json:
         say_json(metrics)
         return
     _show(metrics)
     say(stored_evaluation.result_in_words(metrics))
-    say(f"Confusion matrix, IoU and pictures are in {folder}. Next: u2pl report")
+    say(f"Confusion matrix, IoU and pictures are in {folder}.")
+    next_step("u2pl", "report")
 
 
 def _pictures(

@@ -5,12 +5,17 @@ from typing import Annotated
 
 import typer
 
+from . import completion
+from . import run_options as options
 from .models import named_model
-from .terminal import say
+from .terminal import next_step, say, say_json
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="A finished run, or a model file NAME.u2pl.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="A finished run, or a model file NAME.u2pl.", autocompletion=completion.models),
+    ],
     out: Annotated[Path, typer.Option(help="Folder that receives the files.")] = Path(),
     onnx: Annotated[
         bool, typer.Option("--onnx", help="Write NAME.onnx, for ONNX Runtime and others.")
@@ -21,6 +26,7 @@ def export(
     torch_export: Annotated[
         bool, typer.Option("--torch-export", help="Write NAME.pt2, for torch.export.load.")
     ] = False,
+    json: options.Json = False,
 ) -> None:
     """Write a trained network as one file: NAME.u2pl, or in a format that other programs run.
 
@@ -47,11 +53,23 @@ def export(
         project = Project.find()
         run = run_path(project, model)
         path = model_file.write_of_run(project, run, out / model_file.default_path(run).name)
-        say(f"{path} ({path.stat().st_size / 1e6:.1f} MB). Next: u2pl predict {path} PHOTOS --out FOLDER")
+        if json:
+            say_json([{"file": str(path), "format": "u2pl", "bytes": path.stat().st_size}])
+            return
+        say(f"{path} ({path.stat().st_size / 1e6:.1f} MB).")
+        next_step("u2pl", "predict", str(path), "PHOTOS", "--out", "FOLDER")
         return
     network = named_model(model)
+    written = []
     for form in forms:
         path, difference = exporter.export(network, form, out)
-        size = f"{path.stat().st_size / 1e6:.1f} MB"
-        say(f"{path} ({size}): its probabilities differ by at most {difference:.1e} from ours.")
+        size = path.stat().st_size
+        written.append({"file": str(path), "format": form, "bytes": size, "largest_difference": difference})
+        if not json:
+            say(
+                f"{path} ({size / 1e6:.1f} MB): its probabilities differ by at most {difference:.1e} from ours."
+            )
+    if json:
+        say_json(written)
+        return
     say(f"Classes, colours, what goes in and what comes out: {out / network.name}.json")

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from .terminal import say
+from . import completion
+from . import run_options as options
+from .terminal import say, say_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,6 +92,7 @@ class _Kind:
         return "one run" if self.most == 1 else f"{self.most} runs"
 
 
+_FORMATS = ("png", "svg", "pdf")
 _COMPARISON = _Kind(_fig4, 2, None, frozenset({"images"}))
 KINDS = {
     "fig1": _Kind(_fig1, 1, 1, frozenset({"alpha", "images"})),
@@ -102,25 +105,56 @@ KINDS = {
 
 
 def figure(
-    name: Annotated[str, typer.Argument(help="fig1, fig2, fig4, figA1, figA2 or reliability.")],
-    runs: Annotated[list[str], typer.Argument(help="Names of finished runs, or their folders.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help=f"{', '.join(KINDS)}.".replace(", reliability", " or reliability"),
+            autocompletion=completion.among(*KINDS),
+        ),
+    ],
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Names of finished runs, or their folders.", autocompletion=completion.run_names),
+    ],
     into: Annotated[
-        Path | None, typer.Option(help="Folder that receives the figure; default: reports/figures.")
+        Path | None,
+        typer.Option(help="Folder that receives the figure.", show_default="reports/figures of the project"),
     ] = None,
     formats: Annotated[
-        list[str] | None, typer.Option("--format", help="png, svg or pdf, repeatable; default: png and svg.")
+        list[str] | None,
+        typer.Option(
+            "--format",
+            help="png, svg or pdf, repeatable.",
+            autocompletion=completion.among(*_FORMATS),
+            show_default="png and svg",
+        ),
     ] = None,
     labels: Annotated[
         list[str] | None,
-        typer.Option("--label", help="What the figure calls a run, one for each in the same order."),
+        typer.Option(
+            "--label",
+            help="What the figure calls a run, one for each in the same order.",
+            show_default="made of the run's settings",
+        ),
     ] = None,
     alpha: Annotated[
-        float | None, typer.Option(help="fig1, fig2: share of unreliable pixels; default: the run's alpha0.")
+        float | None,
+        typer.Option(help="fig1, fig2: share of unreliable pixels.", show_default="the run's alpha0"),
     ] = None,
     images: Annotated[
-        int | None, typer.Option(min=1, help="Use so many images, evenly spread over the list.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Use so many images, evenly spread over the list.",
+            show_default="the figure's own number",
+        ),
     ] = None,
-    image: Annotated[str | None, typer.Option(help="fig2: name of an unlabelled image.")] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(help="fig2: name of an unlabelled image.", show_default="one that shows much"),
+    ] = None,
+    device: options.Device = "auto",
+    json: options.Json = False,
 ) -> None:
     """Draw a figure of the paper, or the reliability of pixels over training, from runs of yours.
 
@@ -143,6 +177,9 @@ def figure(
         drawn = kind.draw(_Request(project, found, options, progress))
     folder = into if into is not None else project.root / "reports" / "figures"
     paths = paper_figures.write(drawn, folder, name, formats or ["png", "svg"])
+    if json:
+        say_json({"figure": name, "runs": [run.folder.name for run in found], "files": [*map(str, paths)]})
+        return
     say(f"Wrote {', '.join(map(str, paths))}. What it shows and how it was made: docs/figures.md")
 
 
@@ -163,6 +200,6 @@ def _checked(name: str, runs: Sequence[str], formats: Sequence[str], options: di
             fitting = ", ".join(other for other, each in KINDS.items() if word in each.options)
             raise UsageError(f"{name} has no use for --{word}. Leave it out; it belongs to {fitting}.")
     for word in formats:
-        if word not in ("png", "svg", "pdf"):
-            raise unknown("format", word, ("png", "svg", "pdf"))
+        if word not in _FORMATS:
+            raise unknown("format", word, _FORMATS)
     return kind

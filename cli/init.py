@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import say
+from .terminal import next_step, say
 
 
 def init(
@@ -33,11 +33,11 @@ def init(
     made = new_project.make(folder)
     for note in made.notes:
         say(f"Note: {note}", err=True)
-    change = "" if folder.resolve() == Path.cwd() else f"cd {folder} && "
     say(f"{made.folder.resolve()} is a project now: settings in params.yaml, plans in pipelines/plans/.")
-    say(
-        f"Next: {change}u2pl prepare --dataset shapes --split 1/8, or describe your own images in example.yaml"
-    )
+    say("Describe your own images in example.yaml, or begin with drawn ones:")
+    if folder.resolve() != Path.cwd():
+        next_step("cd", str(folder))  # on a line of its own: not every shell knows &&
+    next_step("u2pl", "prepare", "--dataset", "shapes", "--split", "1/8")
 
 
 def _upgrade(folder: Path, yes: bool) -> None:

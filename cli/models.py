@@ -28,7 +28,7 @@ def models(
     where: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Model files, or folders of some; default: the current folder and the project's runs."
+            help="Model files, or folders of some.", show_default="the current folder and the project's runs"
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print all that the files say, as JSON.")] = False,

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import plan_run
-from .terminal import console, say, say_json
+from . import completion, plan_run
+from .run_options import parse_seeds
+from .terminal import console, next_step, say, say_json
 
 if TYPE_CHECKING:
     from u2pl.pipeline import ActivePlan
@@ -21,6 +22,18 @@ class Plans(TyperGroup):
         if args and args[0] in self.commands and args[0] != "NAME":
             return super().resolve_command(ctx, args)
         return "NAME", self.commands["NAME"], args
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The commands; while a shell completes a word, plans in place of the one that stands for them."""
+        names = super().list_commands(ctx)
+        if not ctx.resilient_parsing:
+            return names
+        return [*(name for name in names if name != "NAME"), *completion.plans(ctx, "")]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name, which of a plan is the one that chooses it."""
+        is_plan = ctx.resilient_parsing and cmd_name not in self.commands
+        return self.commands["NAME"] if is_plan else super().get_command(ctx, cmd_name)
 
 
 app = typer.Typer(
@@ -41,13 +54,21 @@ app.command("run")(plan_run.run)
 @app.command("NAME")
 def choose(
     name: Annotated[
-        str, typer.Argument(help="demo, demo-full, camvid, photos, paper, or any file in pipelines/plans.")
+        str, typer.Argument(help="Any file in pipelines/plans, such as demo, camvid, photos or paper.")
     ],
     table: Annotated[
-        list[str] | None, typer.Option(help="Only this table, by name or number; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="Only this table, by name or number; may be repeated.",
+            autocompletion=completion.tables,
+            show_default="all of the plan",
+        ),
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option(help="Seeds in place of the plan's, such as 0,1,2; tables show mean and sd.")
+        str | None,
+        typer.Option(
+            help="Seeds, such as 0,1,2, of which tables show mean and sd.", show_default="those of the plan"
+        ),
     ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Take a step of each kind of run to know this machine's speed.")
@@ -58,18 +79,11 @@ def choose(
 
     Example: u2pl plan paper --table 4 --table 7 --seeds 0,1,2
     """
-    from u2pl.errors import UsageError
     from u2pl.pipeline import resolve
     from u2pl.project import Project
 
     project = Project.find()
-    try:
-        numbers = [int(word) for word in seeds.split(",")] if seeds else None
-    except ValueError:
-        raise UsageError(f"--seeds takes whole numbers, not {seeds!r}. Example: --seeds 0,1,2") from None
-    if numbers and min(numbers) < 0:
-        raise UsageError(f"--seeds takes whole numbers from 0, not {seeds!r}. Example: --seeds 0,1,2")
-    active = resolve(project, name, table, numbers)
+    active = resolve(project, name, table, parse_seeds(seeds) if seeds else None)
     if json:
         active.write(project)
         say_json(active.model_dump(mode="json"))
@@ -134,7 +148,8 @@ def _show(project: "Project", active: "ActivePlan", *, measure: bool) -> None:
     for sentence in missing:
         say(f"Missing: {sentence}")
     active.write(project)  # now that all settings are known to work
-    say(f"The active plan is {active.plan} (pipelines/plan.yaml). Next: dvc repro")
+    say(f"The active plan is {active.plan} (pipelines/plan.yaml).")
+    next_step("dvc", "repro")
 
 
 def _measure(project: "Project", params: Any, kinds: dict[str, Any]) -> None:

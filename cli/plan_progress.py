@@ -3,13 +3,15 @@
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from u2pl.reporting.durations import duration
 
-from .terminal import console, say
+from .progress import Lines, fitted, shortened
+from .terminal import console
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -122,7 +124,13 @@ def _steps(run: "RunStatus") -> str:
 def showing(project: "Project") -> "Iterator[tuple[Observer, Callable[[], None]]]":
     """Show the progress of the active plan on stderr; gives the observer and the tick that `run_plan` takes."""
     if not sys.stderr.isatty():
-        yield _plain, lambda: time.sleep(0.1)
+        plain = _PlainPlan(project)
+
+        def wait() -> None:
+            plain.lines.tick()
+            time.sleep(0.1)
+
+        yield plain.observe, wait
         return
     with live(project, stderr=True) as refresh:
         shown = 0.0
@@ -167,9 +175,54 @@ def live(
             refresh()
 
 
-def _plain(name: str, entry: "Entry") -> None:
-    """A line for each stage that starts, ends or is blocked."""
-    took = f" in {duration(entry.ended - entry.started)}" if entry.ended and entry.started else ""
-    said = f": {entry.sentence}" if entry.sentence else ""
-    state = "stopped" if entry.state == "waiting" else entry.state
-    say(f"{time.strftime('%H:%M:%S')} {name}: {state}{took}{said}", err=True)
+class _PlainPlan:
+    """A line for each stage that starts, ends or is blocked, and how far all is where nothing of that happens."""
+
+    def __init__(self, project: "Project"):
+        self.project = project
+        self.lines = Lines(self._standing)
+        self._trained: dict[str, float] = {}
+        """Run -> seconds that its training took."""
+
+    def observe(self, name: str, entry: "Entry") -> None:
+        """As `run_plan` tells it. Why a stage failed or is blocked is a sentence of its own, of any length."""
+        took = entry.ended - entry.started if entry.ended and entry.started else None
+        kind, _, run = name.partition("@")
+        if kind == "train" and took is not None and entry.state == "done":
+            self._trained[run] = took
+        state = "stopped" if entry.state == "waiting" else str(entry.state)
+        lasted = f"{state} in {duration(took)}" if took else state
+        self.lines.say(fitted(f"{time.strftime('%H:%M:%S')} {name}", [(0, lasted)]))
+        if entry.sentence:
+            self.lines.say(f"  {entry.sentence}")
+
+    def _standing(self) -> str:
+        from u2pl.pipeline.status import status
+
+        at = time.strftime("%H:%M:%S")
+        try:
+            runs = status(self.project).runs
+        except Exception as error:  # as while somebody edits params.yaml; the work goes on
+            return fitted(at, [(0, f"how far the plan is cannot be told now ({type(error).__name__})")])
+        running = [run for run in runs if run.state == "running"]
+        done = sum(run.state == "done" for run in runs)
+        parts = [(0, f"{done} of {len(runs)} runs done")]
+        if running:
+            share = running[0].share
+            percent = "" if share is None else f" {100 * share:.0f} %"
+            parts.append((1, f"{shortened(running[0].name, 20)}{percent}"))
+        if len(running) > 1:
+            parts.append((2, f"{len(running) - 1} more at work"))
+        return fitted(at, [*parts, (0, self._left(runs))])
+
+    def _left(self, runs: "Sequence[RunStatus]") -> str:
+        """What runs now, and then the others side by side, each as long as those did that were trained here."""
+        running = [run.seconds_left for run in runs if run.state == "running"]
+        waiting = sum(run.state in ("waiting", "interrupted", "stale") for run in runs)
+        known = [seconds for seconds in running if seconds is not None]
+        if len(known) < len(running) or (waiting and not self._trained):
+            return "time left not known yet"
+        if not running and not waiting:
+            return "only tables, figures and the report are left"
+        later = waiting * fmean(self._trained.values()) / max(len(running), 1) if waiting else 0.0
+        return f"about {duration(max(known, default=0.0) + later)} left"

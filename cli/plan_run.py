@@ -11,14 +11,16 @@ def run(
     jobs: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Stages that run side by side; default: as many as --gpus names, or else one."
+            min=1,
+            help="Stages that run side by side.",
+            show_default="as many as --gpus names, or else one",
         ),
     ] = None,
     gpus: Annotated[
         str | None,
         typer.Option(
-            help="GPUs to share out, one to each stage that runs: 0,1,2,3. Default: with several --jobs those that "
-            "are visible, else what `u2pl train` takes."
+            help="GPUs to share out, one to each stage that runs: 0,1,2,3.",
+            show_default="with several --jobs those that are visible, else what `u2pl train` takes",
         ),
     ] = None,
 ) -> None:

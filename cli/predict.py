@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import completion
+from . import run_options as options
 from .terminal import console, say, say_json
 
 if TYPE_CHECKING:
@@ -12,15 +14,20 @@ if TYPE_CHECKING:
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="A model file NAME.u2pl, or a finished run.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="A model file NAME.u2pl, or a finished run.", autocompletion=completion.models),
+    ],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     out: Annotated[Path, typer.Option(help="Folder that receives masks/, colors/ and overlays/.")] = Path(
         "predictions"
     ),
     window: Annotated[
-        int | None, typer.Option(min=32, help="Side of the windows; default: large images alone have some.")
+        int | None,
+        typer.Option(min=32, help="Side of the windows.", show_default="large images alone have some"),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON, nothing else.")] = False,
+    device: options.Device = "auto",
+    json: options.Json = False,
 ) -> None:
     """Segment any images at their own size: class indices, palette pictures and overlays.
 

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .terminal import console, say, say_json
+from . import completion
+from .help import FROM_PARAMS
+from .terminal import console, next_step, say, say_json
 
 if TYPE_CHECKING:
     from u2pl.data.description import Progress
@@ -25,29 +27,41 @@ def prepare(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="shapes, camvid, facade, voc, cityscapes, or the YAML file that describes your own."
+            help="shapes, camvid, facade, voc, cityscapes, or the YAML file that describes your own.",
+            autocompletion=completion.known_datasets,
+            show_default=FROM_PARAMS,
         ),
     ] = None,
     split: Annotated[
         str | None,
         typer.Option(
-            help="Which images keep their labels: full, 1/2, 1/8, any other 1/k; of voc classic-1/16, blender-1/8."
+            help="Which images keep their labels: full, 1/2, 1/8, any other 1/k; of voc classic-1/16, blender-1/8.",
+            autocompletion=completion.splits,
+            show_default=f"{FROM_PARAMS}; full of your own",
         ),
     ] = None,
     root: Annotated[
-        Path | None, typer.Option(help="Folder of the data set's files; needed once, then remembered.")
+        Path | None,
+        typer.Option(
+            help="Folder of the data set's files; needed once, then remembered.", show_default="as remembered"
+        ),
     ] = None,
     source: Annotated[
         str | None,
         typer.Option(
-            help="Whose lists: u2pl, unimatch, seeded (drawn here), or a FILE with the labelled images."
+            help="Whose lists: u2pl, unimatch, seeded (drawn here), or a FILE with the labelled images.",
+            autocompletion=completion.among("u2pl", "unimatch", "seeded"),
+            show_default="published ones where there are, else seeded",
         ),
     ] = None,
     overlap: Annotated[
         bool,
         typer.Option("--overlap", help="With --source FILE: labelled images may be unlabelled ones too."),
     ] = False,
-    seed: Annotated[int | None, typer.Option(help="Seed of a drawn split, from 0.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of a drawn split, from 0.", show_default="splits.seed of params.yaml"),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON, nothing else.")] = False,
 ) -> None:
     """Bring a data set in, check every file of it, and choose the images that keep their labels.
@@ -118,8 +132,6 @@ def _show_choices(choices: "list[Choice]") -> None:
 
 
 def _show(project: "Project", prepared: "Prepared", choices: "list[Choice]") -> None:
-    import shlex
-
     from rich.table import Table
 
     from u2pl.settings import chosen_recipe_path
@@ -152,5 +164,5 @@ def _show(project: "Project", prepared: "Prepared", choices: "list[Choice]") -> 
         _show_choices(choices)
         path = chosen_recipe_path(project, name, prepared.split)
         say(f"These settings are in {path}, yours to change.")
-    words = shlex.join(["--dataset", name, "--split", prepared.split])
-    say(f"The lists are in {prepared.folder}. Next: u2pl train {words}")
+    say(f"The lists are in {prepared.folder}.")
+    next_step("u2pl", "train", "--dataset", name, "--split", prepared.split)

@@ -1,9 +1,10 @@
 """`u2pl report`: one page about the active plan."""
 
-from .terminal import say
+from . import run_options as options
+from .terminal import say, say_json
 
 
-def report() -> None:
+def report(json: options.Json = False) -> None:
     """Write one self-contained page with every table, curve and example of the active plan.
 
     Example: u2pl report
@@ -19,6 +20,9 @@ def report() -> None:
     active = ActivePlan.read(project)
     tables = collect_all(project, active)
     page, *figures = write(project, active, tables)
+    if json:
+        say_json({"report": str(project.root / page), "pictures": figures, "headlines": headlines(tables)})
+        return
     for sentence in headlines(tables):
         say(sentence)
     say(f"Wrote {', '.join(figures)}.")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .completion import removed_names, run_names
+from . import completion
 from .terminal import one_line, say, say_json
 
 if TYPE_CHECKING:
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from u2pl.project import Project
 
 app = typer.Typer(invoke_without_command=True)
-Run = Annotated[str, typer.Argument(help="Name of a run, or its folder.", autocompletion=run_names)]
+Run = Annotated[
+    str, typer.Argument(help="Name of a run, or its folder.", autocompletion=completion.run_names)
+]
 
 
 # ---- the list ------------------------------------------------------------------------------------------
@@ -23,13 +25,22 @@ Run = Annotated[str, typer.Argument(help="Name of a run, or its folder.", autoco
 @app.callback()
 def runs(
     context: typer.Context,
-    dataset: Annotated[str | None, typer.Option(help="Only runs on this data set.")] = None,
-    split: Annotated[str | None, typer.Option(help="Only runs on this split.")] = None,
-    method: Annotated[str | None, typer.Option(help="Only runs of this method.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Only runs on this data set.", autocompletion=completion.datasets)
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Only runs on this split.", autocompletion=completion.splits)
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Only runs of this method.", autocompletion=completion.methods)
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Only runs with this seed.")] = None,
     state: Annotated[
         str | None,
-        typer.Option(help="Only runs that are done, running, interrupted, failed, waiting or damaged."),
+        typer.Option(
+            help="Only runs that are done, running, interrupted, failed, waiting or damaged.",
+            autocompletion=completion.among("done", "running", "interrupted", "failed", "waiting", "damaged"),
+        ),
     ] = None,
     tag: Annotated[
         list[str] | None, typer.Option(help="Only runs with this tag; repeatable: with all.")
@@ -179,7 +190,7 @@ def compare(
         list[str],
         typer.Argument(
             help="Names of runs; names without -s0, for all seeds; or patterns such as 'shapes-1_8-u2pl-*'.",
-            autocompletion=run_names,
+            autocompletion=completion.run_names,
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="PNG file that receives the learning curves.")] = None,
@@ -270,7 +281,8 @@ def note(
 @app.command("rm")
 def remove(
     runs: Annotated[
-        list[str], typer.Argument(help="Names of runs, or their folders.", autocompletion=run_names)
+        list[str],
+        typer.Argument(help="Names of runs, or their folders.", autocompletion=completion.run_names),
     ],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     force: Annotated[
@@ -367,7 +379,9 @@ def _ask(question: str) -> None:
 
 @app.command()
 def restore(
-    run: Annotated[str, typer.Argument(help="Name of a run that was removed.", autocompletion=removed_names)],
+    run: Annotated[
+        str, typer.Argument(help="Name of a run that was removed.", autocompletion=completion.removed_names)
+    ],
 ) -> None:
     """Bring back a run that `u2pl runs rm` removed; of several of the name, the one that was removed last.
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import completion
 from .terminal import console, say, say_json
 
 if TYPE_CHECKING:
@@ -19,10 +20,19 @@ def _group() -> None:
 
 @app.command()
 def audit(
-    dataset: Annotated[str | None, typer.Option(help="Only this data set's.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Only this data set's.", autocompletion=completion.known_datasets, show_default="all"
+        ),
+    ] = None,
     source: Annotated[
         str | None,
-        typer.Option(help="All lists of a published family (u2pl, unimatch) instead of the prepared splits."),
+        typer.Option(
+            help="All lists of a published family: u2pl, unimatch.",
+            autocompletion=completion.among("u2pl", "unimatch"),
+            show_default="the prepared splits",
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the audit as JSON, nothing else.")] = False,
 ) -> None:

@@ -4,13 +4,18 @@ from typing import Annotated
 
 import typer
 
+from . import completion
 from .terminal import console, say_json
 
 
 def status(
     run: Annotated[
         str | None,
-        typer.Argument(help="A run, of the plan or not: shown alone, with all that was set for it."),
+        typer.Argument(
+            help="A run, of the plan or not: shown alone, with all that was set for it.",
+            autocompletion=completion.run_names,
+            show_default="all of the active plan",
+        ),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,

@@ -1,14 +1,25 @@
 """`u2pl table`: one table of the active plan."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .terminal import say
+from . import completion
+from . import run_options as options
+from .terminal import next_step, say, say_json
+
+if TYPE_CHECKING:
+    from u2pl.reporting.results import CellResults
 
 
 def table(
-    name: Annotated[str, typer.Argument(help="A table of the active plan, by name or number: table1, 1.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A table of the active plan, by name or number: table1, 1.", autocompletion=completion.tables
+        ),
+    ],
+    json: options.Json = False,
 ) -> None:
     """Write one table in Markdown, CSV and LaTeX from the results there are, and print it.
 
@@ -21,6 +32,28 @@ def table(
 
     project = Project.find()
     active = ActivePlan.read(project)
-    paths = write(project, active.reports, collect(project, active, name))
+    filled = collect(project, active, name)
+    paths = write(project, active.reports, filled)
+    if json:
+        say_json(
+            {"table": filled.name, "files": list(paths), "cells": [_cell(each) for each in filled.cells]}
+        )
+        return
     say((project.root / paths[0]).read_text(encoding="utf-8"))
-    say(f"Wrote {', '.join(paths)}. Next: u2pl report")
+    say(f"Wrote {', '.join(paths)}.")
+    next_step("u2pl", "report")
+
+
+def _cell(cell: "CellResults") -> dict[str, Any]:
+    """One cell as plain values."""
+    return {
+        "row": cell.cell.row,
+        "column": cell.cell.column,
+        "mean": cell.mean,
+        "sd": cell.sd,
+        "runs": [
+            {"run": r.metrics["name"], "seed": r.metrics["seed"], "miou": r.reported} for r in cell.results
+        ],
+        "planned": cell.planned,
+        "paper": cell.cell.paper,
+    }

@@ -5,18 +5,23 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from u2pl.escaping import json_text, one_line, printable
+from u2pl.escaping import command_line, json_text, one_line, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TextColumn
 
-__all__ = ["column", "console", "one_line", "say", "say_json"]
+__all__ = ["column", "console", "next_step", "one_line", "say", "say_json"]
 
 
 def say(text: object = "", *, err: bool = False) -> None:
     """Print a line, or several, on stdout or stderr."""
     typer.echo(printable(str(text)), err=err)
+
+
+def next_step(*words: str) -> None:
+    """Print the command to go on with on a line of its own, which can be pasted into any shell."""
+    say(f"Next: {command_line(*words)}")
 
 
 def say_json(value: Any) -> None:

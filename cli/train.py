@@ -1,153 +1,238 @@
 """`u2pl train`."""
 
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from .terminal import say
+from . import run_options as options
+from .terminal import next_step, say, say_json
+
+if TYPE_CHECKING:
+    from u2pl.runs.records import Metrics
+    from u2pl.settings import RunSpec
 
 
 def train(
-    dataset: Annotated[str | None, typer.Option(help="Data set that was prepared.")] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Which images keep their labels: full, 1/8, classic-1/16.")
-    ] = None,
-    method: Annotated[
-        str | None,
-        typer.Option(
-            help="suponly, mt, cutmix, u2pl, cps, ael, u2pl-ael, cct, gct, pseudoseg, pc2seg (a reconstruction, not "
-            "verified against the authors' code), or a file in u2pl/methods."
-        ),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
+    dataset: options.Dataset = None,
+    split: options.Split = None,
+    method: options.Method = None,
+    seed: options.Seed = None,
+    seeds: options.Seeds = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the run and its folder; default: made of all that is set.")
-    ] = None,
-    set_: Annotated[
-        list[str], typer.Option("--set", help="Override a setting: alpha0=0.3, lr=0.01, flavor=released.")
-    ] = [],  # noqa: B006
-    batch: Annotated[
-        int | None, typer.Option(help="Labelled images a step, and as many unlabelled ones: --set batch=.")
-    ] = None,
-    micro_batch: Annotated[
-        int | None,
-        typer.Option(
-            help="How many of them go through the networks at once, for a small GPU: --set micro_batch=."
-        ),
-    ] = None,
-    nproc: Annotated[
-        int, typer.Option(min=1, help="Processes that share each batch, one a GPU; torchrun starts them.")
-    ] = 1,
-    recompute: Annotated[
-        bool,
-        typer.Option(
-            "--recompute", help="Keep no activations: far less memory, a third more time, the same numbers."
-        ),
-    ] = False,
-    compiled: Annotated[
-        bool,
-        typer.Option("--compile", help="Let torch.compile fuse operations; the first steps take minutes."),
-    ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=0, help="Processes that read images; default: 4 beside a GPU, else none."),
-    ] = None,
-    save_every: Annotated[
-        float | None,
-        typer.Option(min=0, help="Seconds between checkpoints; default: 60, more where they take long."),
-    ] = None,
-    limit_batches: Annotated[
-        int | None, typer.Option(min=1, help="Most steps of an epoch, to try something out.")
-    ] = None,
-    weights: Annotated[
         str | None,
-        typer.Option(help="What to start from: none, imagenet, or a file; short for --set weights=."),
+        typer.Option(help="Name of the run and its folder.", show_default="made of all that is set"),
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Move a run of other settings aside.")] = False,
-    model: Annotated[Path | None, typer.Option(help="Copy the weights the run is reported by here.")] = None,
+    set_: options.Set = [],  # noqa: B006
+    batch: options.Batch = None,
+    micro_batch: options.MicroBatch = None,
+    nproc: options.Nproc = 1,
+    device: options.Device = "auto",
+    recompute: options.Recompute = False,
+    compiled: options.Compiled = False,
+    workers: options.Workers = None,
+    save_every: options.SaveEvery = None,
+    limit_batches: options.LimitBatches = None,
+    weights: options.Weights = None,
+    fresh: options.Fresh = False,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Copy the weights the run is reported by here.",
+            show_default="a model file in the run's folder",
+        ),
+    ] = None,
+    parent: Annotated[
+        str | None, typer.Option(hidden=True, help="The ablation that the run is trained for.")
+    ] = None,
+    json: options.Json = False,
 ) -> None:
-    """Train one run; a run that was killed goes on where it stopped, a finished one returns at once.
+    """Train one run, or one for each of several seeds; a run that was killed goes on where it stopped, a finished
+    one returns at once.
 
     Example: u2pl train --dataset shapes --split 1/8 --method u2pl --set u2pl.alpha0=0.3
-    """
-    import shutil
-    from contextlib import nullcontext
-    from dataclasses import replace
 
+    Example: u2pl train --dataset shapes --split 1/8 --seeds 0,1,2
+    """
+    from u2pl.errors import EndedElsewhere, Interrupted, UsageError
     from u2pl.project import Project
-    from u2pl.settings import WORDS_FOR_WEIGHTS, Params, hyper, merged, parse_overrides
+    from u2pl.runs.stored_evaluation import result_in_words
+    from u2pl.training import place
 
     from .targets import check_target, is_weights
 
     project = Project.find()
     check_target(project, model, "--model", is_weights)
-    params = Params.read(project)
-    given: dict[str, Any] = {"batch": batch, "micro_batch": micro_batch, "limit_batches": limit_batches}
-    if weights is not None:
-        # On the command line a file lies below the current folder, in the settings below the project's.
-        given["weights"] = weights if weights in WORDS_FOR_WEIGHTS else project.relative(Path(weights))
-    overrides = merged(
-        parse_overrides(set_), {key: value for key, value in given.items() if value is not None}
-    )
-    spec = replace(params.spec(dataset, split, method, seed, overrides), name=name)
-    resolved = params.resolve(spec)
-    name = resolved.name
+    given = options.training(
+        project, set_=set_, batch=batch, micro_batch=micro_batch, limit_batches=limit_batches, weights=weights,
+        seed=seed, seeds=seeds, recompute=recompute, compiled=compiled, workers=workers, save_every=save_every,
+    )  # fmt: skip
+    for option, value in (("--name", name), ("--model", model)):
+        if value is not None and len(given.seeds) > 1:
+            raise UsageError(
+                f"{option} is for one run, and --seeds asks for {len(given.seeds)}. Leave one out."
+            )
+    if len(given.seeds) > 1 and place.started():
+        raise UsageError("Under torchrun one run is trained. Use --seed, or --nproc in place of torchrun.")
+    specs = [
+        replace(given.params.spec(dataset, split, method, each, given.overrides), name=name)
+        for each in given.seeds
+    ]
+    training = _Training(given, nproc, fresh=fresh, parent=parent, model=model)
+    training.check(specs)
+    done: list[_Result] = []
+    for spec in specs:
+        try:
+            found = training.run(spec)
+        except (Interrupted, EndedElsewhere) as error:
+            if len(specs) == 1 or error.exit_code != Interrupted.exit_code:
+                raise
+            raise Interrupted(
+                f"{error} It goes on with seed {spec.seed}; {len(done)} of {len(specs)} runs are finished.".lstrip()
+            ) from None
+        if found is None:  # another process speaks
+            return
+        done.append(found)
+        if not json:
+            say(f"{found.metrics['name']}: {result_in_words(found.metrics)}")
+            say(f"Everything about it is in {found.folder}.")
+    if json:
+        values = [found.as_json() for found in done]
+        say_json(values if seeds is not None else values[0])
+    else:
+        next_step("u2pl", "evaluate", done[0].metrics["name"])
 
-    from u2pl.files import write_atomically
-    from u2pl.runs.records import read_metrics
-    from u2pl.runs.stored_evaluation import result_in_words
-    from u2pl.training import place
-    from u2pl.training.finished import take_finished
-    from u2pl.training.machine import Machine
 
-    machine = Machine(recompute, compiled, workers, save_every)
-    if nproc > 1 and not place.started():
-        from u2pl.training import trainer
-        from u2pl.training.launcher import launch
+class _Result(NamedTuple):
+    """A run that has finished."""
 
-        # What is wrong with the words is better said once than by every process.
-        trainer.describe(project, spec)
-        trainer.check_processes(resolved.recipe, nproc)
-        code = launch(sys.argv[1:], nproc)
-        if code:
-            raise typer.Exit(code)
-        return
+    metrics: "Metrics"
+    folder: Path
+    model: Path
+    """File with the network it is reported by."""
 
-    first = place.is_first()
-    if first and resolved.recipe.starts_deep_at_random:
-        say(
-            f"Note: {resolved.recipe.backbone} starts from random weights (weights: none), from which a deep network "
-            "learns little in a short training. With --weights imagenet it starts from features learned elsewhere.",
-            err=True,
-        )
-    about = hyper.find(spec.method)
-    if first and about is not None and about.remark:
-        say(about.remark)
-    # Several processes look together, or some would wait for others that do not.
-    path = None if place.started() else take_finished(project, resolved, fresh=fresh)
-    if path is None:
+    def as_json(self) -> dict[str, Any]:
+        """Its metrics, and where its files are."""
+        return {**self.metrics, "folder": str(self.folder), "model": str(self.model)}
+
+
+class _Training:
+    """Trains runs with what the options say of all of them."""
+
+    def __init__(
+        self, given: options.Training, processes: int, *, fresh: bool, parent: str | None, model: Path | None
+    ):
+        self.given, self.processes = given, processes
+        self.fresh, self.parent, self.model = fresh, parent, model
+
+    def check(self, specs: "Sequence[RunSpec]") -> None:
+        """Say what is to be known, or wrong, of runs before the first of them begins."""
+        from u2pl.settings import hyper
+        from u2pl.training import place
+
+        resolved = [self.given.params.resolve(spec) for spec in specs]
+        if self.processes > 1 and not place.started():
+            from u2pl.training import trainer
+
+            # What is wrong with the words is better said once than by every process.
+            for spec, each in zip(specs, resolved, strict=True):
+                trainer.describe(self.given.project, spec)
+                trainer.check_processes(each.recipe, self.processes)
+            return
+        if not place.is_first():
+            return
+        recipe = resolved[0].recipe
+        if recipe.starts_deep_at_random:
+            say(
+                f"Note: {recipe.backbone} starts from random weights (weights: none), from which a deep network "
+                "learns little in a short training. With --weights imagenet it starts from features learned elsewhere.",
+                err=True,
+            )
+        about = hyper.find(specs[0].method)
+        if about is not None and about.remark:
+            say(about.remark, err=True)
+
+    def run(self, spec: "RunSpec") -> _Result | None:
+        """Train a run, unless it has finished; its result, or None in a process that is not the first of several."""
+        from u2pl.errors import EndedElsewhere
+        from u2pl.runs.records import read_metrics
+        from u2pl.training import place
+
+        project, resolved = self.given.project, self.given.params.resolve(spec)
+        if self.processes > 1 and not place.started():
+            from u2pl.training.launcher import launch
+
+            code = launch(_of_one_seed(sys.argv[1:], spec.seed), self.processes)
+            if code:
+                raise EndedElsewhere(code)  # they have said why
+            path = project.runs / resolved.name
+            own = self._model_file(path)
+        else:
+            path = self._train(spec)
+            if not place.is_first():
+                return None
+            own = self._write_model(path)
+        return _Result(read_metrics(path), path, own)
+
+    def _train(self, spec: "RunSpec") -> Path:
+        from contextlib import nullcontext
+
+        from u2pl.training import place
+        from u2pl.training.finished import take_finished
+
+        project, resolved = self.given.project, self.given.params.resolve(spec)
+        # Several processes look together, or some would wait for others that do not.
+        path = None if place.started() else take_finished(project, resolved, fresh=self.fresh)
+        if path is not None:
+            return path
         from .heavy import heavy_imports
 
         with heavy_imports():
             from u2pl.training import trainer
         from .progress import training
 
-        with training(name) if first else nullcontext(lambda *_: None) as observe:
-            path = trainer.train(project, spec, fresh=fresh, machine=machine, observe=observe)
-    if not first:
-        return
-    if model is not None:
+        with training(resolved.name) if place.is_first() else nullcontext(lambda *_: None) as observe:
+            return trainer.train(
+                project,
+                spec,
+                fresh=self.fresh,
+                parent=self.parent,
+                machine=self.given.machine,
+                observe=observe,
+            )
+
+    def _model_file(self, path: Path) -> Path:
+        from u2pl.exchange.model_file import default_path
+
+        return self.model if self.model is not None else default_path(path)
+
+    def _write_model(self, path: Path) -> Path:
+        import shutil
+
+        from u2pl.files import write_atomically
+
+        if self.model is None:
+            from u2pl.exchange.model_file import write_of_run
+
+            # A pipeline's stage leaves it out: of dozens of runs nobody wants the weights twice.
+            return write_of_run(self.given.project, path)
 
         def copy(target: Path) -> None:
             shutil.copyfile(path / "weights.pt", target)
 
-        write_atomically(model, copy)
-    else:
-        from u2pl.exchange.model_file import write_of_run
+        write_atomically(self.model, copy)
+        return self.model
 
-        # A pipeline's stage leaves it out: of dozens of runs nobody wants the weights twice.
-        write_of_run(project, path)
-    say(f"{name}: {result_in_words(read_metrics(path))}")
-    say(f"Everything about it is in {path}. Next: u2pl evaluate {name}")
+
+def _of_one_seed(words: Sequence[str], seed: int) -> list[str]:
+    """A command line of several seeds as that of one."""
+    words = list(words)
+    for index, word in enumerate(words):
+        if word == "--seeds":
+            return [*words[:index], "--seed", str(seed), *words[index + 2 :]]
+        if word.startswith("--seeds="):
+            return [*words[:index], "--seed", str(seed), *words[index + 1 :]]
+    return words

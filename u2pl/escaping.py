@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from typing import Any
 
 _STRANGE = re.compile(
@@ -27,6 +28,30 @@ def json_text(value: Any) -> str:
     """`value` as indented JSON that a terminal may show: a reader gets the same value."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     return _STRANGE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+# ---- shells ----------------------------------------------------------------------------------------------
+
+_PLAIN = re.compile(r"-{0,2}[A-Za-z0-9_][\w-]*|[\w./:+][\w./:+=-]*", re.ASCII)
+"""PowerShell takes a point apart from a word that begins with a dash."""
+_IN_DOUBLE_QUOTES = re.compile(
+    r"[\w ./:+=,;@&|<>()\[\]{}*?#'~^-]+(?:\\(?=[\w. ])[\w ./:+=,;@&|<>()\[\]{}*?#'~^-]*)*"
+)
+
+
+def command_line(*words: str) -> str:
+    """A command that can be pasted into any shell: bash, zsh, fish, PowerShell and the prompt of Windows alike.
+
+    Most words need no quotes. Others get double ones, which all of these know. Only what some shell would expand
+    even there (a dollar, a backquote, a percent or an exclamation mark, a double quote) is quoted as POSIX has it.
+    """
+    return " ".join(map(_shell_word, words))
+
+
+def _shell_word(word: str) -> str:
+    if _PLAIN.fullmatch(word):
+        return word
+    return f'"{word}"' if _IN_DOUBLE_QUOTES.fullmatch(word) else shlex.quote(word)
 
 
 # ---- CSV -----------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from u2pl import processes
 from u2pl.batches.validation import validation
+from u2pl.data.description import Progress
 from u2pl.data.image_set import ImageSet
 from u2pl.errors import EndedElsewhere, UserError, enough_memory
 from u2pl.inference import scores
@@ -84,6 +85,7 @@ def evaluate(
     names: Sequence[str] | None = None,
     keep_samples: bool = False,
     after_round: Callable[[], None] = lambda: None,
+    progress: Progress = lambda what, done, total: None,
 ) -> Evaluation:
     """Score `network` in evaluation mode on the split's validation images.
 
@@ -98,6 +100,7 @@ def evaluate(
         names: these validation images alone; what they count adds up to what all of them do.
         keep_samples: whether predictions are kept.
         after_round: called after some images, by all processes equally often; what it raises breaks the evaluation off.
+        progress: told after the same how many images are scored.
 
     Raises:
         UserError: no pixel of the whole validation set has a label.
@@ -106,11 +109,13 @@ def evaluate(
     # All processes have equally many rounds, the last perhaps without an image, so that all agree in `after_round`.
     everything = split.val if names is None else list(names)
     size, rank = (processes.size(), processes.rank()) if names is None else (1, 0)
+    progress("scoring images", 0, len(everything))
     for first in range(0, len(everything), size * _ROUND):
         mine = everything[first : first + size * _ROUND][rank::size]
         with enough_memory(_LESS_MEMORY):
             parts.append(_count(network, split, recipe, tta, mine, keep_samples))
         after_round()
+        progress("scoring images", min(first + size * _ROUND, len(everything)), len(everything))
     if names is None:
         parts = [part for of_one in processes.gather_objects(parts) for part in of_one]
     classes = len(split.classes)

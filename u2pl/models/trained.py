@@ -8,6 +8,7 @@ import torch
 from u2pl.models import weights
 from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.settings import Recipe
+from u2pl.settings.device import torch_device
 
 
 def trained_network(
@@ -21,7 +22,7 @@ def trained_network(
         recipe: it was trained by.
         where: the tensors come from.
         remedy: a sentence that says what to do where they do not fit.
-        device: None: a GPU where there is one.
+        device: None: that which this process computes on, a GPU where there is one.
 
     Raises:
         UserError: the tensors are damaged, or those of another network.
@@ -33,8 +34,6 @@ def trained_network(
     network = DeepLabV3Plus(classes, recipe, representation=representation)
     weights.fit(found, network).check(where, remedy)
     network.load_state_dict(found, strict=False)
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    moved: Any = network.to(device)
+    moved: Any = network.to(torch_device() if device is None else device)
     laid_out: DeepLabV3Plus = moved.to(memory_format=torch.channels_last)
     return laid_out.eval()

@@ -16,13 +16,21 @@ from u2pl.data.records import chosen_seed
 from u2pl.errors import UsageError, UserError, check_known, unknown
 from u2pl.files import write_text
 from u2pl.project import Project, safe_name
-from u2pl.settings import RECIPE_VERSION, Params, RunSpec, Settings, chosen_recipe_path, parse_overrides
+from u2pl.settings import (
+    RECIPE_VERSION,
+    Params,
+    RunSpec,
+    Settings,
+    chosen_recipe_path,
+    parse_overrides,
+    run_arguments,
+)
 from u2pl.typed_files import problems
 
 from .fields import ProjectPath, SafeName, SafePath, ShellWords
 from .figures import FigureBinding, read_figure, shown_runs
 from .files import read_named, read_yaml
-from .tables import Ablation, Binding, Cell, Table, bind, read_table, table_name, value_text
+from .tables import Ablation, Binding, Cell, Table, bind, read_table, table_name
 
 SECTIONS = 8
 """Places for sections of params.yaml that a stage of dvc.yaml has; DVC fills in no list of any length."""
@@ -393,15 +401,3 @@ def spec_of(stage: TrainStage) -> RunSpec:
     arguments = shlex.split(stage.args)
     pairs = [argument.removeprefix("--set=") for argument in arguments if argument.startswith("--set=")]
     return RunSpec(stage.dataset, stage.split, stage.method, stage.seed, parse_overrides(pairs))
-
-
-def run_arguments(spec: RunSpec) -> list[str]:
-    """The options that say which run is meant."""
-    options = {
-        "--dataset": spec.dataset,
-        "--split": spec.split,
-        "--method": spec.method,
-        "--seed": str(spec.seed),
-    }
-    words = [text for option in options.items() for text in option]
-    return words + [f"--set={key}={value_text(value)}" for key, value in spec.overrides.items()]

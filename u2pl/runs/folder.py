@@ -33,6 +33,7 @@ from u2pl.runs import set_aside
 from u2pl.runs.origin import revision
 from u2pl.runs.records import Run, is_complete, read_metrics, read_run
 from u2pl.settings import ResolvedRun, differences, fingerprint
+from u2pl.settings.device import torch_device
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +68,8 @@ def device_name() -> str:
     """What trains here: the GPU's name, or `cpu`."""
     import torch
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    device = torch_device()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 class RunFolder:

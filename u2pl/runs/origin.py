@@ -1,10 +1,11 @@
 """Where a run comes from: the command that makes it again, and the git commit it was made at. Knows no torch."""
 
-import shlex
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from u2pl.escaping import command_line
 
 
 def train_command(run: Mapping[str, Any]) -> str:
@@ -14,7 +15,7 @@ def train_command(run: Mapping[str, Any]) -> str:
         words += [f"--{key}", str(run[key])]
     for key, value in run["overrides"].items():
         words += ["--set", f"{key}={value}"]
-    return shlex.join(words)
+    return command_line(*words)
 
 
 def import_command(run: Mapping[str, Any]) -> str:
@@ -25,7 +26,7 @@ def import_command(run: Mapping[str, Any]) -> str:
     words += ["--network", run["imported"]["network"]]
     for key, value in run["overrides"].items():
         words += ["--set", f"{key}={value}"]
-    return shlex.join(words)
+    return command_line(*words)
 
 
 def revision(folder: Path, digits: int = 12) -> str | None:

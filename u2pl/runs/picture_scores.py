@@ -52,7 +52,7 @@ def score_pictures(
         evaluation: whole, sliding or center instead of the run's own.
         tta: scales and mirror images to average over.
         worst: how many of the pictures with the lowest own mIoU are to be shown.
-        progress: told how many pictures were looked at.
+        progress: told how many pictures were looked at, and scored.
 
     Returns:
         What is in metrics.json, and what was taken for granted of the masks, in sentences.
@@ -69,7 +69,7 @@ def score_pictures(
     if evaluation is not None:
         recipe = recipe.model_copy(update={"evaluation": evaluation})
     with opened(folder, description, progress) as (images, notes):
-        result = evaluate(network, images, recipe, tta=tta, keep_samples=True)
+        result = evaluate(network, images, recipe, tta=tta, keep_samples=True, progress=progress)
         scores: PictureScores = {
             "name": run["name"],
             "dataset": run["dataset"],

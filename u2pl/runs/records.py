@@ -160,6 +160,8 @@ class AblationRow(TypedDict):
     miou_reported: Finite | None
     miou_last: Finite | None
     miou_best: Finite | None
+    seed: NotRequired[int]
+    """Of a comparison of several."""
 
 
 class Comparison(TypedDict):
@@ -171,6 +173,8 @@ class Comparison(TypedDict):
     dataset: DatasetName
     split: SplitName
     seed: int
+    """The first, where there are several."""
+    seeds: NotRequired[list[int]]
     runs: list[AblationRow]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from u2pl.batches.transforms import center_crop, resize_image
 from u2pl.batches.validation import scored_mask
-from u2pl.data.description import Description
+from u2pl.data.description import Description, Progress
 from u2pl.data.image_set import ImageSet
 from u2pl.data.prepared import Split, description_of, open_split
 from u2pl.errors import UsageError, UserError, is_out_of_memory, unknown
@@ -87,6 +87,7 @@ def evaluate_run(
     evaluation: str | None = None,
     tta: TTA = NO_TTA,
     worst: int = 0,
+    progress: Progress = lambda what, done, total: None,
 ) -> Metrics:
     """Score the network a finished run is reported by, and write what came out to `evaluation_folder`.
 
@@ -100,6 +101,7 @@ def evaluate_run(
         evaluation: whole, sliding or center instead of the run's own.
         tta: scales and mirror images to average over.
         worst: how many of the images with the lowest own mIoU are to be shown.
+        progress: told how many images are scored.
 
     Returns:
         The metrics, as in metrics.json. By another protocol they have no last and no best mIoU, which were measured by
@@ -124,7 +126,7 @@ def evaluate_run(
         stored_evaluation.results_folder(project, path, into)
     if evaluation is not None:
         recipe = recipe.model_copy(update={"evaluation": evaluation})
-    result = evaluate(network, split, recipe, tta=tta, keep_samples=True)
+    result = evaluate(network, split, recipe, tta=tta, keep_samples=True, progress=progress)
     metrics = read_metrics(path)
     miou = metrics["miou"]
     miou["reported"] = result.miou

@@ -15,6 +15,7 @@ from u2pl.settings.runs import (
     differences,
     fingerprint,
     former_name,
+    run_arguments,
     run_name,
     says_all,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "merged",
     "parse_overrides",
     "parse_value",
+    "run_arguments",
     "run_name",
     "says_all",
     "value_text",

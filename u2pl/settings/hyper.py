@@ -3,7 +3,9 @@
 Knows no torch: whatever asks for the settings of a method does so without its two seconds.
 """
 
-import importlib
+import importlib.util
+import re
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -359,6 +361,18 @@ def find(method: str) -> type[Settings] | None:
 def names() -> set[str]:
     """The methods known so far; see `import_methods`."""
     return {*_registry}
+
+
+def declared() -> set[str]:
+    """The methods that have a file, as their decorators say; none of them is imported, which would bring torch."""
+    package = importlib.util.find_spec("u2pl.methods")
+    folders = (package.submodule_search_locations if package else None) or []
+    files = (path for folder in folders for path in Path(folder).glob("*.py"))
+    found = (
+        re.findall(r"^@method\([\"']([\w-]+)[\"']\)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        for path in files
+    )
+    return {name for names in found for name in names}
 
 
 def groups() -> set[str]:

@@ -66,6 +66,11 @@ class Params:
             hyper.import_methods()
         return sorted(self.values.keys() & hyper.names())
 
+    @property
+    def listed_methods(self) -> list[str]:
+        """As `methods`, without torch: what adds itself only when it is imported is told by its file."""
+        return sorted(self.values.keys() & (hyper.names() | hyper.declared()))
+
     def default(self, key: Literal["dataset", "split", "method", "seed"]) -> Any:
         """What the command line takes where the user does not say."""
         return self.values["default"][key]

@@ -7,6 +7,7 @@ from typing import Any
 
 from u2pl.files import sha256_json
 from u2pl.project import check_name, readable_name, safe_name, slug
+from u2pl.settings.overrides import value_text
 from u2pl.settings.recipe import Recipe
 
 RECIPE_VERSION = 4
@@ -68,6 +69,18 @@ def run_name(spec: RunSpec, changed: Mapping[str, Any]) -> str:
 def former_name(spec: RunSpec, changed: Mapping[str, Any]) -> str:
     """What earlier versions called the run: all settings, up to 200 bytes."""
     return safe_name("-".join(_words(spec, changed)))
+
+
+def run_arguments(spec: RunSpec) -> list[str]:
+    """The options of `u2pl train` that say which run is meant."""
+    options = {
+        "--dataset": spec.dataset,
+        "--split": spec.split,
+        "--method": spec.method,
+        "--seed": str(spec.seed),
+    }
+    words = [text for option in options.items() for text in option]
+    return words + [f"--set={key}={value_text(value)}" for key, value in spec.overrides.items()]
 
 
 def says_all(name: str, spec: RunSpec) -> bool:

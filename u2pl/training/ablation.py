@@ -3,7 +3,7 @@
 import json
 import os
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from u2pl.errors import UsageError, UserError
+from u2pl.errors import EndedElsewhere, UsageError, UserError
 from u2pl.files import sweep, write_json
 from u2pl.project import Project, kept_name, readable_name, safe_name
 from u2pl.runs import scored_classes, stored_evaluation
@@ -20,7 +20,8 @@ from u2pl.runs.origin import train_command
 from u2pl.runs.records import Ablation as AblationRecord
 from u2pl.runs.records import AblationRow, Metrics, is_complete, read_metrics, read_run
 from u2pl.runs.staleness import facts
-from u2pl.settings import Params, RunSpec, differences, parse_value
+from u2pl.settings import Params, RunSpec, device, differences, parse_value, run_arguments
+from u2pl.training.machine import Machine
 from u2pl.typed_files import read
 
 if TYPE_CHECKING:
@@ -138,6 +139,8 @@ def ablate(
     copy: Path | None = None,
     fresh: bool = False,
     train: bool = True,
+    machine: Machine = Machine(),  # noqa: B008
+    processes: int = 1,
     starting: Callable[[str, str], "Observer"] = lambda value, run: lambda *_: None,
 ) -> tuple[list[dict[str, Any]], dict[str, UserError]]:
     """Train what is not yet trained, evaluate all, and record the comparison.
@@ -150,6 +153,8 @@ def ablate(
         fresh: move runs of other settings aside.
         train: False compares the runs that have finished; a value without one fails. Where all have been evaluated,
             torch is not loaded.
+        machine: how the work is done; no number depends on it.
+        processes: that share each batch of a run.
         starting: called with (value, run name) before each that may be trained; returns who is told about its steps.
 
     Returns:
@@ -162,7 +167,7 @@ def ablate(
     for value, spec in ablation.specs:
         try:
             if train:
-                path = _trained(project, ablation, value, spec, fresh, starting)
+                path = _trained(project, ablation, value, spec, fresh, machine, processes, starting)
             else:
                 path = find_comparable(project, params, spec)
             metrics = stored_evaluation.own_evaluation(project, path, partial(_evaluated, project, path))
@@ -188,14 +193,33 @@ def _trained(
     value: str,
     spec: RunSpec,
     fresh: bool,
+    machine: Machine,
+    processes: int,
     starting: Callable[[str, str], "Observer"],
 ) -> Path:
     from u2pl.training import trainer
 
-    _, _, description = trainer.describe(project, spec)
+    resolved, _, description = trainer.describe(project, spec)
+    found = find_finished(project, description["fingerprint"])
+    if processes > 1 and found is None:
+        from u2pl.training.launcher import launch
+
+        trainer.check_processes(resolved.recipe, processes)
+        words = [
+            *run_arguments(spec),
+            *machine.arguments,
+            "--device",
+            device.chosen(),
+            "--parent",
+            ablation.name,
+        ]
+        code = launch(["train", *words, *(["--fresh"] if fresh else [])], processes)
+        if code:
+            raise EndedElsewhere(code)  # they have said why
+        return project.runs / resolved.name
     observe = starting(value, description["name"])
-    return find_finished(project, description["fingerprint"]) or trainer.train(
-        project, spec, fresh=fresh, parent=ablation.name, observe=observe
+    return found or trainer.train(
+        project, spec, fresh=fresh, parent=ablation.name, machine=machine, observe=observe
     )
 
 
@@ -215,6 +239,23 @@ def _header(ablation: Ablation) -> dict[str, Any]:
         "split": first.split,
         "seed": first.seed,
     }
+
+
+def comparison(
+    ablations: Sequence[Ablation], rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Ablations that differ in their seeds alone, as one comparison.
+
+    It is read like that of one seed, the first: `runs` has a row for each value and each seed, which says its own.
+
+    Args:
+        ablations: one a seed.
+        rows: those of all of them, each with its `seed`.
+        summary: what the runs of each value come to.
+    """
+    first, seeds = ablations[0], [ablation.specs[0][1].seed for ablation in ablations]
+    name = f"{first.name.removesuffix(f's{seeds[0]}')}s{','.join(map(str, seeds))}"
+    return {**_header(first), "name": safe_name(name), "seeds": seeds, **summary, "runs": list(rows)}
 
 
 def record_of(project: Project, ablation: Ablation) -> Path:

@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from u2pl import processes
 from u2pl.errors import EndedElsewhere, UserError
+from u2pl.settings import device
 from u2pl.training.place import WAY_ON, Place, number, place
 
 T = TypeVar("T")
@@ -40,11 +41,11 @@ def ends_hard() -> bool:
 
 
 def local_device() -> torch.device:
-    """The GPU of this process, or the CPU where there is none."""
-    if not torch.cuda.is_available():
+    """The GPU of this process, or the CPU where there is none, or that was chosen."""
+    if not device.is_gpu():
         return torch.device("cpu")
-    # Left over where this process is the only one.
-    index = (number("LOCAL_RANK") or 0) if processes.size() > 1 else 0
+    # LOCAL_RANK is left over where this process is the only one.
+    index = (number("LOCAL_RANK") or 0) if processes.size() > 1 else (device.chosen_gpu() or 0)
     if index >= torch.cuda.device_count():
         raise UserError(
             f"Process {index + 1} of this machine has no GPU: there are {torch.cuda.device_count()}. "
@@ -69,7 +70,7 @@ def joined(stopped: Callable[[], bool]) -> Iterator[None]:
         return
     store = _meet(here)
     # What is said on the host (who stops, who is done) goes another way than what is said on the device.
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if device.is_gpu() else "gloo"
     dist.init_process_group(backend, store=store, rank=here.rank, world_size=here.size, timeout=_TIMEOUT)
     # Parted from only in peace: after an error that would wait for processes that wait for this one.
     try:

@@ -30,6 +30,8 @@ _SHOWN = 20
 def launch(arguments: Sequence[str], processes: int) -> int:
     """Run `u2pl` with these arguments in several processes of this machine; what they print is the first one's.
 
+    Of that the results are left out, which whoever started the processes finds in the run's folder.
+
     Returns:
         0, or 130 where they were told to stop and have saved their state.
 
@@ -59,7 +61,9 @@ def launch(arguments: Sequence[str], processes: int) -> int:
         monitor_interval=0.2,
         **known,
         logs_specs=DefaultLogsSpecs(
-            log_dir=str(logs), redirects={rank: Std.ALL for rank in range(1, processes)}, tee=Std.NONE
+            log_dir=str(logs),
+            redirects={0: Std.OUT, **{rank: Std.ALL for rank in range(1, processes)}},
+            tee=Std.NONE,
         ),
     )
     try:

@@ -17,7 +17,7 @@ from u2pl.errors import EndedElsewhere, Interrupted, UserError, enough_memory, i
 from u2pl.files import sha256_json, write_json, write_text
 from u2pl.inference.evaluator import Evaluation, evaluate, protocol
 from u2pl.methods import Classes, Method, Step
-from u2pl.runs.folder import RunFolder
+from u2pl.runs.folder import RunFolder, device_name
 from u2pl.runs.records import read_run
 from u2pl.runs.results import write_samples
 from u2pl.settings import ResolvedRun
@@ -298,7 +298,7 @@ class Run:
             write_text(self.folder.path / f"{name}.txt", "".join(f"{line}\n" for line in lines))
         state = self.folder.load("last.pt")
         if state is None:
-            self.folder.event("start", 0, 0, {"steps": self.steps})
+            self.folder.event("start", 0, 0, {"steps": self.steps}, self._where)
             return
         with self._own("last.pt", "Delete that file to go on from the checkpoint before it. "):
             self.learner.load_state_dict(state["learner"])
@@ -310,7 +310,12 @@ class Run:
                 or not 0 <= self.progress.step <= self.steps
             ):
                 raise ValueError(f"step {self.progress.step} of {self.steps}")
-        self.folder.event("resume", self.progress.step, self._epoch, {"steps": self.steps})
+        self.folder.event("resume", self.progress.step, self._epoch, {"steps": self.steps}, self._where)
+
+    @property
+    def _where(self) -> str:
+        """On which device the run goes on from here, which may be another one than it began on."""
+        return f"on {device_name()}"
 
     @contextmanager
     def _own(self, name: str, remedy: str = "") -> Iterator[None]:

@@ -35,6 +35,14 @@ class Machine:
                 f"--save-every is a number of seconds, not {self.save_every}. Example: --save-every 60"
             )
 
+    @property
+    def arguments(self) -> list[str]:
+        """The options of `u2pl train` that choose the same."""
+        flags = {"--recompute": self.recompute, "--compile": self.compiled}
+        numbers = {"--workers": self.workers, "--save-every": self.save_every}
+        words = [option for option, is_set in flags.items() if is_set]
+        return words + [f"{option}={number}" for option, number in numbers.items() if number is not None]
+
     def loaders(self, device: str) -> int:
         """How many processes read images."""
         if self.workers is not None:

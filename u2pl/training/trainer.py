@@ -17,7 +17,7 @@ from u2pl.errors import UsageError
 from u2pl.project import Project
 from u2pl.runs.folder import RunFolder
 from u2pl.runs.results import store_last_validation
-from u2pl.settings import Params, Recipe, ResolvedRun, RunSpec
+from u2pl.settings import Params, Recipe, ResolvedRun, RunSpec, device
 from u2pl.tracking.sidecar import Sidecar
 from u2pl.training import distributed
 from u2pl.training.description import description
@@ -126,7 +126,13 @@ def check_processes(recipe: Recipe, size: int) -> None:
         UsageError: they cannot.
     """
     batch, groups = recipe.batch, recipe.replicas
-    if torch.cuda.is_available() and size > torch.cuda.device_count():
+    gpu = device.is_gpu()
+    if gpu and size > 1 and device.chosen_gpu() is not None:
+        raise UsageError(
+            f"--device cuda:{device.chosen_gpu()} is one GPU, and {size} processes take one each, from the first on. "
+            "Use --device cuda, and choose GPUs with CUDA_VISIBLE_DEVICES."
+        )
+    if gpu and size > torch.cuda.device_count():
         raise UsageError(
             f"{size} processes need as many GPUs, and there are {torch.cuda.device_count()}. "
             f"Use at most --nproc {torch.cuda.device_count()}"
@@ -134,7 +140,7 @@ def check_processes(recipe: Recipe, size: int) -> None:
     if size == 1:
         return
     most = max(_PROCESSES, os.cpu_count() or 1)
-    if not torch.cuda.is_available() and size > most:
+    if not gpu and size > most:
         raise UsageError(f"{size} processes are more than this machine can bear. Use at most --nproc {most}")
     if batch % size:
         raise UsageError(
@@ -152,7 +158,7 @@ def check_processes(recipe: Recipe, size: int) -> None:
             f"{groups} replicas and {size} processes: one must be a multiple of the other. Use --nproc {groups}, or "
             "--set replicas=1"
         )
-    if not torch.cuda.is_available() and recipe.batch_norm == "batch" and each < 2:
+    if not gpu and recipe.batch_norm == "batch" and each < 2:
         raise UsageError(
             f"Of a batch of {batch} each of {size} processes has one image, too few for batch norm on a CPU, where it "
             f"is not synchronised. Use at most --nproc {batch // 2}, or --set batch_norm=fixed"
