@@ -203,9 +203,9 @@ def compare(
 
     Example: u2pl runs compare shapes-1_8-cutmix shapes-1_8-u2pl --out curves.png
     """
-    from u2pl.files import csv_text
     from u2pl.project import Project
     from u2pl.reporting import run_groups
+    from u2pl.runs import frames
 
     _check_one_format(json, csv)
     project = Project.find()
@@ -218,7 +218,7 @@ def compare(
     if json:
         say_json(run_groups.as_json(found))
     elif csv:
-        say(csv_text(run_groups.csv_rows(found)).removesuffix("\n"))
+        say(frames.csv(run_groups.side_by_side(found)).removesuffix("\n"))
     else:
         from .run_views import show_comparison
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from u2pl.errors import UsageError
 from u2pl.project import Project
 from u2pl.reporting.numbers import signed
@@ -417,9 +419,9 @@ def _as_json(each: Difference) -> dict[str, Any]:
     }
 
 
-def csv_rows(found: Comparison) -> list[list[Any]]:
-    """The numbers for a spreadsheet: a line for the mIoU and one a class, with a column a group and a difference."""
+def side_by_side(found: Comparison) -> pd.DataFrame:
+    """The numbers for a spreadsheet: a row for the mIoU and one a class, with a column a group and a difference."""
     labels = [group.label for group in found.groups]
     heads = [*labels, *(f"{label} - {labels[0]}" for label in labels[1:])]
     rows = [[row.name, *row.means, *row.differences] for row in score_rows(found)]
-    return [["percent", *heads], *rows]
+    return pd.DataFrame(rows, columns=["percent", *heads])
