@@ -25,6 +25,7 @@ from . import (
     predict,
     prepare,
     report,
+    runs,
     splits,
     status,
     table,
@@ -57,6 +58,7 @@ app.command("predict")(predict.predict)
 app.command("export")(export.export)
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
+app.add_typer(runs.app, name="runs")
 app.add_typer(splits.app, name="splits")
 app.add_typer(track.app, name="track")
 

@@ -89,6 +89,14 @@ def run_names(ctx: typer.Context, incomplete: str) -> Iterable[str]:
 
 
 @_starting
+def removed_names(ctx: typer.Context, incomplete: str) -> Iterable[str]:
+    """Runs that were removed and can be brought back."""
+    from u2pl.project import Project
+
+    return sorted({path.parents[1].name for path in Project.find().runs.glob(".removed/*/*/run.json")})
+
+
+@_starting
 def models(ctx: typer.Context, incomplete: str) -> Iterable[str]:
     """Model files in the folder that was typed so far, and runs."""
     from pathlib import Path

@@ -14,6 +14,7 @@ def report(json: options.Json = False) -> None:
     from u2pl.reporting.headline import headlines
     from u2pl.reporting.page import write
     from u2pl.reporting.results import collect_all
+    from u2pl.tracking.sidecar import sync_report
 
     project = Project.find()
     active = ActivePlan.read(project)
@@ -25,4 +26,6 @@ def report(json: options.Json = False) -> None:
     for sentence in headlines(tables):
         say(sentence)
     say(f"Wrote {', '.join(figures)}.")
+    if warning := sync_report(project, project.root / page):
+        say(f"Warning: {warning}", err=True)
     say(f"The report: {project.root / page}. Open it in a browser.")

@@ -14,9 +14,15 @@ import u2pl
 from u2pl.errors import UserError
 from u2pl.project import Project
 
-PUBLIC = {"MemoryBank", "Model", "Prediction", "__version__", "load", "losses", "methods", "open_data"}
+PUBLIC = {
+    *("MemoryBank", "Model", "Prediction", "__version__", "load", "losses", "methods", "open_data"),
+    *("runs", "results", "history"),
+}
 SIGNATURES = {
     "load": "(path, device)",
+    "runs": "(project)",
+    "results": "(project)",
+    "history": "(run, project)",
     "open_data": "(dataset, split, *, folder, transform, val_transform)",
     "MemoryBank": "(capacities, features, *, judged)",
     "MemoryBank.push": "(self, representation_PD, mask_CP, judgement_CP)",

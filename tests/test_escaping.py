@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from u2pl.escaping import cell, json_text, markdown, one_line, printable, tex, true_text
-from u2pl.files import read_csv, write_csv
+from u2pl.files import write_csv
 
 NAMES = [
     *("=1+1", "+cmd|' /C calc'!A0", "-cmd", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''@x", " =1", "＝1", "'plain'"),
@@ -18,7 +18,9 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_comes_back_from_a_csv_file_as_it_was(tmp_path: Path, name: str):
     write_csv(tmp_path / "x.csv", [("name", name), (name, 1.5)])
-    assert list(read_csv(tmp_path / "x.csv")) == [{"name": name, name: "1.5"}]
+    with (tmp_path / "x.csv").open(newline="") as file:
+        rows = [[true_text(text) for text in row] for row in csv.reader(file)]
+    assert rows == [["name", name], [name, "1.5"]]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES[:10] if name != "'plain'"])

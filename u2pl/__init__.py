@@ -1,7 +1,8 @@
 """Reproduces U2PL (CVPR 2022): the library. It imports neither Typer nor DVC.
 
-`u2pl.load`, `u2pl.Model`, `u2pl.MemoryBank`, `u2pl.open_data` and the modules `u2pl.losses` and `u2pl.methods` are what
-others may build on (docs/library.md); each is imported when it is first asked for.
+`u2pl.load`, `u2pl.Model`, `u2pl.MemoryBank`, `u2pl.open_data`, the frames `u2pl.runs()`, `u2pl.results()` and
+`u2pl.history(RUN)`, and the modules `u2pl.losses` and `u2pl.methods` are what others may build on (docs/library.md);
+each is imported when it is first asked for.
 """
 
 from importlib import import_module
@@ -12,9 +13,22 @@ if TYPE_CHECKING:
     from u2pl.batches.torch_data import open_data
     from u2pl.exchange.model import Model, Prediction, load
     from u2pl.losses.memory_bank import MemoryBank
+    from u2pl.runs.frames import history, results, runs
 
 __version__ = "0.1.0"
-__all__ = ["MemoryBank", "Model", "Prediction", "__version__", "load", "losses", "methods", "open_data"]
+__all__ = [
+    "MemoryBank",
+    "Model",
+    "Prediction",
+    "__version__",
+    "history",
+    "load",
+    "losses",
+    "methods",
+    "open_data",
+    "results",
+    "runs",
+]
 
 _HOMES = {
     "load": "u2pl.exchange.model",
@@ -22,6 +36,8 @@ _HOMES = {
     "Prediction": "u2pl.exchange.model",
     "MemoryBank": "u2pl.losses.memory_bank",
     "open_data": "u2pl.batches.torch_data",
+    "results": "u2pl.runs.frames",
+    "history": "u2pl.runs.frames",
 }
 
 

@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import psutil
 import yaml
 
 from u2pl.errors import UserError
-from u2pl.escaping import cell, true_text
+from u2pl.escaping import cell
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -89,13 +89,6 @@ def content(path: Path) -> bytes:
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "It is no ordinary file", str(path))
     return path.read_bytes()
-
-
-def read_csv(path: Path) -> Iterator[dict[str, str]]:
-    """The rows of a CSV file by the names of their columns, as they were before `write_csv`."""
-    with io.StringIO(content(path).decode(), newline="") as file:
-        for row in csv.DictReader(file):
-            yield {true_text(name): true_text(value or "") for name, value in row.items() if name is not None}
 
 
 def read_json(path: Path, remedy: str = "Delete it, then start the same command again.") -> Any:

@@ -6,12 +6,13 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 from u2pl.data.catalog.cityscapes import CLASSES
-from u2pl.files import read_csv, read_json, write_json
+from u2pl.files import read_json, write_json
 from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.runs.results import load_network
 
@@ -64,8 +65,8 @@ def test_the_validation_pictures_in_a_folder_have_the_score_of_the_validation_an
     assert folder.parent.parent == Path("runs") / RUN / "evaluations/pictures"
     assert all(Path(name).is_relative_to(folder) for name in new if not name.endswith(".lock"))
     assert json.loads(after[str(metrics)]) == found
-    rows = read_csv(project / folder / "iou.csv")
-    assert {row["class"]: float(row["iou"]) for row in rows} == own["iou"]
+    rows = pd.read_csv(project / folder / "iou.csv").set_index("class")
+    assert rows["iou"].to_dict() == own["iou"]
 
     said = u2pl("evaluate", RUN, "--images", "kept/images", cwd=project)
     assert said.returncode == 0, said.stderr
@@ -92,7 +93,7 @@ def test_folders_and_protocols_have_results_of_their_own(project: Path, u2pl: Co
     ]
     assert len(written) == 3 and all(found in written for found in (by_default, fewer, centre))
     (table,) = (project / "runs" / RUN).glob("evaluations/pictures/*/*/worst/worst.csv")
-    names = [row["image"] for row in read_csv(table)]
+    names = pd.read_csv(table, dtype=str)["image"].tolist()
     assert len(names) == 2 and set(names) < set(VAL)
     assert (table.parent / f"{names[0]}.truth.png").is_file()
 

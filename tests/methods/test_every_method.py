@@ -32,7 +32,7 @@ from u2pl.errors import UsageError
 from u2pl.methods import Method
 from u2pl.methods.registry import method as register
 from u2pl.project import Project
-from u2pl.runs.records import read_history
+from u2pl.runs.frames import series
 from u2pl.settings import Params
 from u2pl.training import memory
 from u2pl.training.learner import Learner
@@ -365,5 +365,5 @@ def test_a_method_of_ten_lines_inherits_all_settings_and_needs_an_empty_section(
     assert hyper == params.resolve(spec).hyper
     assert (hyper["warm_start_epochs"], hyper["teacher_mode"]) == (2, "train")
     assert json.loads((run / "metrics.json").read_text())["protocol"]["network"] == "teacher"
-    history = read_history(run)
+    history = series(run)
     assert {"train/loss/supervised", "train/loss/unsupervised", "train/gamma_t", "val/miou"} <= history.keys()

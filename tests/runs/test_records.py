@@ -201,20 +201,3 @@ def test_a_line_that_is_no_event_is_passed_over(changes: dict[str, Any]):
     assert records.parse_event(json.dumps(LINE | changes)) is None
     assert records.parse_event(json.dumps(LINE)[:-3]) is None
     assert records.parse_event("[]") is None
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "epoch,step,a\nx,1,2\n",
-        "epoch,step,a\n0,1,x\n",
-        "step,a\n1,2\n",
-        "epoch,a\ninf,1\n",
-    ],
-)
-def test_a_damaged_history_is_refused_in_a_sentence(tmp_path: Path, text: str):
-    (tmp_path / "history.csv").write_text("epoch,step,a,b\n0,1,2.5,\n1,2,,3\n")
-    assert records.read_history(tmp_path) == {"a": [(0, 2.5)], "b": [(1, 3.0)]}
-    (tmp_path / "history.csv").write_text(text)
-    with pytest.raises(UserError, match=r"history\.csv is damaged"):
-        records.read_history(tmp_path)

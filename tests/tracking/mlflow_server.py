@@ -102,6 +102,10 @@ def contents(project: Project, uri: str | None = None) -> dict[str, Any]:
             "params": run.data.params,
             # The marks name files in the order in which they were sent.
             "tags": {k: json.loads(v) if k == MIRRORED else v for k, v in tags.items()},
+            "inputs": sorted(
+                (each.dataset.name, each.dataset.digest, sorted((tag.key, tag.value) for tag in each.tags))
+                for each in run.inputs.dataset_inputs
+            ),
             "metrics": {metric: sorted(points) for metric, points in histories.items()},
             "files": files,
         }

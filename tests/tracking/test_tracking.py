@@ -19,6 +19,7 @@ import written
 from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from tracking.mlflow_server import Server, contents, free_port, wait_until
 
 from u2pl.errors import UsageError, UserError
@@ -29,6 +30,7 @@ from u2pl.reporting.results import Result
 from u2pl.tracking import sidecar, store
 from u2pl.tracking.addresses import sqlite_file
 from u2pl.tracking.events import metric_name
+from u2pl.tracking.examples import KINDS
 from u2pl.tracking.mirror import Store, sync
 from u2pl.tracking.sidecar import Sidecar
 from u2pl.tracking.store import default_uri
@@ -79,8 +81,10 @@ def make_run(
         parent=parent,
     )
     write_json(folder / "run.json", facts)
-    for file in ("settings.yaml", "labeled.txt", "unlabeled.txt", "val.txt", "samples/a.input.png"):
+    for file in ("settings.yaml", "labeled.txt", "unlabeled.txt", "val.txt"):
         (folder / file).write_text(f"{name} {file}\n")
+    for kind in KINDS:
+        Image.new("RGB", (8, 6), "red").save(folder / "samples" / f"a.{kind}.png")
     write_events(folder, *events)
     if miou is not None:
         finish(folder, miou)
@@ -150,7 +154,7 @@ def test_a_finished_run_arrives_with_parameters_tags_curves_and_files(project):
         "dataset": "shapes", "split": "1/8", "method": "u2pl", "seed": "0",
         "recipe.backbone": "resnet10", "recipe.batch": "2", "recipe.crop": "32", "recipe.epochs": "3",
         "recipe.evaluation": "whole", "recipe.lr": "0.001", "recipe.scale": "[0.5, 2.0]",
-        "u2pl.alpha0": "0.2", "u2pl.dpa": "true",
+        "u2pl.alpha0": "0.2", "u2pl.dpa": "true", "alpha0": "0.2", "dpa": "true",
     }  # fmt: skip
     assert {"host": "here", "threads": "2", "u2pl.fingerprint": "f" * 16}.items() <= run.data.tags.items()
     assert history(store, run.info.run_id, "loss") == [(1, 1.5), (2, 1.25)]
@@ -158,11 +162,9 @@ def test_a_finished_run_arrives_with_parameters_tags_curves_and_files(project):
     assert [run.data.metrics[f"miou_{key}"] for key in ("reported", "last", "best")] == [50.0, 49.0, 51.0]
     point = store.client.get_metric_history(run.info.run_id, "val/miou")[0]
     assert point.timestamp == T0 + 2500
-    files = {
-        f.path for place in (None, "samples") for f in store.client.list_artifacts(run.info.run_id, place)
-    }
+    files = {f.path for f in store.client.list_artifacts(run.info.run_id)}
     lists = {"labeled.txt", "unlabeled.txt", "val.txt"}
-    assert files == lists | {"settings.yaml", "metrics.json", "samples", "samples/a.input.png"}
+    assert files == lists | {"settings.yaml", "metrics.json", "examples.png"}
 
 
 def test_the_run_folder_says_where_its_mlflow_run_is(project):
@@ -384,7 +386,7 @@ def test_an_ablation_is_mirrored_by_a_process_that_nobody_waits_for(
     wait_until(mirrored.exists, 20)
 
 
-def test_an_ablation_is_a_parent_with_one_child_a_value(project):
+def test_an_ablation_is_a_run_that_refers_to_one_a_value(project):
     make_run(project, "own", *CURVE, parent="by-alpha0", miou=50.0)
     make_run(project, "reused", *CURVE, miou=60.0)
     make_ablation(project, "by-alpha0", {"0.1": "own", "0.2": "reused"})
@@ -394,19 +396,39 @@ def test_an_ablation_is_a_parent_with_one_child_a_value(project):
     assert parent.data.params["parameter"] == "u2pl.alpha0" and parent.info.status == "FINISHED"
     assert history(store, parent.info.run_id, "miou_reported") == [(0, 50.0), (1, 60.0)]
     assert history(store, parent.info.run_id, "miou_last") == [(0, 49.0), (1, 59.0)]
-    assert [file.path for file in store.client.list_artifacts(parent.info.run_id)] == ["ablation.json"]
+    files = [file.path for file in store.client.list_artifacts(parent.info.run_id)]
+    assert files == ["ablation.json", "comparison.json"]
 
-    children = store.client.search_runs(
-        [store.experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
-    )
-    assert sorted(child.info.run_name for child in children) == ["own", "reused"]
-    assert all(history(store, child.info.run_id, "loss") == [(1, 1.5), (2, 1.25)] for child in children)
-    assert len(runs_named(store, "own")) == 1
-    # The reused run stands alone as well, as it did before the ablation.
-    assert sorted("mlflow.parentRunId" in run.data.tags for run in runs_named(store, "reused")) == [
-        False,
-        True,
+    (own,), (reused,) = runs_named(store, "own"), runs_named(store, "reused")
+    assert own.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert "mlflow.parentRunId" not in reused.data.tags
+    assert [run.data.tags["u2pl.ablation/by-alpha0"] for run in (own, reused)] == ["0.1", "0.2"]
+    note = parent.data.tags["mlflow.note.content"]
+    assert "`u2pl.alpha0`" in note
+    for value, miou, run in (("0.1", "50.00", own), ("0.2", "60.00", reused)):
+        address = f"#/experiments/{store.experiment}/runs/{run.info.run_id}"
+        assert f"| `{value}` | {miou} | [{run.info.run_name}]({address}) |" in note
+    table = store.client.download_artifacts(parent.info.run_id, "comparison.json")
+    assert [(row[0], row[1], row[4]) for row in read_json(Path(table))["data"]] == [
+        ("0.1", 50.0, "own"),
+        ("0.2", 60.0, "reused"),
     ]
+
+
+def test_the_copies_that_earlier_versions_made_for_an_ablation_go(project):
+    folder = make_run(project, "copied", *CURVE, miou=60.0)
+    make_run(project, "trained", *CURVE, parent="with-copies", miou=50.0)
+    make_ablation(project, "with-copies", {"0.1": "trained", "0.2": "copied"})
+    store = Store(project)
+    parent = store._ablation("with-copies")
+    uid = read_json(folder / "run.json")["uid"]
+    tags = {"u2pl.uid": uid, "u2pl.parent": "with-copies", "u2pl.kind": "run", "u2pl.name": "copied"}
+    tags["mlflow.parentRunId"] = parent.info.run_id
+    copy = store.client.create_run(store.experiment, tags=tags).info.run_id
+    assert sync(project).problems == []
+    assert store.client.get_run(copy).info.lifecycle_stage == "deleted"
+    assert [run.info.run_id for run in runs_named(store, "copied")] != [copy]
+    assert len(runs_named(store, "copied")) == len(runs_named(store, "trained")) == 1
 
 
 def test_a_run_mirrored_before_its_ablation_was_recorded_becomes_its_child(project):
@@ -615,9 +637,7 @@ def test_a_server_receives_the_same_once(project, server):
     (run,) = runs_named(store, "served")
     assert run.info.status == "FINISHED" and run.data.params["u2pl.alpha0"] == "0.2"
     assert history(store, run.info.run_id, "loss") == [(1, 1.5), (2, 1.25)]
-    assert [file.path for file in store.client.list_artifacts(run.info.run_id, "samples")] == [
-        "samples/a.input.png"
-    ]
+    assert "examples.png" in [file.path for file in store.client.list_artifacts(run.info.run_id)]
 
 
 # ---- the side process ----------------------------------------------------------------------------------

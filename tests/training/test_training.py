@@ -28,7 +28,8 @@ from u2pl.files import read_json, write_json
 from u2pl.inference.evaluator import Evaluation, evaluate
 from u2pl.project import Project
 from u2pl.runs import set_aside
-from u2pl.runs.results import colored, evaluate_run, load_network, train_command
+from u2pl.runs.origin import train_command
+from u2pl.runs.results import colored, evaluate_run, load_network
 from u2pl.settings import Params, Recipe, RunSpec, parse_overrides
 from u2pl.steps import whole_batch
 from u2pl.training import loop, trainer

@@ -7,8 +7,8 @@ from u2pl.data.prepared import description_of
 from u2pl.errors import UserError
 from u2pl.evidence.figure_runs import NamedRun
 from u2pl.project import Project
-from u2pl.runs.records import read_history
-from u2pl.runs.results import train_command
+from u2pl.runs.frames import series
+from u2pl.runs.origin import train_command
 
 MEASURES = ("reliable/share", "reliable/accuracy", "negatives/false")
 """Names below train/ in history.csv of a mean over an epoch's steps; those of each class go on with its name."""
@@ -55,7 +55,7 @@ def reliability(project: Project, runs: Sequence[NamedRun]) -> Reliability:
 
 
 def _curves(run: NamedRun, classes: Sequence[str]) -> RunCurves:
-    history = read_history(run.folder)
+    history = series(run.folder)
     summed = any(f"{ALL_CLASSES}/{measure}" in history for measure in MEASURES)
     overall = ALL_CLASSES if summed else "train"
     found = RunCurves(

@@ -1,10 +1,8 @@
 """How far the runs and tables of the active plan are, from files alone: quick, and without torch or DVC."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,31 +12,14 @@ from u2pl.pipeline import ActivePlan, TrainStage, planned_run, spec_of
 from u2pl.pipeline.dvc_stages import RESULTS
 from u2pl.pipeline.scheduling import Entry, PlanRecord, State, plan_folder
 from u2pl.project import Project
-from u2pl.runs.records import Event, Run, is_complete, parse_event, read_metrics, read_run
+from u2pl.runs.events import Events, RunState
+from u2pl.runs.records import Run, is_complete, read_metrics, read_run
 from u2pl.runs.scored_classes import counted_classes
 from u2pl.runs.staleness import facts
 from u2pl.runs.stored_evaluation import run_path
 from u2pl.settings import Params, RunSpec, differences, says_all
 
 T = TypeVar("T")
-
-_TAIL_BYTES = 64 * 1024
-"""As much of the end of events.jsonl is read as tells where a run stands and how fast it goes."""
-_HEAD_BYTES = 4096
-"""As much of its beginning as tells how many steps the run has."""
-
-
-class RunState(StrEnum):
-    """Where a run of the plan stands."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    INTERRUPTED = "interrupted"
-    """It was stopped or killed, and goes on from its checkpoint when it is started again."""
-    FAILED = "failed"
-    DONE = "done"
-    STALE = "stale"
-    """Its folder holds a run of other settings than today's; started again, it begins anew."""
 
 
 @dataclass(frozen=True)
@@ -262,78 +243,6 @@ def run_status(
 
 
 # ---- what the folder says ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Events:
-    """The ends of an events.jsonl."""
-
-    first: Event | None
-    newest: Sequence[Event]
-    """Those of the newest start that are not too long ago."""
-
-    @classmethod
-    def read(cls, path: Path) -> "Events":
-        """What is there of them; nothing where there is no file. Half a line is passed over."""
-        if not path.is_file():
-            return cls(None, [])
-        try:
-            with path.open("rb") as file:
-                head = file.read(_HEAD_BYTES)
-                size = file.seek(0, 2)
-                file.seek(max(0, size - _TAIL_BYTES))
-                tail = file.read()
-        except OSError:
-            return cls(None, [])
-        newest: list[Event] = []
-        for each in _events(tail):
-            newest = [each] if each["event"] in ("start", "resume") else [*newest, each]
-        return cls(next(_events(head), None), newest)
-
-    @property
-    def time(self) -> int:
-        """Of the newest event, in milliseconds since the epoch."""
-        return int(self.newest[-1]["time"]) if self.newest else 0
-
-    @property
-    def failure(self) -> str | None:
-        """Why the run failed; None where that is not the last thing that happened."""
-        if not self.newest or self.newest[-1]["event"] != "failed":
-            return None
-        return str(self.newest[-1].get("message") or "It did not say why; start it again to see.")
-
-    @property
-    def steps(self) -> int | None:
-        """Steps of the whole run; runs of earlier versions do not say."""
-        known = [each["metrics"].get("steps") for each in (self.first, *self.newest) if each]
-        return next((int(steps) for steps in known if steps), None)
-
-    def where(self, run: Run | None) -> dict[str, Any]:
-        """Steps, epochs and the newest mIoU, as a `RunStatus` has them."""
-        if run is None or not self.newest:
-            return {}
-        step, epochs = int(self.newest[-1]["step"]), run["recipe"]["epochs"]
-        measured = [e["metrics"]["val/miou"] for e in self.newest if "val/miou" in e["metrics"]]
-        return {
-            "step": step,
-            "steps": self.steps,
-            "epoch": min(int(self.newest[-1]["epoch"]) + 1, epochs),
-            "epochs": epochs,
-            "miou": measured[-1] if measured else None,
-        }
-
-    def seconds_left(self) -> float | None:
-        """At the pace since it was started, validations and checkpoints included; None before there is one."""
-        paced = [each for each in self.newest if each["event"] in ("step", "epoch")]
-        if not paced or self.steps is None or paced[-1]["step"] == paced[0]["step"]:
-            return None
-        first, last = paced[0], paced[-1]
-        pace = (last["time"] - first["time"]) / 1000 / (last["step"] - first["step"])
-        return max(0.0, (self.steps - last["step"]) * pace - (time.time() - last["time"] / 1000))
-
-
-def _events(text: bytes) -> Iterator[Event]:
-    yield from filter(None, map(parse_event, text.splitlines()))
 
 
 def _there(read: Callable[[Path], T], folder: Path) -> T | None:

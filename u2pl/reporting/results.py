@@ -12,7 +12,8 @@ from u2pl.pipeline import ActivePlan, Cell, Table, bind, cell_spec, read_table, 
 from u2pl.pipeline.dvc_stages import RESULTS
 from u2pl.project import Project
 from u2pl.runs import scored_classes
-from u2pl.runs.records import Metrics, read_history, read_metrics
+from u2pl.runs.frames import series
+from u2pl.runs.records import Metrics, protocol, read_metrics
 from u2pl.settings import Params
 
 ALL_CLASSES = "mIoU over all classes"
@@ -123,13 +124,12 @@ class Result:
     @property
     def protocol(self) -> str:
         """How the number was measured."""
-        protocol = self.metrics["protocol"]
-        return f"{protocol['evaluation']}, {protocol['network']} network, {protocol['checkpoint']} checkpoint"
+        return protocol(self.metrics)
 
     @cached_property
     def history(self) -> dict[str, list[tuple[int, float]]]:
         """Metric -> (epoch, value) for each epoch that has one; empty without a history.csv."""
-        return read_history(self.folder)
+        return series(self.folder)
 
     def sample(self, image: str, kind: str) -> Path:
         """The picture of a validation image: kind is input, truth or prediction."""

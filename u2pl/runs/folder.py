@@ -30,6 +30,7 @@ from u2pl.files import (
 )
 from u2pl.project import Project
 from u2pl.runs import set_aside
+from u2pl.runs.origin import revision
 from u2pl.runs.records import Run, is_complete, read_metrics, read_run
 from u2pl.settings import ResolvedRun, differences, fingerprint
 from u2pl.settings.device import torch_device
@@ -162,6 +163,7 @@ class RunFolder:
             "device": device_name(),
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
+            "revision": revision(self.path, digits=40),
         }
         created = datetime.now(UTC).isoformat(timespec="seconds")
         run = {**description, "uid": uuid.uuid4().hex, "created": created, "tags": machine}

@@ -10,7 +10,7 @@ from u2pl.files import sha256
 from u2pl.inference.evaluator import evaluate, predictions, protocol
 from u2pl.inference.tta import NO_TTA, TTA
 from u2pl.project import Project, safe_name
-from u2pl.runs import results, scored_classes, stored_evaluation
+from u2pl.runs import origin, results, scored_classes, stored_evaluation
 from u2pl.runs.records import PictureScores, read_run
 
 
@@ -93,7 +93,7 @@ def score_pictures(
             },
             "miou": {"reported": result.miou},
             "iou": result.iou(images.classes),
-            "revision": results.revision(project),
+            "revision": origin.revision(project.root),
         }
         with stored_evaluation.lock(path):
             results.store(target, images, recipe, scores, result)

@@ -1,6 +1,6 @@
 """What a run leaves on disk, as it is read back: run.json, metrics.json, ablation.json, events and history."""
 
-import csv
+import functools
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
@@ -8,8 +8,6 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import AfterValidator, TypeAdapter
 from typing_extensions import TypedDict
 
-from u2pl.errors import UserError
-from u2pl.files import read_csv
 from u2pl.typed_files import (
     Count,
     DatasetName,
@@ -34,8 +32,13 @@ class _Recipe(TypedDict):
     evaluation: Literal["whole", "sliding", "center"]
 
 
+@functools.cache  # made once: it takes longer than all else about reading a run
+def _recipe() -> TypeAdapter[_Recipe]:
+    return TypeAdapter(_Recipe)
+
+
 def _is_a_recipe(values: dict[str, Any]) -> dict[str, Any]:
-    TypeAdapter(_Recipe).validate_python(values, strict=True)
+    _recipe().validate_python(values, strict=True)
     return values
 
 
@@ -181,6 +184,14 @@ class Ablation(Comparison):
     uid: Uid
 
 
+class Report(TypedDict):
+    """report.json: a page that `u2pl report` wrote, for the tracking store."""
+
+    page: str
+    """Its path, from the project's root."""
+    uid: Uid
+
+
 class TrackedRun(TypedDict):
     """tracking.json: where a run's MLflow run is."""
 
@@ -227,6 +238,14 @@ def read_metrics(folder: Path) -> Metrics:
     return read(Metrics, folder / "metrics.json")
 
 
+def protocol(metrics: Metrics | PictureScores) -> str:
+    """How a result was measured, in words; on a folder of pictures, on which."""
+    how = metrics["protocol"]
+    text = f"{how['evaluation']}, {how['network']} network, {how['checkpoint']} checkpoint"
+    pictures: Any = metrics.get("pictures")
+    return f"{text}, on {pictures['images']}" if pictures else text
+
+
 def parse_event(line: bytes | str) -> Event | None:
     """A line of events.jsonl; None where its writer was killed, or it is no event."""
     try:
@@ -234,26 +253,3 @@ def parse_event(line: bytes | str) -> Event | None:
     except (ValueError, RecursionError):
         return None
     return value if fits(Event, value) else None
-
-
-def read_history(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Metric -> (epoch from 0, value) for each epoch that has one, from history.csv; empty where there is none.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    path = folder / "history.csv"
-    series: dict[str, list[tuple[int, float]]] = {}
-    if not path.is_file():
-        return series
-    try:
-        for row in read_csv(path):
-            epoch = int(float(row["epoch"]))
-            for name, value in row.items():
-                if value and name not in ("epoch", "step"):
-                    series.setdefault(name, []).append((epoch, float(value)))
-    except (ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
-        raise UserError(
-            f"{path} is damaged ({type(error).__name__}: {error}). Move it elsewhere; curves are drawn from it alone."
-        ) from None
-    return series

@@ -1,6 +1,5 @@
 """Evaluates finished runs and writes what tables and reports read."""
 
-import subprocess
 from collections import Counter
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -18,7 +17,6 @@ from u2pl.data.description import Description, Progress
 from u2pl.data.image_set import ImageSet
 from u2pl.data.prepared import Split, description_of, open_split
 from u2pl.errors import UsageError, UserError, is_out_of_memory, unknown
-from u2pl.escaping import command_line
 from u2pl.files import sha256, write_csv, write_json
 from u2pl.inference.evaluator import Evaluation, evaluate, predictions, protocol
 from u2pl.inference.tta import NO_TTA, TTA
@@ -26,6 +24,7 @@ from u2pl.models.deeplab import DeepLabV3Plus
 from u2pl.models.trained import trained_network
 from u2pl.project import Project, slug
 from u2pl.runs import stored_evaluation
+from u2pl.runs.origin import import_command, revision, train_command
 from u2pl.runs.records import Metrics, read_metrics, read_run
 from u2pl.settings import FORMERLY, RECIPE_VERSION, Recipe, load
 
@@ -78,27 +77,6 @@ def description_of_run(project: Project, path: Path) -> Description:
             "wrong names and colours. Train it again, or prepare the data set as it was."
         )
     return description
-
-
-def train_command(run: Mapping[str, Any]) -> str:
-    """The command line that trains the run again."""
-    words = ["u2pl", "train"]
-    for key in ("dataset", "split", "method", "seed", *(["name"] if run.get("named") else [])):
-        words += [f"--{key}", str(run[key])]
-    for key, value in run["overrides"].items():
-        words += ["--set", f"{key}={value}"]
-    return command_line(*words)
-
-
-def import_command(run: Mapping[str, Any]) -> str:
-    """The command line that imports the run's checkpoint again."""
-    words = ["u2pl", "import", run["imported"]["file"], "--as", run["name"]]
-    for key in ("dataset", "split", "method"):
-        words += [f"--{key}", run[key]]
-    words += ["--network", run["imported"]["network"]]
-    for key, value in run["overrides"].items():
-        words += ["--set", f"{key}={value}"]
-    return command_line(*words)
 
 
 def evaluate_run(
@@ -157,7 +135,7 @@ def evaluate_run(
         metrics["protocol"]["evaluation"] = protocol(recipe, tta)
     elif metrics["protocol"]["checkpoint"] == "last" or miou["best_epoch"] == metrics["epochs"] - 1:
         miou["last"] = result.miou
-    metrics["iou"], metrics["revision"] = result.iou(split.classes), revision(project)
+    metrics["iou"], metrics["revision"] = result.iou(split.classes), revision(project.root)
     with stored_evaluation.lock(path):
         store(folder, split, recipe, metrics, result)
         if worst:
@@ -184,7 +162,7 @@ def store_last_validation(
         result: of the network that the run is reported by.
     """
     metrics = read_metrics(path)
-    metrics["revision"] = revision(project)
+    metrics["revision"] = revision(project.root)
     with stored_evaluation.lock(path):
         store(stored_evaluation.own_folder(path), split, recipe, metrics, result)
         stored_evaluation.write_stamp(project, path)
@@ -235,15 +213,6 @@ def _write_scores(folder: Path, metrics: Mapping[str, Any], confusion_CC: Tensor
     write_csv(folder / "iou.csv", [("class", "iou", "pixels"), *iou])
     rows = [(name, *row) for name, row in zip(classes, counts, strict=True)]
     write_csv(folder / "confusion.csv", [("truth / prediction", *classes), *rows])
-
-
-def revision(project: Project) -> str | None:
-    """The project's git commit, None outside a repository."""
-    try:
-        command = ["git", "-C", str(project.root), "rev-parse", "--short=12", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def write_samples(folder: Path, split: ImageSet, recipe: Recipe, result: Evaluation) -> None:

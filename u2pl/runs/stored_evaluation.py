@@ -21,7 +21,7 @@ from u2pl.settings import RECIPE_VERSION
 
 
 def run_path(project: Project, name: str) -> Path:
-    """The folder of a run that exists, by its name or its path."""
+    """The folder of a run that exists, by its name or its path: of the project's own, as it lies in runs/."""
     path = project.runs / name
     if not os.path.lexists(path / "run.json"):  # of a name that no folder could have it says no
         path = Path(name)
@@ -32,7 +32,7 @@ def run_path(project: Project, name: str) -> Path:
             if known
             else UserError("There is no run yet. Train one: u2pl train --dataset shapes --split 1/8")
         )
-    return path
+    return project.runs / path.name if path.parent.resolve() == project.runs.resolve() else path
 
 
 def own_folder(path: Path) -> Path:

@@ -12,20 +12,20 @@ from u2pl.runs.records import Event, parse_event
 
 
 class EventLog:
-    """Reads an `events.jsonl` while it grows."""
+    """Reads an `events.jsonl` while it grows, or a `system.jsonl`, which is written in the same way."""
 
     def __init__(self, path: Path):
         self.path = path
         self.offset = 0
         self.state = "start"
-        """The newest event that is neither a step nor an epoch: start, resume, end, failed, interrupted."""
+        """The newest event that is no measurement: start, resume, end, failed, interrupted."""
         self.time = 0
         """Of the newest event, in milliseconds since the epoch; 0 before there is one."""
         self._step: Event | None = None
         self._names: dict[str, str] = {}
 
     def measurements(self) -> list[Event]:
-        """The step and epoch events written since the last call, by step; of equal ones the last.
+        """The step, epoch and system events written since the last call, by step; of equal ones the last.
 
         What an epoch repeats of the step it ends with is left out. A last line without its end stays for
         the next call, and a line that is no event (its writer was killed) is passed over.
@@ -42,6 +42,8 @@ class EventLog:
             self.time = each["time"]
             if each["event"] == "step":
                 self._step = each
+            elif each["event"] == "system":
+                pass  # in a file of its own, with numbers of its own for steps
             elif each["event"] == "epoch":
                 known = self._step["metrics"] if self._step and self._step["step"] == each["step"] else {}
                 each["metrics"] = {k: v for k, v in each["metrics"].items() if k not in known}

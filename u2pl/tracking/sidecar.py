@@ -6,11 +6,15 @@ import select
 import signal
 import subprocess
 import sys
+import uuid
 from datetime import datetime
 from pathlib import Path
 
-from u2pl.project import Project
+from u2pl.files import write_json
+from u2pl.project import Project, safe_name
+from u2pl.tracking import models
 from u2pl.tracking.addresses import HidingStream
+from u2pl.tracking.machine_load import Sampler
 from u2pl.tracking.mirror import Store, reason
 from u2pl.tracking.store import artifacts_of, database_of, default_uri, enabled, installed, unusable
 
@@ -52,7 +56,7 @@ class Sidecar:
         try:
             with (folder / "tracking.log").open("ab") as log:
                 process = subprocess.Popen(
-                    _command(project, folder, POLL_SECONDS, 0, LAST_MIRROR_SECONDS),
+                    _command(project, folder, os.getpid(), POLL_SECONDS, 0, LAST_MIRROR_SECONDS),
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
@@ -114,15 +118,37 @@ def sync_ablation(project: Project, name: str, *, wait: bool = True) -> str | No
     return sidecar.close() if wait else sidecar.leave()
 
 
-def _command(project: Project, folder: Path, poll: float, pause: float, last: float) -> list[str]:
+def sync_report(project: Project, page: Path) -> str | None:
+    """Mirror the page of a report from a process that nobody waits for; what to show where that failed, else None.
+
+    Args:
+        project: that the page is of.
+        page: its path; where it lies outside the project, there is nothing to do.
+    """
+    if not enabled() or not installed() or not page.resolve().is_relative_to(project.root.resolve()):
+        return None
+    name = project.relative(page)
+    folder = project.runs / ".reports" / safe_name(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "report.json").exists():
+        write_json(folder / "report.json", {"page": name, "uid": uuid.uuid4().hex})
+    return Sidecar.start(project, folder).leave()
+
+
+def _command(project: Project, folder: Path, owner: int, poll: float, pause: float, last: float) -> list[str]:
     """The words that start a side process; see `follow`."""
-    words = [str(folder), "--project", str(project.root), "--poll", str(poll), "--pause", str(pause)]
-    words += ["--last", str(last)]
+    words = [str(folder), "--project", str(project.root), "--owner", str(owner)]
+    words += ["--poll", str(poll), "--pause", str(pause), "--last", str(last)]
     return [sys.executable, "-m", "u2pl.tracking.sidecar", *words]
 
 
 def follow(
-    project: Project, folder: Path, poll: float, pause: float, last: float = LAST_MIRROR_SECONDS
+    project: Project,
+    folder: Path,
+    owner: int,
+    poll: float,
+    pause: float,
+    last: float = LAST_MIRROR_SECONDS,
 ) -> int:
     """Mirror `folder` until standard input says that its owner has ended; 0 if the store is then up to date.
 
@@ -130,12 +156,17 @@ def follow(
 
     Args:
         project: in which the folder lies.
-        folder: a run's or an ablation's.
+        folder: a run's, an ablation's or a report's.
+        owner: process whose use of the machine is sampled, where it trains a run.
         poll: seconds between two looks at the folder.
         pause: seconds before the first one.
         last: seconds for the last look, after the owner's end.
     """
-    source = folder / ("ablation.json" if (folder / "ablation.json").exists() else "events.jsonl")
+    made = (folder / name for name in ("ablation.json", "report.json"))
+    source = next((path for path in made if path.exists()), folder / "events.jsonl")
+    sampler = Sampler(folder, owner) if source.suffix == ".jsonl" else None
+    if sampler:
+        sampler.start()
     store: Store | None = None
     seen: os.stat_result | None = None
     while True:
@@ -143,14 +174,14 @@ def follow(
         over = bool(select.select([sys.stdin], [], [], pause)[0])
         if over:
             signal.setitimer(signal.ITIMER_REAL, last)
+            if sampler:
+                sampler.stop()  # or the store would lack what comes after the last look
         stamp = source.stat() if source.exists() else None
         behind = over or store is None or stamp != seen
         if behind:
             try:
                 store = store or Store(project)
-                (store.mirror if source.suffix == ".jsonl" else store.mirror_ablation)(
-                    folder, running=not over
-                )
+                store.mirror_folder(folder, running=not over)
                 seen, behind = stamp, False
             except Exception as error:
                 message = reason(error, default_uri(project))
@@ -158,11 +189,13 @@ def follow(
                 store = None
         pause = min(max(pause, poll) * 2, LONGEST_PAUSE_SECONDS) if behind else poll
         if over:
+            if sampler and not behind and models.due(folder):
+                models.log_in_background(project, folder)
             return int(behind)
         if behind and database_of(default_uri(project)):
             # MLflow holds a database that it has opened until its process ends. Where the file has been deleted
             # or replaced, only a new process sees what lies there now.
-            os.execv(sys.executable, _command(project, folder, poll, pause, last))
+            os.execv(sys.executable, _command(project, folder, owner, poll, pause, last))
 
 
 def _main() -> int:
@@ -171,6 +204,7 @@ def _main() -> int:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--project", type=Path, required=True)
+    parser.add_argument("--owner", type=int, required=True)
     parser.add_argument("--poll", type=float, required=True)
     parser.add_argument("--pause", type=float, required=True)
     parser.add_argument("--last", type=float, required=True)
@@ -184,7 +218,9 @@ def _main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        return follow(project, arguments.folder, arguments.poll, arguments.pause, arguments.last)
+        return follow(
+            project, arguments.folder, arguments.owner, arguments.poll, arguments.pause, arguments.last
+        )
     finally:
         sys.stdout.close()
         sys.stderr.close()

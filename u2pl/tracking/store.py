@@ -2,7 +2,8 @@
 
 import os
 import sqlite3
-from contextlib import closing, nullcontext
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,25 @@ ENVIRONMENT = {
 def enabled() -> bool:
     """Whether runs start a side process; the environment variable U2PL_TRACKING=none says no."""
     return os.environ.get("U2PL_TRACKING", "").lower() != "none"
+
+
+def models_enabled() -> bool:
+    """Whether networks are logged beside the numbers; U2PL_TRACKING=no-models says no, since they take room."""
+    return os.environ.get("U2PL_TRACKING", "").lower() != "no-models"
+
+
+@contextmanager
+def patience() -> Iterator[None]:
+    """For a large file: a server may take longer to answer, unless the user has said how long it may."""
+    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    before = os.environ.get(name)
+    if before == ENVIRONMENT[name]:
+        os.environ[name] = "120"
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[name] = before
 
 
 def installed() -> bool:

@@ -16,6 +16,7 @@ from u2pl.errors import EndedElsewhere, UsageError, UserError
 from u2pl.files import sweep, write_json
 from u2pl.project import Project, kept_name, readable_name, safe_name
 from u2pl.runs import scored_classes, stored_evaluation
+from u2pl.runs.origin import train_command
 from u2pl.runs.records import Ablation as AblationRecord
 from u2pl.runs.records import AblationRow, Metrics, is_complete, read_metrics, read_run
 from u2pl.runs.staleness import facts
@@ -124,7 +125,6 @@ def find_comparable(project: Project, params: Params, spec: RunSpec) -> Path:
             continue
         if not differences(recorded, facts(project, params, spec, recorded)):
             return path
-    from u2pl.runs.results import train_command
 
     run = {key: getattr(spec, key) for key in ("dataset", "split", "method", "seed", "overrides")}
     raise UserError(

@@ -16,6 +16,7 @@ import psutil
 
 from u2pl.errors import UserError
 from u2pl.project import Project
+from u2pl.runs.origin import revision
 from u2pl.tracking.addresses import hidden
 
 _LIBRARIES = ("torch", "torchvision", "timm", "typer", "dvc", "mlflow", "pandas", "onnxruntime")
@@ -228,9 +229,7 @@ def _server(address: str) -> Finding:
 
 
 def _revision(project: Project) -> Finding:
-    from u2pl.runs.results import revision
-
-    found = revision(project)
+    found = revision(project.root)
     if found is None:
         return Finding(
             "commit", "note", "none", "git init && git commit: runs then record what they were made by"

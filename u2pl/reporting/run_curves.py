@@ -1,0 +1,38 @@
+"""The learning curves of groups of runs as a picture: the mean over the seeds, and the lowest and highest of them."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from u2pl.errors import UserError
+from u2pl.reporting import charts
+from u2pl.reporting.run_groups import Comparison, Group
+
+_INK = "#222222"
+
+
+def write(found: Comparison, path: Path) -> None:
+    """Write the curves of all groups as a PNG.
+
+    Raises:
+        UserError: no run has recorded an epoch.
+    """
+    curves = [_curve(group, style) for style, group in enumerate(found.groups) if group.curves]
+    if not curves:
+        raise UserError(
+            "None of the runs has recorded an epoch, so there is no curve to draw. Leave --out out."
+        )
+    figure = Figure(figsize=(6, 3.8 + 0.22 * len(curves)), layout="constrained", dpi=150)
+    axes = figure.subplots()
+    title = found.groups[0].any_record["dataset"]
+    charts.draw(axes, charts.Panel(title, "mIoU (%)", tuple(curves)), _INK)
+    # Names are long: one below the other, all of them fit.
+    figure.legend(loc="outside lower center", ncols=1, frameon=False, fontsize=8, labelcolor=_INK)
+    charts.save(figure, path)
+
+
+def _curve(group: Group, style: int) -> charts.Curve:
+    values = group.values_by_epoch
+    mean = tuple(value for _, value in group.curve)
+    low, high = (tuple(map(end, values.values())) for end in (min, max))
+    return charts.Curve(group.label, style, tuple(values), mean, low, high)
