@@ -36,7 +36,13 @@ def table(
     paths = write(project, active.reports, filled)
     if json:
         say_json(
-            {"table": filled.name, "files": list(paths), "cells": [_cell(each) for each in filled.cells]}
+            {
+                "table": filled.name,
+                "files": list(paths),
+                "cells": [
+                    _cell(*each) for each in zip(filled.cells, filled.means.to_dict("records"), strict=True)
+                ],
+            }
         )
         return
     say((project.root / paths[0]).read_text(encoding="utf-8"))
@@ -44,13 +50,14 @@ def table(
     next_step("u2pl", "report")
 
 
-def _cell(cell: "CellResults") -> dict[str, Any]:
+def _cell(cell: "CellResults", words: dict[Any, Any]) -> dict[str, Any]:
     """One cell as plain values."""
     return {
         "row": cell.cell.row,
         "column": cell.cell.column,
-        "mean": cell.mean,
-        "sd": cell.sd,
+        **{
+            name: None if words[name] != words[name] else words[name] for name in ("mean", "sd")
+        },  # NaN is no JSON
         "runs": [
             {"run": r.metrics["name"], "seed": r.metrics["seed"], "miou": r.reported} for r in cell.results
         ],

@@ -179,15 +179,18 @@ def test_every_package_is_listed_for_the_installation():
     assert set(listed) == packages
 
 
+NAMES = {
+    "yaml": "pyyaml",
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "sklearn": "scikit-learn",
+    "typing_extensions": "typing-extensions",
+}
+"""What is imported -> what is installed, where the two have different names."""
+
+
 def test_every_library_that_is_imported_is_a_declared_dependency():
     """One that comes with another library may go with its next version."""
-    names = {
-        "yaml": "pyyaml",
-        "PIL": "pillow",
-        "cv2": "opencv-python-headless",
-        "sklearn": "scikit-learn",
-        "typing_extensions": "typing-extensions",
-    }
     declared = {
         re.split(r"[><=\[; ]", line)[0].lower()
         for line in importlib.metadata.requires("u2pl") or []
@@ -195,7 +198,83 @@ def test_every_library_that_is_imported_is_a_declared_dependency():
     }
     used = {name.split(".")[0] for path in MODULES for name, _ in imports(path)}
     foreign = used - set(sys.stdlib_module_names) - {"u2pl", "u2pl_cli"}
-    assert {names.get(name, name).lower() for name in foreign} <= declared
+    assert {NAMES.get(name, name).lower() for name in foreign} <= declared
+
+
+USED = {
+    "torch": {"u2pl.training.learner": {"backward"}, "u2pl.losses.contrastive": {"Tensor"}},
+    "torchvision": {"u2pl.batches.strong_view": {"adjust_hue"}, "u2pl.models.resnet": {"ResNet"}},
+    "timm": {"u2pl.models.timm_backbone": {"create_model"}},
+    "safetensors": {"u2pl.models.weights": {"load_file"}, "u2pl.exchange.model_file": {"save"}},
+    "typer": {"cli.app": {"Typer"}},
+    "mlflow": {"u2pl.tracking.store": {"MlflowClient"}},
+    "pandas": {
+        "u2pl.runs.frames": {"DataFrame", "read_csv", "melt", "to_csv"},
+        "u2pl.reporting.results": {"groupby"},
+        "u2pl.reporting.table": {"pivot", "merge"},
+        "u2pl.reporting.paired": {"count", "mean", "std"},
+        "u2pl.reporting.measures": {"groupby"},
+        "u2pl.reporting.page": {"groupby"},
+    },
+    "rich": {
+        "cli.terminal": {"Console"},
+        "cli.progress": {"Progress"},
+        "cli.plan_progress": {"Live", "Table"},
+    },
+    "pyyaml": {"u2pl.files": {"load"}},
+    "pydantic": {"u2pl.typed_files": {"TypeAdapter"}, "u2pl.settings.base": {"BaseModel"}},
+    "typing-extensions": {"u2pl.runs.records": {"TypedDict"}},
+    "numpy": {"u2pl.evidence.comparison": {"bincount", "argsort"}},
+    "pillow": {"u2pl.data.pictures": {"Image"}},
+    "opencv-python-headless": {
+        "u2pl.models.perturbations": {"findContours"},
+        "u2pl.batches.transforms": {"cv2"},
+    },
+    "scipy": {"u2pl.reporting.paired": {"stdtr"}, "u2pl.evidence.comparison": {"binary_opening", "label"}},
+    "scikit-learn": {"u2pl.evidence.features": {"TSNE", "NearestNeighbors"}},
+    "matplotlib": {"u2pl.reporting.charts": {"Figure"}, "u2pl.reporting.paper_figures": {"Figure"}},
+    "jinja2": {"u2pl.reporting.page": {"Environment"}},
+    "markupsafe": {"u2pl.reporting.page": {"Markup"}},
+    "filelock": {"u2pl.runs.folder": {"FileLock"}},
+    "psutil": {"u2pl.pipeline.process_groups": {"Process"}, "u2pl.files": {"pid_exists"}},
+    "onnx": {"u2pl.exchange.exporter": {"checker"}},
+    "onnxruntime": {"u2pl.exchange.exporter": {"InferenceSession"}},
+}
+"""Library -> the modules that do with it what it is declared for -> the words by which one sees that they do."""
+PROGRAMS = {"dvc": ("u2pl.pipeline.new_project", "dvc.yaml")}
+"""What is run, and not imported -> the module that does so, and the file that is its."""
+
+
+def test_it_is_said_of_every_declared_dependency_what_it_is_used_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["onnx"]]
+    assert {re.split(r"[><=\[; ]", line)[0] for line in lines} == {*USED, *PROGRAMS}
+
+
+@pytest.mark.parametrize(
+    ("library", "module"), [(library, module) for library, modules in USED.items() for module in modules]
+)
+def test_a_declared_dependency_is_used_for_what_it_is_for(library: str, module: str):
+    (path,) = (path for path in MODULES if name_of(path) == module)
+    assert library in {NAMES.get(name.split(".")[0], name.split(".")[0]) for name, _ in imports(path)}
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    words = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    words |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert USED[library][module] <= words
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_declared_dependency_that_is_not_imported_is_a_program_that_is_run(program: str):
+    module, file = PROGRAMS[program]
+    (path,) = (path for path in MODULES if name_of(path) == module)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert program in {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    assert (ROOT / file).is_file()
+
+
+def test_results_are_aggregated_and_written_by_pandas_and_by_nothing_else():
+    for path in (ROOT / "u2pl" / "reporting").rglob("*.py"):
+        assert not {name.split(".")[0] for name, _ in imports(path)} & {"csv", "statistics"}, path
 
 
 def test_no_file_names_a_package_index():

@@ -63,21 +63,28 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """`rows`, of which the first names the columns, as CSV; None is an empty field, and no text is a formula."""
-    return "".join(map(_csv_line, rows))
+class Lines(io.StringIO):
+    """What a writer of CSV writes to, a line at a time; they end with a line feed.
 
+    `terminator` is the end that the writer is to know of: it decides which texts are quoted, and a name may have either
+    character of it.
+    """
 
-def _csv_line(row: Sequence[Any]) -> str:
-    out = io.StringIO()
-    # The end of a line decides which texts are quoted: a name may have either character of this one in it.
-    csv.writer(out, lineterminator="\r\n").writerow([cell(value) for value in row])
-    return out.getvalue().removesuffix("\r\n") + "\n"
+    terminator = "\r\n"
+
+    def write(self, line: str) -> int:
+        """Take a line."""
+        return super().write(line.removesuffix(self.terminator) + "\n")
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
-    """Write `csv_text` to `path` atomically."""
-    write_text(path, csv_text(rows))
+    """Write rows, of which the first names the columns, as CSV to `path` atomically, without pandas.
+
+    None is an empty field, and no text is a formula.
+    """
+    lines = Lines()
+    csv.writer(lines, lineterminator=lines.terminator).writerows(map(cell, row) for row in rows)
+    write_text(path, lines.getvalue())
 
 
 def content(path: Path) -> bytes:

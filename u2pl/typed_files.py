@@ -50,7 +50,7 @@ Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 MlflowId = Annotated[str, Field(pattern=r"^[0-9A-Za-z][\w.-]*$", max_length=100)]
 Uid = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Time = Annotated[str, AfterValidator(_is_a_time)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 

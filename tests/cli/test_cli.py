@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import written
 from tiny import draw_tiny, make_project
 
-from u2pl.files import read_json
+from u2pl.files import read_json, write_json
+from u2pl.pipeline import resolve
 from u2pl.project import Project
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -55,6 +57,21 @@ def test_help_imports_nothing_heavy(words: list[str], tmp_path: Path):
         [sys.executable, "-c", LIGHT.format(words=words)], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.stderr.splitlines()[-1] == "0 []"
+
+
+def test_how_far_the_runs_are_is_told_without_anything_heavy(tmp_path: Path):
+    project = make_project(tmp_path)
+    plan = resolve(project, "demo")
+    plan.write(project)
+    name = next(iter(plan.runs))
+    run = written.run(name)
+    for file, content in (("run.json", run), ("metrics.json", written.metrics(run))):
+        write_json(project.runs / name / file, content)
+    for words in (["status"], ["status", name]):
+        done = subprocess.run(
+            [sys.executable, "-c", LIGHT.format(words=words)], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert name in done.stdout and done.stderr.splitlines()[-1] == "0 []", done.stderr
 
 
 def test_help_needs_no_project_and_shows_an_example(u2pl: Command):

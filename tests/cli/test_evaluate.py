@@ -14,7 +14,7 @@ from u2pl_cli.app import run
 
 from u2pl.data.pictures import read_image
 from u2pl.data.prepared import open_split
-from u2pl.files import read_csv, read_json
+from u2pl.files import read_json
 from u2pl.inference import scores
 from u2pl.inference.evaluator import evaluate
 from u2pl.project import Project
@@ -61,7 +61,7 @@ def test_an_evaluation_leaves_its_numbers_as_tables_beside_the_metrics(project: 
     folder = project.runs / RUN / "evaluations" / "whole"
     written, copied = contents(folder), contents(project.root / "results" / "table1" / RUN)
     del written["stamp.json"]  # what the evaluation is true of, for whoever wants to take it over
-    assert copied.keys() - written.keys() == {"history.csv", "scores.json", "shares.csv"}
+    assert copied.keys() - written.keys() == {"history.csv", "scores.json"}
     assert all(copied[name] == content for name, content in written.items())
     # What DVC shows.
     results = project.root / "results" / "table1" / RUN
@@ -70,17 +70,17 @@ def test_an_evaluation_leaves_its_numbers_as_tables_beside_the_metrics(project: 
         "last": metrics["miou"]["last"],
         "best": metrics["miou"]["best"],
     }
-    shares = list(read_csv(results / "shares.csv"))
+    shares = pd.read_csv(results / "shares.csv").to_dict("records")
     header, *rows = table(results / "confusion.csv")
     assert [(row["truth"], row["prediction"], row["pixels"]) for row in shares] == [
-        (truth, prediction, count)
+        (truth, prediction, int(count))
         for truth, *counts in rows
         for prediction, count in zip(header[1:], counts, strict=True)
     ]
     for truth, *counts in rows:
         total = sum(float(row["percent"]) for row in shares if row["truth"] == truth)
         assert total == pytest.approx(100 if any(map(int, counts)) else 0, abs=0.05)
-    assert {"metrics.json", "iou.csv", "confusion.csv"} < written.keys() and len(written) == 3 + 9
+    assert {"metrics.json", "iou.csv", "confusion.csv"} < written.keys() and len(written) == 4 + 9
     assert read_json(folder / "metrics.json") == metrics
     assert contents(project.runs / RUN / "samples") == contents(folder / "samples")
 

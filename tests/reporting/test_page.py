@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from fabricated import street_plan, write_results
 from PIL import Image
@@ -49,6 +50,10 @@ class Outline(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag not in VOID:
             assert self.open.pop() == tag
+
+
+def by_epoch(*values: float) -> "pd.Series[float]":
+    return pd.Series(values, range(1, len(values) + 1))
 
 
 def outline(text: str) -> Outline:
@@ -322,7 +327,7 @@ def test_figures_of_the_plan_are_embedded_and_a_missing_one_is_named(project: Pr
 
 
 def test_an_svg_takes_its_text_colour_from_the_page_and_is_well_formed() -> None:
-    panel = charts.Panel("a & b < c", "mIoU (%)", (charts.curve("one", 0, [[(1, 10.0), (2, 20.0)]]),))
+    panel = charts.Panel("a & b < c", "mIoU (%)", (charts.curve("one", 0, [by_epoch(10.0, 20.0)]),))
     text = charts.svg(panel, "first")
     root = ElementTree.fromstring(text)
     assert "height" not in root.attrib
@@ -332,7 +337,7 @@ def test_an_svg_takes_its_text_colour_from_the_page_and_is_well_formed() -> None
 
 
 def test_a_line_is_the_mean_over_the_epochs_that_every_seed_has() -> None:
-    curve = charts.curve("u2pl", 3, [[(1, 10.0), (2, 20.0), (3, 60.0)], [(1, 20.0), (2, 40.0)]])
+    curve = charts.curve("u2pl", 3, [by_epoch(10.0, 20.0, 60.0), by_epoch(20.0, 40.0)])
     assert (curve.epochs, curve.mean, curve.low, curve.high) == (
         (1, 2),
         (15.0, 30.0),
@@ -344,8 +349,7 @@ def test_a_line_is_the_mean_over_the_epochs_that_every_seed_has() -> None:
 def test_equal_panels_are_drawn_once_under_whatever_words_and_differ_in_their_ids() -> None:
     charts._panel.cache_clear()
     one, two = (
-        charts.Panel("same", "mIoU (%)", (charts.curve(label, 0, [[(1, 10.0), (2, 20.0)]]),))
-        for label in "ab"
+        charts.Panel("same", "mIoU (%)", (charts.curve(label, 0, [by_epoch(10.0, 20.0)]),)) for label in "ab"
     )
     first, second = charts.svg(one, "first"), charts.svg(two, "second")
     assert charts._panel.cache_info().misses == 1
@@ -390,7 +394,7 @@ def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
     ("module", "unwanted"),
     [
         ("page", ("torch", "mlflow", "dvc")),
-        ("table", ("torch", "mlflow", "dvc", "matplotlib", "numpy", "pandas", "PIL", "jinja2")),
+        ("table", ("torch", "mlflow", "dvc", "matplotlib", "PIL", "jinja2", "scipy")),
     ],
 )
 def test_reporting_imports_no_more_than_it_needs(module: str, unwanted: tuple[str, ...]) -> None:

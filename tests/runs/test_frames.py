@@ -249,8 +249,11 @@ def test_a_history_is_a_row_a_number_and_names_are_what_they_were(project: Proje
         u2pl.history("b", project)
 
 
-def test_a_run_without_a_history_has_no_rows(project: Project) -> None:
-    make(project, "a")
+@pytest.mark.parametrize("epochs", [None, []])
+def test_a_run_none_of_whose_epochs_has_ended_has_no_rows(project: Project, epochs: list[Any] | None) -> None:
+    folder = RunFolder(make(project, "a"))
+    if epochs is not None:
+        folder.write_history(epochs)
     assert u2pl.history("a", project).dtypes.to_dict() == frames.frame([], frames.HISTORY).dtypes.to_dict()
 
 
@@ -262,7 +265,6 @@ def test_a_run_without_a_history_has_no_rows(project: Project) -> None:
         "step,a\n1,2\n",
         "epoch,a\ninf,1\n",
         "epoch,step,a\n0,1,2,3\n1,1,2,3\n",
-        "",
     ],
 )
 def test_a_damaged_history_is_refused_in_a_sentence(tmp_path: Path, text: str):

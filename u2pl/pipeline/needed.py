@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from u2pl.errors import UserError
-from u2pl.pipeline import ActivePlan, spec_of
+from u2pl.pipeline import ActivePlan, planned_names, spec_of
 from u2pl.project import Project
 from u2pl.runs.records import read_run
 from u2pl.runs.staleness import facts
@@ -20,9 +20,9 @@ def shown_in(project: Project) -> dict[str, list[str]]:
     if not project.active_plan.is_file():
         return {}
     plan = ActivePlan.read(project)
-    shown: dict[str, list[str]] = {name: [] for name in plan.runs}
-    for stage in plan.evaluations.values():
-        shown.setdefault(stage.run, []).append(stage.shows)
+    names, shown = planned_names(project, plan), dict[str, list[str]]()
+    for key, places in plan.shown_in.items():
+        shown.setdefault(names[key], []).extend(places)
     return shown
 
 
@@ -41,10 +41,14 @@ def is_wanted(project: Project, params: Params, plan: ActivePlan | None, folder:
         return False
     try:
         run = read_run(folder)
-        if run["name"] not in plan.runs:
-            return False
-        spec = spec_of(plan.runs[run["name"]])
-        return not differences(run["facts"], facts(project, params, spec, run["facts"]))
+        stages = [
+            spec_of(plan.runs[key])
+            for key, name in planned_names(project, plan).items()
+            if name == run["name"]
+        ]
+        return any(
+            not differences(run["facts"], facts(project, params, spec, run["facts"])) for spec in stages
+        )
     except (OSError, UserError, LookupError, TypeError, ValueError, AttributeError):
         return True
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-import numpy as np
+import pandas as pd
 from matplotlib import rc_context, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,8 +36,6 @@ STYLES: list[tuple[str, str | tuple[int, tuple[float, ...]]]] = [
 ]
 """Colour and dashes of line k: dashes tell lines apart for who does not see colours, and on paper."""
 
-Points = Sequence[tuple[int, float]]
-
 
 @dataclass(frozen=True)
 class Curve:
@@ -58,14 +56,14 @@ def dashes(style: int) -> tuple[str, str]:
     return colour, "" if isinstance(pattern, str) else " ".join(f"{2 * length:g}" for length in pattern[1])
 
 
-def curve(label: str, style: int, seeds: Sequence[Points]) -> Curve:
-    """The curve of several seeds, over the epochs that all of them have."""
-    values = [dict(points) for points in seeds]
-    epochs = sorted(set.intersection(*(set(v) for v in values))) if values else []
-    columns = np.array([[v[epoch] for epoch in epochs] for v in values], dtype=float).reshape(len(values), -1)
-    low, high = (columns.min(0), columns.max(0)) if values else (np.empty(0), np.empty(0))
-    mean = columns.mean(0) if values else np.empty(0)
-    return Curve(label, style, tuple(epochs), *(tuple(each.tolist()) for each in (mean, low, high)))
+def curve(label: str, style: int, seeds: Sequence["pd.Series[float]"]) -> Curve:
+    """The curve of several seeds, each a value by epoch, over the epochs that all of them have."""
+    values = pd.concat(seeds, axis="columns", join="inner").dropna().sort_index()
+    epochs = tuple(values.index.tolist())
+    mean, low, high = (
+        tuple(each.tolist()) for each in (values.mean(axis=1), values.min(axis=1), values.max(axis=1))
+    )
+    return Curve(label, style, epochs, mean, low, high)
 
 
 @dataclass(frozen=True)

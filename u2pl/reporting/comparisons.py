@@ -1,13 +1,17 @@
 """What a table's methods gain: each against SupOnly, and U²PL against CutMix, seed by seed."""
 
-import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import pandas as pd
 
 from u2pl.reporting.numbers import signed
 from u2pl.reporting.paired import TESTED_FROM, Paired, paired
 from u2pl.reporting.results import Result, TableResults, split_title
 
+Runs = Mapping[str, Sequence[Result]]
+"""Label -> its results, one a seed, of one split."""
 BASE, MIXED, OURS = "suponly", "cutmix", "u2pl"
 """Methods: without unlabelled images; U²PL without its contrastive loss; U²PL."""
 LEAST_P = 0.001
@@ -16,54 +20,43 @@ HEADINGS = ["Method", "Against", "Difference", "Seeds", "p"]
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two labels of a table on one split, over the seeds that both have."""
-
-    label: str
-    against: str
-    paired: Paired
-
-
-@dataclass(frozen=True)
 class SplitComparisons:
     """All comparisons of a split."""
 
     title: str
     """`1/8 (60 labelled)`."""
-    comparisons: list[Comparison]
+    comparisons: list[Paired]
 
 
-def strongest(runs: Mapping[str, Sequence[Result]], method: str) -> str | None:
-    """The label of a method's row; of several (with other settings) the one of the highest mean; None without one."""
-    means = {
-        label: statistics.fmean(result.reported for result in results)
-        for label, results in runs.items()
-        if results[0].method == method
-    }
-    return max(means, key=means.__getitem__) if means else None
-
-
-def against_base(runs: Mapping[str, Sequence[Result]]) -> list[Comparison]:
-    """Every label of a split against its strongest SupOnly, in the table's order."""
-    return _against(strongest(runs, BASE), runs, runs)
-
-
-def against_cutmix(runs: Mapping[str, Sequence[Result]]) -> list[Comparison]:
-    """U²PL against CutMix, which is U²PL without its contrastive loss."""
-    return _against(strongest(runs, MIXED), [k for k, found in runs.items() if found[0].method == OURS], runs)
-
-
-def _against(
-    base: str | None, labels: Iterable[str], runs: Mapping[str, Sequence[Result]]
-) -> list[Comparison]:
-    """Those of the labels that share a seed with the base; none without a base."""
-    if base is None:
-        return []
+def mious(runs: Runs) -> pd.DataFrame:
+    """What the runs are reported by: a row a seed, a column a label; missing where a label lacks the seed."""
     numbers = {
-        label: {run.metrics["seed"]: run.reported for run in results} for label, results in runs.items()
+        label: pd.Series({run.metrics["seed"]: run.reported for run in found})
+        for label, found in runs.items()
     }
-    pairs = {label: paired(numbers[label], numbers[base]) for label in labels if label != base}
-    return [Comparison(label, base, pair) for label, pair in pairs.items() if pair]
+    return pd.DataFrame(numbers)
+
+
+def strongest(runs: Runs, method: str) -> str | None:
+    """The label of a method's row; of several (with other settings) the one of the highest mean; None without one."""
+    labels = _of(runs, method)
+    return str(mious(runs)[labels].mean().idxmax()) if labels else None
+
+
+def against_base(runs: Runs) -> list[Paired]:
+    """Every label of a split against its strongest SupOnly, in the table's order."""
+    base = strongest(runs, BASE)
+    return paired(mious(runs), base, list(runs)) if base else []
+
+
+def against_cutmix(runs: Runs) -> list[Paired]:
+    """U²PL against CutMix, which is U²PL without its contrastive loss."""
+    base = strongest(runs, MIXED)
+    return paired(mious(runs), base, _of(runs, OURS)) if base else []
+
+
+def _of(runs: Runs, method: str) -> list[str]:
+    return [label for label, found in runs.items() if found[0].method == method]
 
 
 def comparisons(filled: TableResults) -> list[SplitComparisons]:
@@ -78,9 +71,9 @@ def _comparisons(filled: TableResults) -> Iterator[SplitComparisons]:
             yield SplitComparisons(split_title(split, runs), found)
 
 
-def p_text(value: float | None) -> str:
+def p_text(value: float) -> str:
     """`0.012`, `< 0.001`; a dash without a test."""
-    if value is None:
+    if math.isnan(value):
         return "—"
     return f"< {LEAST_P}" if value < LEAST_P else f"{value:.3f}"
 
@@ -91,23 +84,23 @@ def comparison_rows(part: SplitComparisons) -> list[tuple[str, ...]]:
         (
             found.label,
             found.against,
-            signed(found.paired.mean) + ("" if found.paired.sd is None else f" ± {found.paired.sd:.2f}"),
-            str(found.paired.seeds),
-            p_text(found.paired.p),
+            signed(found.mean) + ("" if math.isnan(found.sd) else f" ± {found.sd:.2f}"),
+            str(found.seeds),
+            p_text(found.p),
         )
         for found in part.comparisons
     ]
 
 
-def note(found: Sequence[Comparison]) -> str:
+def note(found: Sequence[Paired]) -> str:
     """What the numbers of a list of comparisons are, as far as its seeds go."""
-    seeds = {comparison.paired.seeds for comparison in found}
+    seeds = max(comparison.seeds for comparison in found)
     words = ["Difference of the mIoU in points, seed by seed over the seeds that both have"]
-    words += [", mean ± standard deviation (n - 1)"] if max(seeds) > 1 else []
-    words += ["; p of a two-sided paired t-test."] if max(seeds) >= TESTED_FROM else ["."]
-    if max(seeds) >= TESTED_FROM:
+    words += [", mean ± standard deviation (n - 1)"] if seeds > 1 else []
+    words += ["; p of a two-sided paired t-test."] if seeds >= TESTED_FROM else ["."]
+    if seeds >= TESTED_FROM:
         words.append(" Of many comparisons some have a small p by chance.")
-    elif max(seeds) > 1:
+    elif seeds > 1:
         words.append(" Two seeds make no test.")
     else:
         words.append(" One seed has no spread and makes no test.")

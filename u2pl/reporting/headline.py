@@ -1,23 +1,21 @@
 """What a table of methods comes to, in a sentence or two a split: the gain over SupOnly, with its spread."""
 
-import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 from u2pl.reporting.comparisons import (
     BASE,
     OURS,
-    Comparison,
+    Runs,
     against_base,
     against_cutmix,
+    mious,
     p_text,
     strongest,
 )
 from u2pl.reporting.numbers import spread_text
 from u2pl.reporting.paired import Paired
 from u2pl.reporting.results import Result, TableResults
-
-Runs = Mapping[str, Sequence[Result]]
-"""Label -> its results, one a seed, of one split."""
 
 
 def headlines(tables: Iterable[TableResults]) -> list[str]:
@@ -37,27 +35,27 @@ def _sentences(dataset: str, runs: Runs) -> Iterator[str]:
     if not gains:
         yield _alone(where, runs, base)
         return
-    best = max(gains, key=lambda gain: gain.paired.mean)
-    if best.paired.mean > 0:
+    best = max(gains, key=lambda gain: gain.mean)
+    if best.mean > 0:
         lead = best.label if len(gains) == 1 else f"{best.label}, the best of {len(runs)},"
         yield f"{where} {lead} reaches {_reached(best, runs)}, {_gain(best)}."
     else:
-        number = _number(best.paired.base)
+        number = _number(best.base, best.base_sd)
         yield (
             f"{where} no method is above {best.against} ({number} % mIoU{_over(runs[best.against])}); the nearest, "
-            f"{best.label}, is {_difference(best.paired)} below, {_counted(best.paired)}."
+            f"{best.label}, is {_difference(best)} below, {_counted(best)}."
         )
-    yield from _doubt(best.paired)
+    yield from _doubt(best)
     ours = strongest(runs, OURS)
     for gain in gains:
         if gain.label == ours and gain is not best:
             yield f"{gain.label} reaches {_reached(gain, runs)}, {_gain(gain)}."
-            yield from _doubt(gain.paired)
+            yield from _doubt(gain)
     for gain in against_cutmix(runs):
         if gain.label == ours:
-            told = gain.paired.sd is None or gain.paired.exceeds_spread
+            told = math.isnan(gain.sd) or gain.exceeds_spread
             doubt = "" if told else ": not more than seeds differ"
-            yield f"{gain.label} is {_above(gain.paired)} {gain.against}, {_counted(gain.paired)}{doubt}."
+            yield f"{gain.label} is {_above(gain)} {gain.against}, {_counted(gain)}{doubt}."
 
 
 def _where(dataset: str, result: Result) -> str:
@@ -70,10 +68,10 @@ def _where(dataset: str, result: Result) -> str:
 
 def _alone(where: str, runs: Runs, base: str | None) -> str:
     """What is reached where no gain can be told."""
-    means = {label: statistics.fmean(run.reported for run in results) for label, results in runs.items()}
-    best = max(means, key=means.__getitem__)
+    numbers = mious(runs)
+    best = str(numbers.mean().idxmax())
     lead = best if len(runs) == 1 else f"{best}, the best of {len(runs)},"
-    reached = f"{_number([run.reported for run in runs[best]])} % mIoU{_over(runs[best])}"
+    reached = f"{_number(numbers[best].mean(), numbers[best].std())} % mIoU{_over(runs[best])}"
     if base is None:
         why = "there is no SupOnly to compare it with"
     elif len(runs) == 1:
@@ -83,13 +81,12 @@ def _alone(where: str, runs: Runs, base: str | None) -> str:
     return f"{where} {lead} reaches {reached}; {why}."
 
 
-def _reached(gain: Comparison, runs: Runs) -> str:
-    return f"{_number(gain.paired.ours)} % mIoU{_over(runs[gain.label])}"
+def _reached(gain: Paired, runs: Runs) -> str:
+    return f"{_number(gain.ours, gain.ours_sd)} % mIoU{_over(runs[gain.label])}"
 
 
-def _gain(gain: Comparison) -> str:
-    pair = gain.paired
-    return f"{_above(pair)} {gain.against} ({_number(pair.base)}), {_counted(pair)}"
+def _gain(gain: Paired) -> str:
+    return f"{_above(gain)} {gain.against} ({_number(gain.base, gain.base_sd)}), {_counted(gain)}"
 
 
 def _above(pair: Paired) -> str:
@@ -100,13 +97,17 @@ def _counted(pair: Paired) -> str:
     """`seed by seed, 3 seeds, p = 0.012`."""
     if pair.seeds == 1:
         return "1 seed"
-    p = f", p {'' if (text := p_text(pair.p)).startswith('<') else '= '}{text}" if pair.p is not None else ""
+    p = (
+        f", p {'' if (text := p_text(pair.p)).startswith('<') else '= '}{text}"
+        if not math.isnan(pair.p)
+        else ""
+    )
     return f"seed by seed, {pair.seeds} seeds{p}"
 
 
 def _doubt(pair: Paired) -> Iterator[str]:
     """What speaks against taking a difference for one."""
-    if pair.sd is None:
+    if math.isnan(pair.sd):
         yield "Its spread is not known from one seed."
     elif not pair.exceeds_spread:
         yield "That is not more than seeds differ."
@@ -114,11 +115,11 @@ def _doubt(pair: Paired) -> Iterator[str]:
 
 def _difference(pair: Paired) -> str:
     """How large it is, without its sign."""
-    return f"{abs(pair.mean):.1f}" + ("" if pair.sd is None else f" ± {pair.sd:.1f}")
+    return _number(abs(pair.mean), pair.sd)
 
 
-def _number(values: Sequence[float]) -> str:
-    return spread_text(values, 1)
+def _number(mean: float, sd: float) -> str:
+    return spread_text(mean, sd, 1)
 
 
 def _over(results: Sequence[Result]) -> str:

@@ -1,10 +1,14 @@
 """What a run took, and how far its pseudo-labels and negatives could be trusted: a number each, beside its mIoU."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+import pandas as pd
 
 from u2pl.reporting.numbers import spread_text
 from u2pl.reporting.results import Result
+from u2pl.runs.frames import frame
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,8 @@ def _at_the_end(metric: str, scale: float = 1.0) -> Callable[[Result], float | N
     """The metric in the last epoch that has it."""
 
     def found(result: Result) -> float | None:
-        points = result.history.get(metric)
-        return points[-1][1] * scale if points else None
+        known = result.history.get(metric, pd.Series(dtype=float)).dropna()
+        return None if known.empty else known.iloc[-1] * scale
 
     return found
 
@@ -59,21 +63,26 @@ class Measured:
     """Label, and the words of each measure; empty where no run has it."""
 
 
-def measured(title: str, runs: dict[str, list[Result]]) -> Measured:
+def measures(results: Iterable[Result]) -> pd.DataFrame:
+    """A row a run, in their order, a column a measure; missing where the run has none."""
+    rows = [{measure.key: measure.of(result) for measure in MEASURES} for result in results]
+    return frame(rows, {measure.key: "float64" for measure in MEASURES})
+
+
+def measured(title: str, runs: Mapping[str, Sequence[Result]]) -> Measured:
     """Label -> a result for each seed, in words; measures that no run has are left out."""
-    values = {
-        measure: {
-            label: [v for run in seeds if (v := measure.of(run)) is not None] for label, seeds in runs.items()
-        }
-        for measure in MEASURES
-    }
-    shown = [measure for measure in MEASURES if any(values[measure].values())]
+    by_seed = pd.concat({label: measures(seeds) for label, seeds in runs.items()}, names=["label"])
+    seeds = by_seed.dropna(axis="columns", how="all").groupby("label", sort=False)
+    mean, sd = seeds.mean(), seeds.std()
+    shown = [measure for measure in MEASURES if measure.key in mean]
     rows = [
         (
             label,
             [
-                spread_text(found, measure.digits) if (found := values[measure][label]) else ""
-                for measure in shown
+                ""
+                if math.isnan(mean[m.key][label])
+                else spread_text(mean[m.key][label], sd[m.key][label], m.digits)
+                for m in shown
             ],
         )
         for label in runs

@@ -1,7 +1,6 @@
 """How numbers read in tables and sentences."""
 
-import statistics
-from collections.abc import Sequence
+import math
 
 
 def signed(value: float) -> str:
@@ -9,7 +8,6 @@ def signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
 
 
-def spread_text(values: Sequence[float], digits: int) -> str:
-    """The mean of some seeds' values, and their standard deviation (n - 1) where there are two or more."""
-    mean = f"{statistics.fmean(values):,.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):,.{digits}f}" if len(values) > 1 else mean
+def spread_text(mean: float, sd: float, digits: int) -> str:
+    """A mean over seeds, and their standard deviation; that is NaN where there are fewer than two."""
+    return f"{mean:,.{digits}f}" + ("" if math.isnan(sd) else f" ± {sd:,.{digits}f}")

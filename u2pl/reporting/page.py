@@ -1,12 +1,13 @@
 """The report: one self-contained HTML page about everything in the active plan, and two pictures that sum it up."""
 
-import statistics
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -20,7 +21,8 @@ from u2pl.reporting.headline import headlines
 from u2pl.reporting.links import Links, links
 from u2pl.reporting.measures import measured
 from u2pl.reporting.results import Result, TableResults, distinct, split_title
-from u2pl.reporting.table import CITED, CellText, TableText
+from u2pl.reporting.table import CITED, TableText
+from u2pl.runs.frames import evaluations
 from u2pl.settings import value_text
 
 VALIDATION = "val/miou"
@@ -55,7 +57,7 @@ def panels(filled: TableResults, metric: str, axis: str) -> list[charts.Panel]:
         curves = tuple(
             charts.curve(label, filled.labels.index(label), [run.history[metric] for run in runs])
             for label, runs in group.runs.items()
-            if all(metric in run.history for run in runs)
+            if all(metric in run.history and run.history[metric].notna().any() for run in runs)
         )
         if curves:
             found.append(charts.Panel(group.title, axis, curves))
@@ -109,17 +111,18 @@ class Classes:
 
 def classes(filled: TableResults) -> list[Classes]:
     """The classes' IoU, a grid a split."""
-    found = []
-    for group in groups(filled):
-        names = list(next(iter(group.runs.values()))[0].metrics["iou"])
-        rows: dict[str, list[ClassIoU | None]] = {name: [] for name in names}
-        for name in names:
-            for runs in group.runs.values():
-                values = [v for run in runs if (v := run.metrics["iou"].get(name)) is not None]
-                sd = statistics.stdev(values) if len(values) > 1 else None
-                rows[name].append(ClassIoU(statistics.fmean(values), sd) if values else None)
-        found.append(Classes(group.title, list(group.runs), rows))
-    return found
+    return [_classes(group) for group in groups(filled)]
+
+
+def _classes(group: Group) -> Classes:
+    scores = {label: evaluations(run.metrics for run in runs) for label, runs in group.runs.items()}
+    numbers = pd.concat(scores, names=["label"]).query("measure == 'iou'").dropna(subset="value")
+    spread = numbers.groupby(["class", "label"])["value"].agg(mean="mean", sd="std")
+    known = {place: ClassIoU(mean, None if math.isnan(sd) else sd) for place, mean, sd in spread.itertuples()}
+    names, labels = next(iter(group.runs.values()))[0].metrics["iou"], list(group.runs)
+    return Classes(
+        group.title, labels, {name: [known.get((name, label)) for label in labels] for name in names}
+    )
 
 
 def points(filled: TableResults) -> dict[str, list[charts.Point]]:
@@ -131,12 +134,13 @@ def points(filled: TableResults) -> dict[str, list[charts.Point]]:
         for header in (filled.table.all_rows if split_is_a_row else filled.table.all_columns)
     }
     found: dict[str, list[charts.Point]] = {}
-    for cell in filled.cells if filled.results else []:
+    numbers = filled.means[["mean", "sd", "paper"]].astype(object).where(lambda each: each.notna(), None)
+    for cell, known in zip(filled.cells, numbers.to_numpy(), strict=True) if filled.results else []:
         group, name = (
             (cell.cell.row, cell.cell.column) if split_is_a_row else (cell.cell.column, cell.cell.row)
         )
         name += f" {CITED}" if cell.cell.cited else ""
-        found.setdefault(titles[group], []).append(charts.Point(name, cell.mean, cell.sd, cell.cell.paper))
+        found.setdefault(titles[group], []).append(charts.Point(name, *known))
     return {
         title: shown
         for title, cells in found.items()
@@ -221,20 +225,14 @@ def _svgs(filled: TableResults, metric: str, axis: str) -> list[Markup]:
 def _section(filled: TableResults) -> dict[str, Any]:
     """What the page shows of one table."""
     table_text = TableText(filled)
-    grid: list[tuple[str, list[CellText]]] = [
-        (
-            table_text.label(row),
-            [table_text.cell_text(row.label, column.label) for column in filled.table.all_columns],
-        )
-        for row in filled.table.all_rows
-    ]
+    grid = zip(map(table_text.label, filled.table.all_rows), table_text.cells.to_numpy(), strict=True)
     return {
         "name": filled.name,
         "title": filled.table.title,
         "caption": table_text.caption,
         "corner": filled.table.corner,
         "columns": [table_text.label(column) for column in filled.table.all_columns],
-        "grid": grid,
+        "grid": list(grid),
         "notes": table_text.notes,
         "comparisons": [
             (part.title, comparison_rows(part), note(part.comparisons)) for part in comparisons(filled)

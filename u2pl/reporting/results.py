@@ -1,23 +1,34 @@
 """The results of the active plan, as `u2pl evaluate` and `u2pl ablate` left them under results/."""
 
-import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import pandas as pd
+
 from u2pl.errors import UserError, unknown
 from u2pl.pipeline import ActivePlan, Cell, Table, bind, cell_spec, read_table, spec_of, table_name
 from u2pl.pipeline.dvc_stages import RESULTS
 from u2pl.project import Project
 from u2pl.runs import scored_classes
-from u2pl.runs.frames import series
+from u2pl.runs.frames import epochs, frame
 from u2pl.runs.records import Metrics, protocol, read_metrics
 from u2pl.settings import Params
 
 ALL_CLASSES = "mIoU over all classes"
 """What goes without saying."""
+
+
+RUNS = {
+    **dict.fromkeys(("row", "column"), "string"),
+    **dict.fromkeys(("labeled", "seed"), "Int64"),
+    **dict.fromkeys(("reported", "last", "best"), "float64"),
+    **dict.fromkeys(("split_source", "protocol", "recipe", "batch", "classes"), "string"),
+    **dict.fromkeys(("fingerprint", "revision", "run"), "string"),
+}
+"""Columns of `TableResults.runs` -> their types."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,7 @@ class Result:
         Whether unlabelled ones are among them is read off the losses that the run reported.
         """
         size = self.metrics["recipe"]["batch"]
-        losses = {name for name in self.history if name.startswith("train/loss/")}
+        losses = {name for name in map(str, self.history) if name.startswith("train/loss/")}
         if not losses:
             return f"batch {size}"
         labelled_only = losses == {"train/loss/supervised"}
@@ -127,9 +138,9 @@ class Result:
         return protocol(self.metrics)
 
     @cached_property
-    def history(self) -> dict[str, list[tuple[int, float]]]:
-        """Metric -> (epoch, value) for each epoch that has one; empty without a history.csv."""
-        return series(self.folder)
+    def history(self) -> pd.DataFrame:
+        """A row an epoch, a column a metric, missing where the epoch has none; empty without a history.csv."""
+        return epochs(self.folder)
 
     def sample(self, image: str, kind: str) -> Path:
         """The picture of a validation image: kind is input, truth or prediction."""
@@ -155,21 +166,6 @@ class CellResults:
     planned: int = 0
     """How many results the plan asks for here, one a seed."""
 
-    @property
-    def mean(self) -> float | None:
-        """Mean of the reported mIoU over the seeds, percent."""
-        return statistics.fmean(r.reported for r in self.results) if self.results else None
-
-    @property
-    def sd(self) -> float | None:
-        """Standard deviation over the seeds (n - 1); None for fewer than two."""
-        return statistics.stdev(r.reported for r in self.results) if len(self.results) > 1 else None
-
-    @property
-    def difference(self) -> float | None:
-        """Ours minus the paper's, points."""
-        return None if self.mean is None or self.cell.paper is None else self.mean - self.cell.paper
-
 
 @dataclass(frozen=True)
 class TableResults:
@@ -180,9 +176,40 @@ class TableResults:
     """Bound to the plan's data set."""
     cells: list[CellResults]
 
-    def at(self, row: str, column: str) -> CellResults:
-        """The cell at two labels."""
-        return next(c for c in self.cells if (c.cell.row, c.cell.column) == (row, column))
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """A row a cell and run, in their order: `row` and `column`, where it stands, and what is known of the run."""
+        rows = (
+            {
+                **{"row": cell.cell.row, "column": cell.cell.column, "run": result.name},
+                **{name: result.metrics.get(name) for name in ("labeled", "seed", "fingerprint", "revision")},
+                **{"reported": result.reported, "last": result.last, "best": result.best},
+                **{"split_source": result.metrics["split_source"], "protocol": result.protocol},
+                **{"recipe": result.recipe, "batch": result.batch, "classes": result.classes},
+            }
+            for cell in self.cells
+            for result in cell.results
+        )
+        return frame(rows, RUNS)
+
+    @cached_property
+    def means(self) -> pd.DataFrame:
+        """A row a cell, in their order: how many `seeds` it has, their `mean` and standard deviation `sd` (n - 1).
+
+        Beside them stand the `paper`'s number and the `difference`, ours minus it, in points. `best` says whether no
+        other cell of the same split has a higher mean, and `paper_best` whether none has a higher number of the
+        paper's; alone, nothing is best.
+        """
+        cells = (cell.cell._asdict() for cell in self.cells)
+        kinds = {**dict.fromkeys(("row", "column", "split", "method"), "string"), "paper": "float64"}
+        places = ["row", "column"]
+        seeds = self.runs.groupby(places)["reported"].agg(seeds="count", mean="mean", sd="std")
+        found = frame(cells, kinds).join(seeds, on=places).fillna({"seeds": 0}).astype({"seeds": "int64"})
+        found["difference"] = found["mean"] - found["paper"]
+        for number, best in (("mean", "best"), ("paper", "paper_best")):
+            rivals = found.groupby("split", dropna=False)[number]
+            found[best] = (found[number] == rivals.transform("max")) & (rivals.transform("count") > 1)
+        return found
 
     @property
     def results(self) -> list[Result]:

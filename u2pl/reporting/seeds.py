@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from u2pl.reporting.paired import paired
 
 
@@ -68,10 +70,11 @@ def highest(values: Sequence[ValueOverSeeds]) -> ValueOverSeeds:
 
 
 def _is_clearly_better(one: ValueOverSeeds, other: ValueOverSeeds) -> bool:
-    pair = paired(one.mious, other.mious)
-    if pair is None or pair.sd is None or pair.mean <= 0:
-        return False
-    return pair.exceeds_spread and pair.mean > 2 * pair.sd / math.sqrt(pair.seeds)
+    numbers = pd.DataFrame({"one": one.mious, "other": other.mious})
+    return any(
+        pair.mean > 0 and pair.exceeds_spread and pair.mean > 2 * pair.sd / math.sqrt(pair.seeds)
+        for pair in paired(numbers, "other", ["one"])  # none where they share no seed
+    )
 
 
 def verdict(values: Sequence[ValueOverSeeds]) -> str:

@@ -6,20 +6,24 @@ recipe, batch, classes that count), or with another recipe than the paper's, car
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
+
+import pandas as pd
 
 from u2pl import escaping
 from u2pl.escaping import tex
-from u2pl.files import csv_text, write_json, write_text
+from u2pl.files import write_json, write_text
 from u2pl.pipeline import Header
 from u2pl.pipeline.departures import departures
 from u2pl.project import Project
 from u2pl.reporting.comparisons import HEADINGS, comparison_rows, comparisons, note
-from u2pl.reporting.measures import MEASURES
-from u2pl.reporting.numbers import signed
+from u2pl.reporting.measures import MEASURES, measures
+from u2pl.reporting.numbers import signed, spread_text
 from u2pl.reporting.results import ALL_CLASSES, CellResults, Result, TableResults
+from u2pl.runs import frames
 
 MISSING = "—"
 MARKS = "abcdefghijklmnopqrstuvwxyz"
@@ -124,8 +128,7 @@ class TableText:
     def notes(self) -> list[tuple[str, str]]:
         """The lines below the table, each with its mark; without one, what holds for the table as a whole."""
         lines = [(mark, text) for text, mark in self.footnotes.items()]
-        shown = (self.cell_text(cell.cell.row, cell.cell.column) for cell in self.filled.cells)
-        if any(cell.best or cell.paper_best for cell in shown):
+        if self.filled.means[["best", "paper_best"]].any(axis=None):
             lines.append(("", "Bold is the best of its split, among ours and among the paper's."))
         if self.common:
             lines.append(("", f"Unlike the paper, in every cell: {'; '.join(self.common)}."))
@@ -180,37 +183,38 @@ class TableText:
             header.label if header.split is None or images is None else f"{header.label} ({images})"
         ) + cited
 
-    def cell_text(self, row: str, column: str) -> CellText:
-        """The cell at two labels in words."""
-        found = self.filled.at(row, column)
-        sd = f" ± {found.sd:.2f}" if found.sd is not None else ""
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """The words of every cell, a `CellText` each, in the rows and columns of the table."""
+        words = [
+            self._words(*each) for each in zip(self.filled.cells, self.filled.means.itertuples(), strict=True)
+        ]
+        found = self.filled.means.assign(words=pd.Series(words, dtype=object)).pivot(
+            index="row", columns="column", values="words"
+        )
+        rows, columns = self.filled.table.all_rows, self.filled.table.all_columns
+        return found.loc[[row.label for row in rows], [column.label for column in columns]]
+
+    def _words(self, found: CellResults, numbers: Any) -> CellText:
+        """A cell in words, given its row of `TableResults.means`."""
         marks = dict.fromkeys(self.footnotes[text] for text in self._notes(found) if found.results)
         return CellText(
-            value=MISSING if found.mean is None else f"{found.mean:.2f}{sd}",
-            best=self._is_best(found, lambda cell: cell.mean),
+            value=spread_text(numbers.mean, numbers.sd, 2) if found.results else MISSING,
+            best=numbers.best,
             marks=",".join(marks),
-            seeds=len(found.results),
+            seeds=numbers.seeds,
             paper="" if found.cell.paper is None else f"{found.cell.paper:.2f}",
-            paper_best=self._is_best(found, lambda cell: cell.cell.paper),
-            difference="" if found.difference is None else signed(found.difference),
+            paper_best=numbers.paper_best,
+            difference="" if pd.isna(numbers.difference) else signed(numbers.difference),
         )
-
-    def _is_best(self, found: CellResults, number: Callable[[CellResults], float | None]) -> bool:
-        """Whether no other cell of the same split has a higher number; alone, nothing is best."""
-        same = (number(c) for c in self.filled.cells if c.cell.split == found.cell.split)
-        rivals = [value for value in same if value is not None]
-        return len(rivals) > 1 and number(found) == max(rivals)
 
     def grid(self, join: Callable[[CellText], str]) -> list[list[str]]:
         """The table as a grid of texts, the head first; `join` makes a cell's text."""
         table = self.filled.table
         head = [table.corner, *map(self.label, table.all_columns)]
         body = [
-            [
-                self.label(row),
-                *(join(self.cell_text(row.label, column.label)) for column in table.all_columns),
-            ]
-            for row in table.all_rows
+            [self.label(row), *map(join, words)]
+            for row, words in zip(table.all_rows, self.cells.to_numpy(), strict=True)
         ]
         return [head, *body]
 
@@ -355,51 +359,16 @@ def long_csv(table_text: TableText) -> str:
     `reported`, `last` and `best` are the run's own mIoU; `mean` and `sd` those of the cell over its seeds,
     from `reported`. `source` is ours or cited. The last columns are the run's `MEASURES`.
     """
-    rows: list[list[object]] = [list(COLUMNS)]
-    for found in table_text.filled.cells:
-        cell = found.cell
-        shared = {
-            "table": table_text.filled.name,
-            "row": cell.row,
-            "column": cell.column,
-            "dataset": table_text.filled.table.dataset,
-            "split": cell.split,
-            "method": cell.method,
-            "seeds": len(found.results),
-            "mean": number(found.mean),
-            "sd": number(found.sd),
-            "paper": number(cell.paper),
-            "difference": number(found.difference),
-            "source": "cited" if cell.cited else "ours",
-        }
-        own: Sequence[dict[str, object]] = [
-            {
-                "labeled": result.metrics["labeled"],
-                "seed": result.metrics["seed"],
-                "reported": number(result.reported),
-                "last": number(result.last),
-                "best": number(result.best),
-                "split_source": result.metrics["split_source"],
-                "protocol": result.protocol,
-                "recipe": result.recipe,
-                "batch": result.batch,
-                "classes": result.classes,
-                "departures": "; ".join(table_text.departures(replace(found, results=[result]))),
-                "fingerprint": result.metrics["fingerprint"],
-                "revision": result.metrics["revision"],
-                "run": result.name,
-                **{measure.key: number(measure.of(result)) for measure in MEASURES},
-            }
-            for result in found.results
-        ]
-        lines: Iterable[dict[str, object]] = ({**shared, **values} for values in own or [{}])
-        rows += [[line.get(name) for name in COLUMNS] for line in lines]
-    return csv_text(rows)
-
-
-def number(value: float | None) -> str:
-    """`value` with four decimals; empty where there is none."""
-    return "" if value is None else f"{value:.4f}"
+    filled = table_text.filled
+    shown = [(replace(cell, results=[run]), run) for cell in filled.cells for run in cell.results]
+    departures = ["; ".join(table_text.departures(cell)) for cell, _ in shown]
+    runs = filled.runs.assign(departures=departures).join(measures(run for _, run in shown))
+    cells = filled.means.drop(columns=["best", "paper_best"]).assign(
+        table=filled.name,
+        dataset=filled.table.dataset,
+        source=["cited" if cell.cell.cited else "ours" for cell in filled.cells],
+    )
+    return frames.csv(cells.merge(runs, how="left", on=["row", "column"])[COLUMNS], "%.4f")
 
 
 def write(project: Project, reports: str, filled: TableResults) -> list[str]:
@@ -412,9 +381,7 @@ def write(project: Project, reports: str, filled: TableResults) -> list[str]:
     paths = [f"{reports}/tables/{filled.name}.{suffix}" for suffix in texts]
     for path, text in zip(paths, texts.values(), strict=True):
         write_text(project.root / path, text)
-    means: dict[str, dict[str, float]] = {}
-    for cell in filled.own:
-        if cell.mean is not None:
-            means.setdefault(cell.cell.row, {})[cell.cell.column] = round(cell.mean, 4)
+    rows = filled.means.dropna(subset="mean").round({"mean": 4}).groupby("row", sort=False)
+    means = {row: dict(zip(cells["column"], cells["mean"], strict=True)) for row, cells in rows}
     write_json(project.root / f"{reports}/tables/{filled.name}.json", means)
     return paths

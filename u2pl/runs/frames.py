@@ -15,7 +15,7 @@ import pandas as pd
 
 from u2pl.errors import UserError
 from u2pl.escaping import cell, true_text
-from u2pl.files import content, is_held
+from u2pl.files import Lines, content, is_held
 from u2pl.project import Project
 from u2pl.runs.disk import size
 from u2pl.runs.events import TAIL_BYTES, Events, RunState
@@ -72,23 +72,21 @@ Rows = Iterable[Mapping[str, Any]]
 
 def frame(rows: Rows, columns: Mapping[str, str]) -> pd.DataFrame:
     """Rows as a frame of these columns and types; what a row does not say is missing there."""
-    return pd.DataFrame(list(rows), columns=list(columns)).astype(dict(columns))
+    found = list(rows)
+    return pd.DataFrame(
+        {name: pd.Series([row.get(name) for row in found], dtype=kind) for name, kind in columns.items()}
+    )
 
 
 def csv(found: pd.DataFrame, float_format: str | None = None) -> str:
     """A frame as CSV for spreadsheets: what is missing is an empty field, and no text is a formula."""
     texts = found.select_dtypes(exclude=["number", "bool", "datetimetz"])
     safe = found.assign(**{str(name): column.map(cell) for name, column in texts.items()})
-    lines = _Lines()
-    safe.rename(columns=cell).to_csv(lines, index=False, float_format=float_format, lineterminator="\r\n")
+    lines = Lines()
+    safe.rename(columns=cell).to_csv(
+        lines, index=False, float_format=float_format, lineterminator=lines.terminator
+    )
     return lines.getvalue()
-
-
-class _Lines(io.StringIO):
-    """Ends lines with a line feed. The end that a writer knows of decides what it quotes, and names may have either."""
-
-    def write(self, line: str) -> int:
-        return super().write(line.removesuffix("\r\n") + "\n")
 
 
 # ---- runs ----------------------------------------------------------------------------------------------
@@ -150,8 +148,6 @@ def _recorded(folder: Path, *, held: bool) -> dict[str, Any]:
     run, done = read_run(folder), not held and is_complete(folder)
     metrics = reported(folder) if done else None
     log = Events.read(folder / "events.jsonl", _END_BYTES if done else TAIL_BYTES)
-    if abs(run["seed"]) >= 2**63:
-        raise OverflowError("no seed is so large")
     row: dict[str, Any] = {
         **{key: run[key] for key in _IDENTITY},  # type: ignore[literal-required]
         **{key: run[key] for key in ("flavor", "parent", "fingerprint")},
@@ -276,20 +272,34 @@ def histories(of: Iterable[Path]) -> pd.DataFrame:
     Raises:
         UserError: one is damaged.
     """
-    found = [_history(folder / "history.csv") for folder in of if (folder / "history.csv").is_file()]
-    return pd.concat([frame([], HISTORY), *found], ignore_index=True) if found else frame([], HISTORY)
+    found = [_long(folder.name, epochs(folder)) for folder in of]
+    return pd.concat([frame([], HISTORY), *found], ignore_index=True)
 
 
-def _history(path: Path) -> pd.DataFrame:
+def _long(run: str, wide: pd.DataFrame) -> pd.DataFrame:
+    known = [name for name in ("epoch", "step") if name in wide.reset_index()]
+    long = wide.reset_index().melt(known, var_name="measure").dropna(subset="value")
+    return long.assign(run=run).reindex(columns=list(HISTORY)).astype(HISTORY)
+
+
+def epochs(folder: Path) -> pd.DataFrame:
+    """What the run in a folder recorded: a row an epoch (from 0), a column a measure, missing where it has none.
+
+    Of an epoch that stands there twice the later line counts. Before one has ended there is neither row nor column.
+
+    Raises:
+        UserError: history.csv is damaged.
+    """
+    path, nothing = folder / "history.csv", pd.DataFrame(index=pd.Index([], dtype="int64", name="epoch"))
+    if not path.is_file():
+        return nothing
     try:
-        with warnings.catch_warnings(
-            action="error", category=pd.errors.ParserWarning
-        ):  # of a line with too many fields
-            wide = pd.read_csv(io.BytesIO(content(path)), index_col=False)
-        wide = wide.rename(columns=true_text)
-        known = [name for name in ("epoch", "step") if name in wide]
-        long = wide.melt(known, var_name="measure").dropna(subset="value").assign(run=path.parent.name)
-        return long.reindex(columns=list(HISTORY)).astype(HISTORY)
+        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # of too many fields
+            found = pd.read_csv(io.BytesIO(content(path)), index_col=False).rename(columns=true_text)
+        found = found.astype({"epoch": "int64"}).drop_duplicates("epoch", keep="last").set_index("epoch")
+        return found.astype("float64")
+    except pd.errors.EmptyDataError:  # no epoch has ended yet
+        return nothing
     except (ValueError, KeyError, TypeError, OverflowError, pd.errors.ParserWarning) as error:
         raise UserError(
             f"{path} is damaged ({type(error).__name__}: {error}). Move it elsewhere; curves are drawn from it alone."
@@ -302,10 +312,10 @@ def series(folder: Path) -> dict[str, list[tuple[int, float]]]:
     Raises:
         UserError: history.csv is damaged.
     """
-    by_measure = histories([folder]).groupby("measure", sort=False)
     return {
-        str(name): list(zip(each["epoch"].tolist(), each["value"].tolist(), strict=True))
-        for name, each in by_measure
+        str(name): list(zip(known.index.tolist(), known.tolist(), strict=True))
+        for name, column in epochs(folder).items()
+        if name != "step" and len(known := column.dropna())
     }
 
 

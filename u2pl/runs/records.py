@@ -53,7 +53,7 @@ class Facts(TypedDict):
     dataset: DatasetName
     split: SplitName
     method: MethodName
-    seed: int
+    seed: Count
     recipe: RecordedRecipe
     hyper: dict[str, Any]
     data: NotRequired[str]
@@ -77,7 +77,7 @@ class RunIdentity(TypedDict):
     dataset: DatasetName
     split: SplitName
     method: MethodName
-    seed: int
+    seed: Count
     overrides: dict[str, Any]
     recipe: RecordedRecipe
     hyper: dict[str, Any]
@@ -172,7 +172,7 @@ class Comparison(TypedDict):
     method: MethodName
     dataset: DatasetName
     split: SplitName
-    seed: int
+    seed: Count
     """The first, where there are several."""
     seeds: NotRequired[list[int]]
     runs: list[AblationRow]

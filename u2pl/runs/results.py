@@ -206,13 +206,22 @@ def evaluation_folder(path: Path, evaluation: str | None = None, tta: TTA = NO_T
 
 
 def _write_scores(folder: Path, metrics: Mapping[str, Any], confusion_CC: Tensor) -> None:
-    """Write metrics.json; iou.csv with each class's IoU and true pixels; confusion.csv, a row for each true class."""
+    """Write metrics.json; iou.csv with each class's IoU and true pixels; confusion.csv, a row for each true class.
+
+    And shares.csv, the same with a line for each cell, and how many percent of the true class's pixels it is.
+    """
     classes, counts = list(metrics["iou"]), confusion_CC.tolist()
     write_json(folder / "metrics.json", metrics)
     iou = [(name, metrics["iou"][name], sum(row)) for name, row in zip(classes, counts, strict=True)]
     write_csv(folder / "iou.csv", [("class", "iou", "pixels"), *iou])
     rows = [(name, *row) for name, row in zip(classes, counts, strict=True)]
     write_csv(folder / "confusion.csv", [("truth / prediction", *classes), *rows])
+    shares = (
+        (truth, prediction, count, round(100 * count / max(1, sum(row)), 2))
+        for truth, row in zip(classes, counts, strict=True)
+        for prediction, count in zip(classes, row, strict=True)
+    )
+    write_csv(folder / "shares.csv", [("truth", "prediction", "pixels", "percent"), *shares])
 
 
 def write_samples(folder: Path, split: ImageSet, recipe: Recipe, result: Evaluation) -> None:

@@ -5,7 +5,7 @@ Knows no torch, so that a pipeline's stage that only copies results takes no tim
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import filelock
 
 from u2pl.errors import UsageError, UserError, unknown
-from u2pl.files import read_csv, read_json, sha256_of, write_atomically, write_csv, write_json
+from u2pl.files import read_json, sha256_of, write_atomically, write_json
 from u2pl.project import Project, slug
 from u2pl.runs import scored_classes
 from u2pl.runs.records import Metrics, read_metrics, read_run
@@ -89,14 +89,15 @@ def load(project: Project, path: Path) -> Metrics | None:
     """The stored metrics of the run in `path`; None where they have to be measured."""
     folder = own_folder(path)
     try:
-        if read_json(folder / "stamp.json") == stamp(project, path):
+        is_there = all((folder / name).is_file() for name in SCORES)  # an earlier version wrote fewer
+        if is_there and read_json(folder / "stamp.json") == stamp(project, path):
             return read_metrics(folder)
     except (OSError, UserError):
         pass  # not evaluated, not finished, or cut short
     return None
 
 
-SCORES = ("metrics.json", "iou.csv", "confusion.csv")
+SCORES = ("metrics.json", "iou.csv", "confusion.csv", "shares.csv")
 """Files of an evaluation, beside the pictures in samples/."""
 KINDS = ("input", "truth", "prediction")
 """Of the pictures of a validation image: NAME.KIND.png."""
@@ -136,10 +137,9 @@ def _is_a_result(folder: Path) -> bool:
 
 
 def publish(project: Project, path: Path, target: Path) -> None:
-    """Copy the evaluation of the run in `path` to `target`, with history.csv and what DVC shows of it.
+    """Copy the evaluation of the run in `path` to `target`, with history.csv and scores.json, DVC's metrics.
 
-    That is scores.json, the metrics, and shares.csv, the confusion matrix with a line for each of its cells. What else
-    lies in the folder stays.
+    What else lies in that folder stays.
 
     Raises:
         UsageError: the folder is somebody else's.
@@ -151,17 +151,7 @@ def publish(project: Project, path: Path, target: Path) -> None:
         write_atomically(target / file.name, partial(shutil.copyfile, file))
     miou = read_metrics(source)["miou"]
     write_json(target / "scores.json", {"miou": miou["reported"], "last": miou["last"], "best": miou["best"]})
-    write_csv(target / "shares.csv", [("truth", "prediction", "pixels", "percent"), *_shares(source)])
     copy_pictures(source / "samples", target / "samples")
-
-
-def _shares(folder: Path) -> Iterator[tuple[str, str, int, float]]:
-    """Of each true class how many of its pixels are taken for which, and how many percent of it that is."""
-    for row in read_csv(folder / "confusion.csv"):
-        truth, *_ = row.values()
-        pixels = {prediction: int(count) for prediction, count in list(row.items())[1:]}
-        for prediction, count in pixels.items():
-            yield truth, prediction, count, round(100 * count / max(1, sum(pixels.values())), 2)
 
 
 def copy_pictures(source: Path, target: Path) -> None:
