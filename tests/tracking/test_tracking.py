@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -439,6 +440,88 @@ def test_a_run_mirrored_before_its_ablation_was_recorded_becomes_its_child(proje
     parent_id = store.mirror_ablation(make_ablation(project, "late-record", {"0.1": "early"}))
     assert store.client.get_run(run_id).data.tags["mlflow.parentRunId"] == parent_id
     assert len(runs_named(store, "early")) == 1
+
+
+# ---- reports -------------------------------------------------------------------------------------------
+
+
+def make_report(project: Project, *names: str) -> Path:
+    page = project.root / "reports" / "index.html"
+    page.parent.mkdir(exist_ok=True)
+    page.write_text("".join(f"<p>{name}</p>" for name in names))
+    folder = project.runs / ".reports" / "reports_index.html"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "report.json").exists():
+        write_json(folder / "report.json", {"page": "reports/index.html", "uid": uuid.uuid4().hex})
+    return folder
+
+
+def note_of(store: Store, name: str) -> str:
+    (run,) = runs_named(store, name)
+    return str(run.data.tags["mlflow.note.content"])
+
+
+def test_a_run_links_to_the_page_that_shows_it_once_that_is_written(tmp_path):
+    project = Project(tmp_path)
+    for name in ("shown", "shown-too", "hidden"):
+        make_run(project, name, *CURVE, miou=50.0)
+    make_ablation(project, "compares", {"0.1": "shown"})
+    sync(project)
+    store = Store(project)
+    assert "No page shows it yet" in note_of(store, "shown")
+    page = store.mirror_report(make_report(project, "shown", "shown-too"))
+    link = f"Page: [reports/index.html](#/experiments/{store.experiment}/runs/{page}/artifacts/index.html)."
+    assert link in note_of(store, "shown") and link in note_of(store, "shown-too")
+    assert "No page shows it yet" in note_of(store, "hidden")
+    file = store.client.download_artifacts(page, "index.html")
+    assert Path(file).read_text() == "<p>shown</p><p>shown-too</p>"
+    sync(project)
+    assert link in note_of(store, "compares")
+    before = rows(project)
+    assert sync(project).problems == [] and rows(project) == before
+    make_report(project, "hidden")
+    sync(project)
+    assert link in note_of(Store(project), "hidden") and link not in note_of(Store(project), "shown")
+    assert len(store.client.search_runs([store.experiment], "tags.`u2pl.kind` = 'report'")) == 1
+
+
+def test_a_page_that_is_gone_is_named(project):
+    folder = make_report(project, "x")
+    (project.root / "reports" / "index.html").unlink()
+    (problem,) = sync(project).problems
+    assert problem.startswith("The report reports_index.html was not mirrored: There is no ")
+    shutil.rmtree(folder)
+
+
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # as it is meant to be
+def test_a_page_is_mirrored_by_a_process_that_nobody_waits_for(tmp_path):
+    project = Project(tmp_path)
+    make_report(project, "x")
+    shutil.rmtree(project.runs)
+    assert sidecar.sync_report(project, tmp_path / "reports" / "index.html") is None
+    store = Store(project)
+    wait_until(lambda: store.client.search_runs([store.experiment], "tags.`u2pl.kind` = 'report'"), 60)
+    outside = tmp_path.parent / "elsewhere.html"
+    assert sidecar.sync_report(project, outside) is None
+    assert [path.name for path in (project.runs / ".reports").iterdir()] == ["reports_index.html"]
+
+
+# ---- the load of the machine ---------------------------------------------------------------------------
+
+
+def test_the_load_of_the_machine_arrives_once_and_beside_the_steps(project):
+    folder = make_run(project, "loaded", *CURVE)
+    samples = [event("system", step, system__cpu_utilization_percentage=10.0 * step) for step in range(3)]
+    (folder / "system.jsonl").write_text("".join(json.dumps(each) + "\n" for each in samples[:2]))
+    store = Store(project)
+    run_id = store.mirror(folder)
+    with (folder / "system.jsonl").open("a") as file:
+        file.write(json.dumps(samples[2]) + "\n")
+    for opened in (store, Store(project)):
+        assert opened.mirror(folder) == run_id
+        found = history(opened, run_id, "system/cpu_utilization_percentage")
+        assert found == [(0, 0.0), (1, 10.0), (2, 20.0)]
+        assert history(opened, run_id, "loss") == [(1, 1.5), (2, 1.25)]
 
 
 # ---- stores --------------------------------------------------------------------------------------------

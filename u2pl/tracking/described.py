@@ -60,7 +60,7 @@ def note(run: Run, metrics: Metrics | None, pages: Mapping[str, str]) -> str:
     verb = "imported for" if "imported" in run else "trained on"
     lines = [
         f"{code(run['method'])} {verb} split {code(run['split'])} of {code(run['dataset'])}{images}, "
-        f"seed {run['seed']}: {code(recipe['backbone'])}, {recipe['epochs']} epochs, batches of {recipe['batch']}.",
+        f"seed {run['seed']}: {code(recipe['backbone'])}, {_epochs(recipe['epochs'])}, batches of {recipe['batch']}.",
         # The page folds away all but the first lines.
         f"{_result(metrics)} {_pages(pages)}",
     ]
@@ -72,6 +72,10 @@ def note(run: Run, metrics: Metrics | None, pages: Mapping[str, str]) -> str:
         f"Its files: {code('runs/' + run['name'])}",
     ]
     return "\n\n".join(lines)[:LONGEST_TAG]
+
+
+def _epochs(count: int) -> str:
+    return "1 epoch" if count == 1 else f"{count} epochs"
 
 
 def _result(metrics: Metrics | None) -> str:

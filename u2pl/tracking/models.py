@@ -18,7 +18,7 @@ from u2pl.exchange import model_file
 from u2pl.project import Project
 from u2pl.runs.records import Metrics, Run, is_complete, read_metrics, read_run
 from u2pl.tracking.addresses import HidingStream
-from u2pl.tracking.store import default_uri, models_enabled, patience
+from u2pl.tracking.store import default_uri, models_enabled, only_store, patience
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
@@ -243,11 +243,12 @@ def register(client: "MlflowClient", name: str, run_id: str) -> str:
     except MlflowException:
         client.create_registered_model(name)
     known = [v for v in client.search_model_versions(f"run_id = '{run_id}'") if v.name == name]
-    made = (
-        known[0]
-        if known
-        else client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)
-    )
+    if known:
+        made = known[0]
+    else:
+        # A database asks for the model in its own way, see MLflow's SqlAlchemyStore.create_model_version.
+        with only_store(client.tracking_uri):
+            made = client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)
     client.set_registered_model_alias(name, ALIAS, made.version)
     return str(made.version)
 

@@ -43,13 +43,28 @@ def models_enabled() -> bool:
 def patience() -> Iterator[None]:
     """For a large file: a server may take longer to answer, unless the user has said how long it may."""
     name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    said = os.environ.get(name, ENVIRONMENT[name])
+    with _variable(name, "120" if said == ENVIRONMENT[name] else said):
+        yield
+
+
+@contextmanager
+def only_store(uri: str) -> Iterator[None]:
+    """For what MLflow looks up in the store that the environment names, whichever a client was opened for."""
+    with _variable("MLFLOW_TRACKING_URI", uri):
+        yield
+
+
+@contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
     before = os.environ.get(name)
-    if before == ENVIRONMENT[name]:
-        os.environ[name] = "120"
+    os.environ[name] = value
     try:
         yield
     finally:
-        if before is not None:
+        if before is None:
+            del os.environ[name]
+        else:
             os.environ[name] = before
 
 
