@@ -60,7 +60,7 @@ def test_a_released_checkpoint_is_evaluated_used_and_trained_on_like_a_run(
     assert metrics["protocol"]["checkpoint"] == "imported"
     result = Result.read(project.root / "results" / "theirs")
     assert result is not None
-    assert (result.reported, result.history) == (metrics["miou"]["reported"], {})
+    assert result.reported == metrics["miou"]["reported"] and result.history.empty
     assert metrics["split_source"] == "not known (imported)"
     assert run(["evaluate", "theirs"]) == 0
     assert "teacher, imported checkpoint" in " ".join(capsys.readouterr().out.split())

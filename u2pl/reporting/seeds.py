@@ -6,7 +6,6 @@ error, which is the larger of the two below four seeds. It takes two seeds at le
 """
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,12 +26,12 @@ class ValueOverSeeds:
     @property
     def mean(self) -> float:
         """Percent."""
-        return statistics.fmean(self.mious.values())
+        return float(pd.Series(self.mious).mean())
 
     @property
     def sd(self) -> float | None:
         """Standard deviation over the seeds (n - 1); None for one seed."""
-        return statistics.stdev(self.mious.values()) if len(self.mious) > 1 else None
+        return float(pd.Series(self.mious).std()) if len(self.mious) > 1 else None
 
     @property
     def text(self) -> str:

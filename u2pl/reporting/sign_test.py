@@ -1,7 +1,6 @@
 """What differences say, one a seed: a test that gives each either sign, and assumes no distribution."""
 
 import math
-import statistics
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +25,7 @@ class Differences:
     @property
     def mean(self) -> float:
         """Mean difference."""
-        return statistics.fmean(self.values)
+        return float(np.mean(self.values))
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -35,7 +34,7 @@ class Differences:
             return None
         from scipy.special import stdtrit
 
-        error = statistics.stdev(self.values) / math.sqrt(self.seeds)
+        error = float(np.std(self.values, ddof=1)) / math.sqrt(self.seeds)
         half = float(stdtrit(self.seeds - 1, 0.975)) * error
         return self.mean - half, self.mean + half
 
