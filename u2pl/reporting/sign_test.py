@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 SIGNIFICANT = 0.05
 """Below it a p-value counts as saying something."""
 DECIDED_FROM = 6
