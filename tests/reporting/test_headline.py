@@ -165,6 +165,7 @@ def test_the_report_prints_what_its_page_says_first(
     text = said(project, suponly=[30.0, 31.0], u2pl=[36.0, 38.0])
     resolve(project, "own").write(project)
     monkeypatch.setenv("U2PL_ROOT", str(project.root))
+    monkeypatch.setenv("U2PL_TRACKING", "none")
     assert run(["report"]) == 0
     first, *_, last = capsys.readouterr().out.splitlines()
     assert first == text

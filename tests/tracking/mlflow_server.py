@@ -15,6 +15,7 @@ from typing import Any
 
 from u2pl.project import Project
 from u2pl.tracking.mirror import MIRRORED, Store
+from u2pl.tracking.models import MODEL
 
 
 class Server:
@@ -80,6 +81,7 @@ def contents(project: Project, uri: str | None = None) -> dict[str, Any]:
     for run in runs:
         tags = dict(run.data.tags)
         parent = names.get(tags.pop("mlflow.parentRunId", ""))
+        tags.pop(MODEL, None)
         histories = {
             metric: [
                 (point.step, point.value, point.timestamp)

@@ -34,10 +34,6 @@ pytestmark = [
     pytest.mark.mlflow,
     # MLflow asks SQLAlchemy for a loader that SQLAlchemy is about to retire.
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"),
-    # And pandas for what pandas 4 will do otherwise.
-    pytest.mark.filterwarnings("ignore:Operation with range is deprecated:DeprecationWarning"),
-    # Of a class of its own, when it imports what saves models.
-    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
 ]
 
 NAME = "tiny-1_4-suponly-s0"

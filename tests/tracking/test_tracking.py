@@ -503,6 +503,9 @@ def test_a_page_is_mirrored_by_a_process_that_nobody_waits_for(tmp_path):
     wait_until(lambda: store.client.search_runs([store.experiment], "tags.`u2pl.kind` = 'report'"), 60)
     outside = tmp_path.parent / "elsewhere.html"
     assert sidecar.sync_report(project, outside) is None
+    (blocked := Project(tmp_path / "blocked")).root.mkdir()
+    (blocked.root / "runs").write_text("no folder")
+    assert "cannot be written" in str(sidecar.sync_report(blocked, blocked.root / "index.html"))
     assert [path.name for path in (project.runs / ".reports").iterdir()] == ["reports_index.html"]
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -14,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from u2pl.errors import UserError
-from u2pl.exchange import model_file
 from u2pl.project import Project
 from u2pl.runs.records import Metrics, Run, is_complete, read_metrics, read_run
 from u2pl.tracking.addresses import HidingStream
 from u2pl.tracking.store import default_uri, models_enabled, only_store, patience
 
 if TYPE_CHECKING:
-    from mlflow.entities import DatasetInput
+    from mlflow.entities import DatasetInput, LoggedModel
     from mlflow.tracking import MlflowClient
 
 MODEL = "u2pl.model"
@@ -99,9 +99,9 @@ def _upload(
     metrics: Metrics,
     run_id: str,
 ) -> str:
-    import mlflow.pyfunc
     from mlflow.entities import LoggedModelOutput
-    from mlflow.models import Model
+
+    from u2pl.exchange import model_file  # not above: a side process that logs none need not load numpy
 
     with tempfile.TemporaryDirectory() as temporary:
         # First what may fail: the store is to have no model without files.
@@ -115,28 +115,40 @@ def _upload(
             experiment, _model_name(run["name"]), run_id, {"u2pl.name": run["name"]}, params, "segmentation"
         )
         target = Path(temporary) / "model"
-        about = Model(
-            artifact_path=model.artifact_location,
-            run_id=run_id,
-            model_uuid=model.model_id,
-            model_id=model.model_id,
-        )
-        mlflow.pyfunc.save_model(
-            str(target),
-            loader_module=_LOADER,
-            data_path=str(made),
-            mlflow_model=about,
-            signature=signature(),
-            input_example=_example(folder),
-            pip_requirements=[f"u2pl=={version('u2pl')}"],
-            metadata={"classes": facts["classes"], "run": run["name"], "miou": metrics["miou"]["reported"]},
-        )
+        metadata = {"classes": facts["classes"], "run": run["name"], "miou": metrics["miou"]["reported"]}
+        _save(target, made, _example(folder), metadata, model)
         (target / "README.md").write_text(facts["card"], encoding="utf-8")
         with patience():
             client.log_model_artifacts(model.model_id, str(target))
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=metrics["steps"])])
     return str(model.model_id)
+
+
+def _save(target: Path, file: Path, example: Any, metadata: dict[str, Any], model: "LoggedModel") -> None:
+    """Write what MLflow calls a model into a folder: a copy of the model file, and what says how it is called."""
+    with warnings.catch_warnings():
+        # What MLflow warns of here are its own classes, and what pandas thinks of its code.
+        warnings.simplefilter("ignore")
+        import mlflow.pyfunc
+        from mlflow.models import Model
+
+        about = Model(
+            artifact_path=model.artifact_location,
+            run_id=model.source_run_id,
+            model_uuid=model.model_id,
+            model_id=model.model_id,
+        )
+        mlflow.pyfunc.save_model(
+            str(target),
+            loader_module=_LOADER,
+            data_path=str(file),
+            mlflow_model=about,
+            signature=signature(),
+            input_example=example,
+            pip_requirements=[f"u2pl=={version('u2pl')}"],
+            metadata=metadata,
+        )
 
 
 def signature() -> Any:

@@ -129,9 +129,12 @@ def sync_report(project: Project, page: Path) -> str | None:
         return None
     name = project.relative(page)
     folder = project.runs / ".reports" / safe_name(name)
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "report.json").exists():
-        write_json(folder / "report.json", {"page": name, "uid": uuid.uuid4().hex})
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "report.json").exists():
+            write_json(folder / "report.json", {"page": name, "uid": uuid.uuid4().hex})
+    except OSError as error:
+        return f"{name} is not tracked: {folder} cannot be written ({error.strerror})"
     return Sidecar.start(project, folder).leave()
 
 
