@@ -69,8 +69,10 @@ def sync(
 
 def _candidates(project: "Project") -> list[str]:
     """The finished runs of the active plan; where it has none, all runs there are."""
-    from u2pl.pipeline import ActivePlan
+    from u2pl.pipeline import ActivePlan, planned_names
 
-    planned = ActivePlan.read(project).runs if project.active_plan.is_file() else {}
-    finished = [run for run in planned if (project.runs / run / "metrics.json").is_file()]
+    planned = planned_names(project, ActivePlan.read(project)) if project.active_plan.is_file() else {}
+    finished = [
+        run for run in dict.fromkeys(planned.values()) if (project.runs / run / "metrics.json").is_file()
+    ]
     return finished or sorted(path.parent.name for path in project.runs.glob("*/run.json"))

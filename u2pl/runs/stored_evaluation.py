@@ -74,7 +74,9 @@ def own_evaluation(
     if target is not None:
         check_results_folder(project, path, target)
     with lock(path):
-        metrics = load(project, path) or measure()
+        # An earlier version wrote fewer files.
+        is_whole = target is None or all((own_folder(path) / name).is_file() for name in SCORES)
+        metrics = (load(project, path) if is_whole else None) or measure()
         if target is not None:
             publish(project, path, target)
     return metrics
@@ -89,8 +91,7 @@ def load(project: Project, path: Path) -> Metrics | None:
     """The stored metrics of the run in `path`; None where they have to be measured."""
     folder = own_folder(path)
     try:
-        is_there = all((folder / name).is_file() for name in SCORES)  # an earlier version wrote fewer
-        if is_there and read_json(folder / "stamp.json") == stamp(project, path):
+        if read_json(folder / "stamp.json") == stamp(project, path):
             return read_metrics(folder)
     except (OSError, UserError):
         pass  # not evaluated, not finished, or cut short
