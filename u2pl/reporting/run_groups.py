@@ -3,7 +3,6 @@
 import fnmatch
 import json
 import re
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -71,7 +70,7 @@ class Group:
     @property
     def curve(self) -> Points:
         """The mean of these, which a line shows."""
-        return [(epoch, statistics.fmean(values)) for epoch, values in self.values_by_epoch.items()]
+        return [(epoch, float(pd.Series(values).mean())) for epoch, values in self.values_by_epoch.items()]
 
 
 @dataclass(frozen=True)
@@ -358,7 +357,8 @@ def score_rows(found: Comparison) -> list[ScoreRow]:
 
 
 def _score_row(name: str, numbers: Sequence[Mapping[int, float]]) -> ScoreRow:
-    means = [statistics.fmean(each.values()) if each else None for each in numbers]
+    by_seed = pd.DataFrame({number: pd.Series(each, dtype=float) for number, each in enumerate(numbers)})
+    means, sds = _known(by_seed.mean()), _known(by_seed.std())
     differences: list[float | None] = []
     for each, mean in zip(numbers[1:], means[1:], strict=True):
         pair = _paired(each, numbers[0])
@@ -366,8 +366,12 @@ def _score_row(name: str, numbers: Sequence[Mapping[int, float]]) -> ScoreRow:
             differences.append(pair.mean)
         else:
             differences.append(None if mean is None or means[0] is None else mean - means[0])
-    sds = [statistics.stdev(each.values()) if len(each) > 1 else None for each in numbers]
     return ScoreRow(name, means, sds, differences)
+
+
+def _known(values: "pd.Series[float]") -> list[float | None]:
+    """The values; None for those that are missing."""
+    return [None if pd.isna(value) else float(value) for value in values]
 
 
 def as_json(found: Comparison) -> dict[str, Any]:
