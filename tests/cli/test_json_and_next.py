@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import REPOSITORY
 from typer.main import get_command
@@ -155,6 +155,9 @@ def test_a_command_needs_quotes_only_where_some_shell_does_and_then_double_ones(
         st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"])), min_size=1
     )
 )
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)  # the table of all characters is made once
 def test_a_pasted_command_has_the_words_that_it_was_made_of(words: list[str]):
     assert shlex.split(command_line(*words)) == words
 
