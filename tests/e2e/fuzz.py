@@ -323,7 +323,7 @@ COMMANDS = {
             "plan paper --table A2",
         ),
         (SETTINGS, *DATA, *TABLES, *FIGURES, "runs/*/*.json"),
-        ("pipelines/plan.yaml", "runs/.speed/*"),
+        ("pipelines/plan.yaml", "pipelines/dvc.yaml", "runs/.speed/*"),
         often=4,
     ),
     "plan run": Command(
@@ -396,8 +396,8 @@ COMMANDS = {
     ),
 }  # fmt: skip
 KEPT = (
-    "pictures/*", "photos/*", "lists/*", "odd/*", "params.yaml", "dvc.yaml", "theirs.pth", "pipelines/[!p]*",
-    "pipelines/plans/*",
+    "pictures/*", "photos/*", "lists/*", "odd/*", "params.yaml", "dvc.yaml", "theirs.pth",
+    "pipelines/plans/*", "pipelines/tables/*", "pipelines/figures/*", "pipelines/plots/*",
     "runs/*/weights.pt", "runs/*/best.pt", "runs/*/metrics.json", "runs/*/run.json",
 )  # fmt: skip
 """Files of the project that no command may change, whatever it writes beside them; an evaluation's are its own."""

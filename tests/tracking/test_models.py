@@ -246,7 +246,7 @@ def test_one_flag_registers_the_best_run_and_does_so_once(project: Project, u2pl
 def test_the_best_of_the_active_plan_is_one_of_its_finished_runs(project: Project, u2pl_command, capsys):
     from u2pl_cli.track import _candidates
 
-    from u2pl.pipeline import resolve
+    from u2pl.pipeline import planned_names, resolve
 
     result(project, "not-of-the-plan", 99.0)
     (project.pipelines / "plans").mkdir(parents=True)
@@ -257,7 +257,7 @@ def test_the_best_of_the_active_plan_is_one_of_its_finished_runs(project: Projec
     tables = Path(__file__).parents[2] / "pipelines" / "tables"
     shutil.copy(tables / "methods.yaml", project.pipelines / "tables")
     plan = resolve(project, "own")
-    assert sorted(plan.runs) == [NAME, "tiny-1_4-suponly-s1"]
+    assert sorted(planned_names(project, plan).values()) == [NAME, "tiny-1_4-suponly-s1"]
     plan.write(project)
     assert _candidates(project) == [NAME]
     (project.runs / NAME / "metrics.json").unlink()

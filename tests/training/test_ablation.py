@@ -153,7 +153,7 @@ def test_a_comparison_of_evaluated_runs_loads_no_torch(tiny_project: Project, tm
     )
     script = (
         f"import sys; from u2pl_cli.app import run; code = run({words.split()!r}); "
-        "print(code, [n for n in ('torch', 'mlflow', 'numpy') if n in sys.modules])"
+        "print(code, [n for n in ('torch', 'torchvision', 'mlflow') if n in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tiny_project.root, capture_output=True, text=True
