@@ -95,6 +95,10 @@ def is_inside(path: str) -> bool:
     return bool(windows.parts) and not windows.anchor and ".." not in windows.parts
 
 
+RESULTS = "results/runs"
+"""`Project.results`, from the project's root, as DVC knows it."""
+
+
 @dataclass(frozen=True)
 class Project:
     """A folder with `params.yaml` and `dvc.yaml`; `data/`, `runs/`, `results/` and `reports/` grow inside it."""
@@ -146,6 +150,11 @@ class Project:
     def runs(self) -> Path:
         """Work folders, one a run."""
         return self.root / "runs"
+
+    @property
+    def results(self) -> Path:
+        """What tables are made of: a folder a run of a plan, called like its stage."""
+        return self.root / RESULTS
 
     def data(self, dataset: str) -> Path:
         """What `prepare` wrote for a data set."""

@@ -12,7 +12,6 @@ from PIL import Image
 
 from u2pl.files import sha256
 from u2pl.pipeline import ActivePlan, planned_names, resolve, spec_of
-from u2pl.pipeline.dvc_stages import RESULTS
 from u2pl.project import Project
 
 REPOSITORY = Path(__file__).parents[2]
@@ -133,7 +132,7 @@ def write_results(project: Project, plan: ActivePlan, **changes: Any) -> None:
         place = places[ablated].setdefault(table if ablated else "", 0)
         places[ablated][table if ablated else ""] += 1
         write_result(
-            project.root / RESULTS / key,
+            project.results / key,
             name=names[key],
             last=60.5 - place if ablated else 45 + 2 * place + 0.31 * run.seed,
             split=run.split,

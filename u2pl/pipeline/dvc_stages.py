@@ -5,19 +5,15 @@ DVC fills no list of any length into the stages of dvc.yaml, so comparisons, fig
 
 import string
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
 from u2pl.files import sha256, write_text
-from u2pl.project import Project
+from u2pl.project import RESULTS, Project
 
 if TYPE_CHECKING:
     from .plans import ActivePlan
-
-RESULTS = "results/runs"
-"""Has a folder for each run of the plan, called like its stage."""
 
 FILE = "pipelines/dvc.yaml"
 _WRITTEN_OUT = ("ablate", "figure", "table")
@@ -117,6 +113,6 @@ def _curves(plan: "ActivePlan") -> Iterable[Mapping[str, Any]]:
     """The learning curves of each table's runs, in one plot."""
     for key, table in plan.tables.items():
         if table.cells:
-            files = {str(Path("..") / RESULTS / run / "history.csv"): "val/miou" for run in table.cells}
+            files = {f"../{folder}/history.csv": "val/miou" for folder in _results(table.cells)}
             labels = {"x_label": "epoch", "y_label": "mIoU on the validation images, %"}
             yield {f"Learning curves of {key}": {"x": "epoch", "y": files, "title": f"{key}: mIoU", **labels}}

@@ -7,9 +7,8 @@ from u2pl.errors import UserError
 from u2pl.files import free
 from u2pl.pipeline import ActivePlan, spec_of
 from u2pl.pipeline.dvc_lock import locked, outputs
-from u2pl.pipeline.dvc_stages import RESULTS
 from u2pl.pipeline.scheduling import Stage, plan_folder
-from u2pl.project import Project
+from u2pl.project import RESULTS, Project
 from u2pl.runs.records import read_metrics
 from u2pl.runs.staleness import changes
 from u2pl.settings import Params

@@ -14,7 +14,6 @@ import filelock
 from u2pl.errors import UserError
 from u2pl.files import holder_in_words, write_holder
 from u2pl.pipeline import ActivePlan, planned_names, process_groups
-from u2pl.pipeline.dvc_stages import RESULTS
 from u2pl.pipeline.outdated_results import move_outdated, outdated_folder
 from u2pl.pipeline.scheduling import (
     Entry,
@@ -30,7 +29,7 @@ from u2pl.pipeline.scheduling import (
 )
 from u2pl.pipeline.stage_process import StageProcess
 from u2pl.pipeline.workers import Workers
-from u2pl.project import Project
+from u2pl.project import RESULTS, Project
 
 
 def run_plan(

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from u2pl.errors import UserError
 from u2pl.files import holder, is_held
 from u2pl.pipeline import ActivePlan, TrainStage, planned_run, spec_of
-from u2pl.pipeline.dvc_stages import RESULTS
 from u2pl.pipeline.scheduling import Entry, PlanRecord, State, plan_folder
 from u2pl.project import Project
 from u2pl.runs.events import Events, RunState
@@ -105,7 +104,7 @@ def status(project: Project) -> PlanStatus:
     for name, table in plan.tables.items():
         cells: dict[tuple[str, str], bool] = {}
         for run, shown in table.cells.items():
-            there = run not in stale and (project.root / RESULTS / run / "metrics.json").is_file()
+            there = run not in stale and (project.results / run / "metrics.json").is_file()
             cells |= {cell: there and cells.get(cell, True) for cell in shown}
         tables.append(TableStatus(name, len(cells), sum(cells.values())))
     return PlanStatus(plan.plan, runs, tables, _holder(plan_folder(project)) if at_work else "")

@@ -10,7 +10,6 @@ import pandas as pd
 
 from u2pl.errors import UserError, unknown
 from u2pl.pipeline import ActivePlan, Cell, Table, bind, cell_spec, read_table, spec_of, table_name
-from u2pl.pipeline.dvc_stages import RESULTS
 from u2pl.project import Project
 from u2pl.runs import scored_classes
 from u2pl.runs.frames import epochs, frame
@@ -283,7 +282,7 @@ def collect(project: Project, plan: ActivePlan, name: str) -> TableResults:
     }
     rows, columns = {cell.row for cell in table.cells()}, {cell.column for cell in table.cells()}
     for run, places in bound.cells.items():
-        result = Result.read(project.root / RESULTS / run)
+        result = Result.read(project.results / run)
         for row, column in places:
             if row not in rows or column not in columns:
                 raise UserError(

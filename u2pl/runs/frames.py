@@ -195,7 +195,7 @@ def results(project: Project | str | Path | None = None) -> pd.DataFrame:
     where = _project(project)
     found = [each for folder in folders(where) for each in stored(folder)]
     known = {each["name"] for each in found}
-    for path in sorted(where.root.glob("results/*/runs/*/metrics.json")):
+    for path in sorted(where.results.glob("*/metrics.json")):
         with suppress(OSError, UserError):
             if (metrics := read_metrics(path.parent))["name"] not in known:
                 found.append(metrics)
