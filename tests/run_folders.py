@@ -8,6 +8,9 @@ import written
 
 from u2pl.files import sha256, write_csv, write_json
 from u2pl.project import Project
+from u2pl.runs import stored_evaluation
+from u2pl.runs.folder import RunFolder
+from u2pl.settings import RunSpec
 
 
 def write_run(
@@ -56,3 +59,17 @@ def write_run(
         write_json(folder / "metrics.json", written.metrics(run, miou, iou=scores))
         (folder / "weights.pt").write_bytes(bytes(1000))
     return folder
+
+
+def finish(project: Project, spec: RunSpec, miou: float) -> None:
+    """A run as its training and its evaluation leave it, but for weights that could be read."""
+    from u2pl.training import trainer  # brings torch, which most who want folders do without
+
+    _, _, description = trainer.describe(project, spec)
+    folder = RunFolder.claim(project, description["name"], {**description, "parent": None}, fresh=True)
+    folder.release()
+    (folder.path / "weights.pt").touch()
+    result = written.metrics(description, miou)
+    write_json(folder.path / "metrics.json", result)
+    write_json(stored_evaluation.own_folder(folder.path) / "metrics.json", result)
+    stored_evaluation.write_stamp(project, folder.path)

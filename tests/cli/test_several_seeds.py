@@ -5,15 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import written
+import run_folders
 from typer.main import get_command
 from u2pl_cli.app import app, run
 
 from u2pl.errors import Interrupted
-from u2pl.files import read_json, write_json
+from u2pl.files import read_json
 from u2pl.project import Project
-from u2pl.runs import stored_evaluation
-from u2pl.runs.folder import RunFolder
 from u2pl.runs.records import Comparison
 from u2pl.settings import Params
 from u2pl.training import ablation as engine
@@ -39,16 +37,7 @@ def finish(project: Project, parameter: str, mious: dict[str, list[float]]) -> N
                 Params.read(project), parameter, [value],
                 dataset="tiny", split="1/4", method="suponly", seed=seed, overrides={"epochs": 1},
             )  # fmt: skip
-            _, _, description = trainer.describe(project, plan.specs[0][1])
-            folder = RunFolder.claim(
-                project, description["name"], {**description, "parent": None}, fresh=True
-            )
-            folder.release()
-            (folder.path / "weights.pt").touch()
-            result = written.metrics(description, miou)
-            write_json(folder.path / "metrics.json", result)
-            write_json(stored_evaluation.own_folder(folder.path) / "metrics.json", result)
-            stored_evaluation.write_stamp(project, folder.path)
+            run_folders.finish(project, plan.specs[0][1], miou)
 
 
 def options(command: str) -> dict[str, Any]:

@@ -6,14 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import written
+import run_folders
 from tiny import edit_params
 
 from u2pl.errors import Interrupted, UsageError
 from u2pl.files import read_json, write_json
 from u2pl.project import Project
-from u2pl.runs import stored_evaluation
-from u2pl.runs.folder import RunFolder
 from u2pl.settings import Params
 from u2pl.training import ablation as engine
 from u2pl.training import loop, trainer
@@ -98,14 +96,7 @@ def test_a_later_ablation_of_the_same_setting_keeps_the_values_it_does_not_try_a
 def finish(project: Project, ablation: Ablation, miou: float = 50.0) -> None:
     """Finished and evaluated runs of all values, without training."""
     for _, spec in ablation.specs:
-        _, _, description = trainer.describe(project, spec)
-        folder = RunFolder.claim(project, description["name"], {**description, "parent": None}, fresh=True)
-        folder.release()
-        (folder.path / "weights.pt").touch()
-        result = written.metrics(description, miou)
-        write_json(folder.path / "metrics.json", result)
-        write_json(stored_evaluation.own_folder(folder.path) / "metrics.json", result)
-        stored_evaluation.write_stamp(project, folder.path)
+        run_folders.finish(project, spec, miou)
 
 
 def test_a_value_whose_miou_leaves_classes_out_says_so(tiny_project: Project):
