@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
 from u2pl.escaping import one_line
+from u2pl.runs.frames import in_common
 
 rcParams["text.parse_math"] = False  # a label may hold a dollar sign
 
@@ -58,7 +59,7 @@ def dashes(style: int) -> tuple[str, str]:
 
 def curve(label: str, style: int, seeds: Sequence["pd.Series[float]"]) -> Curve:
     """The curve of several seeds, each a value by epoch, over the epochs that all of them have."""
-    values = pd.concat(seeds, axis="columns", join="inner").dropna().sort_index()
+    values = in_common(seeds)
     epochs = tuple(values.index.tolist())
     mean, low, high = (
         tuple(each.tolist()) for each in (values.mean(axis=1), values.min(axis=1), values.max(axis=1))

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from u2pl.errors import UserError
 from u2pl.reporting import charts
-from u2pl.reporting.run_groups import Comparison, Group
+from u2pl.reporting.run_groups import Comparison
 
 _INK = "#222222"
 
@@ -17,7 +17,11 @@ def write(found: Comparison, path: Path) -> None:
     Raises:
         UserError: no run has recorded an epoch.
     """
-    curves = [_curve(group, style) for style, group in enumerate(found.groups) if group.curves]
+    curves = [
+        charts.curve(group.label, style, group.shown)
+        for style, group in enumerate(found.groups)
+        if group.curves
+    ]
     if not curves:
         raise UserError(
             "None of the runs has recorded an epoch, so there is no curve to draw. Leave --out out."
@@ -29,10 +33,3 @@ def write(found: Comparison, path: Path) -> None:
     # Names are long: one below the other, all of them fit.
     figure.legend(loc="outside lower center", ncols=1, frameon=False, fontsize=8, labelcolor=_INK)
     charts.save(figure, path)
-
-
-def _curve(group: Group, style: int) -> charts.Curve:
-    values = group.values_by_epoch
-    mean = tuple(value for _, value in group.curve)
-    low, high = (tuple(map(end, values.values())) for end in (min, max))
-    return charts.Curve(group.label, style, tuple(values), mean, low, high)

@@ -15,7 +15,7 @@ from u2pl.errors import UsageError
 from u2pl.project import Project
 from u2pl.reporting.numbers import signed
 from u2pl.reporting.sign_test import DECIDED_FROM, SIGNIFICANT, Differences
-from u2pl.runs.frames import folders, reported, series
+from u2pl.runs.frames import folders, in_common, reported, series
 from u2pl.runs.origin import train_command
 from u2pl.runs.records import Metrics, Run, protocol, read_run
 from u2pl.runs.stored_evaluation import run_path
@@ -60,17 +60,18 @@ class Group:
         return list(dict.fromkeys(protocol(metrics) for metrics in self.metrics.values()))
 
     @property
-    def values_by_epoch(self) -> dict[int, list[float]]:
-        """Epoch -> the mIoU of each finished run, or of all where none is, over the epochs that all of these have."""
+    def shown(self) -> list["pd.Series[float]"]:
+        """The mIoU by epoch of each finished run, or of all where none is."""
         ended = {seed: points for seed, points in self.curves.items() if seed in self.metrics}
-        found = [dict(points) for points in (ended or self.curves).values()]
-        epochs = sorted(set.intersection(*(set(curve) for curve in found))) if found else []
-        return {epoch: [curve[epoch] for curve in found] for epoch in epochs}
+        return [pd.Series(dict(points)) for points in (ended or self.curves).values()]
 
     @property
     def curve(self) -> Points:
-        """The mean of these, which a line shows."""
-        return [(epoch, float(pd.Series(values).mean())) for epoch, values in self.values_by_epoch.items()]
+        """The mean of these over the epochs that all of them have, which a line shows."""
+        if not self.shown:
+            return []
+        mean = in_common(self.shown).mean(axis="columns")
+        return list(zip(mean.index.tolist(), mean.tolist(), strict=True))
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,6 @@ class Differences:
         """
         if self.seeds == 1:
             return 1.0  # either sign is as large
-        import numpy as np
         from scipy.stats import permutation_test
 
         options: dict[str, Any] = {"permutation_type": "samples", "n_resamples": 2**16, "random_state": 0}

@@ -5,7 +5,7 @@ Small files are read and nothing else, so that a hundred runs take no time to sp
 
 import io
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -317,6 +317,11 @@ def series(folder: Path) -> dict[str, list[tuple[int, float]]]:
         for name, column in epochs(folder).items()
         if name != "step" and len(known := column.dropna())
     }
+
+
+def in_common(seeds: Sequence["pd.Series[float]"]) -> pd.DataFrame:
+    """The curves of several seeds, each a value by epoch: a row for each epoch that all have, a column a seed."""
+    return pd.concat(seeds, axis="columns", join="inner").dropna().sort_index()
 
 
 def _project(given: Project | str | Path | None) -> Project:
