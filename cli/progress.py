@@ -201,13 +201,17 @@ class _PlainTraining:
     def _left(self, now: float) -> str:
         if self._first is None or self._newest is None or self._steps is None:
             return ""
-        from u2pl.reporting.durations import duration
+        return _ahead(self._first, self._newest, self._steps, now)
 
-        (first, since), (step, at) = self._first, self._newest
-        if step == first or step >= self._steps:
-            return ""
-        seconds = (at - since) / (step - first) * (self._steps - step) - (now - at)
-        return f"about {duration(max(seconds, 0))} left"
+
+def _ahead(first: tuple[int, float], newest: tuple[int, float], total: int, now: float) -> str:
+    """How long it goes on at the pace between two looks, each of how much was done, and when; empty without a pace."""
+    from u2pl.reporting.durations import duration
+
+    (begun, since), (done, at) = first, newest
+    if not begun < done < total:
+        return ""
+    return f"about {duration(max((at - since) / (done - begun) * (total - done) - (now - at), 0))} left"
 
 
 def _memory(metrics: Mapping[str, float]) -> str:
@@ -271,9 +275,7 @@ class _PlainCounter:
         now = time.monotonic()
         if self._newest is None or self._first is None:
             return f"At work for {duration(now - self._start)}; time left not known yet."
-        (first, since), (what, done, total, at) = self._first, self._newest
-        left = "" if done >= total else "time left not known yet"
-        if first < done < total:
-            seconds = (at - since) / (done - first) * (total - done) - (now - at)
-            left = f"about {duration(max(seconds, 0))} left"
+        what, done, total, at = self._newest
+        unknown = "" if done >= total else "time left not known yet"
+        left = _ahead(self._first, (done, at), total, now) or unknown
         return fitted(one_line(what), [(0, f"{done:,} of {total:,}"), (0, left)])

@@ -284,14 +284,12 @@ def _show_settings(found: "Comparison", names: Sequence[str]) -> None:
     alone: dict[str, list[str]] = {}
     for key, row in found.settings.items():
         if MISSING in row:
-            has = [(name, value) for name, value in zip(names, row, strict=True) if value != MISSING]
-            said = {value_text(value) for _, value in has}
-            if len(said) == 1:
-                alone.setdefault(", ".join(n for n, _ in has), []).append(f"{key}={said.pop()}")
-            else:
-                alone.setdefault(", ".join(n for n, _ in has), []).append(
-                    f"{key}={'|'.join(value_text(value) for _, value in has)}"
-                )
+            has = {
+                name: value_text(value) for name, value in zip(names, row, strict=True) if value != MISSING
+            }
+            same = len(set(has.values())) == 1
+            said = next(iter(has.values())) if same else "|".join(has.values())
+            alone.setdefault(", ".join(has), []).append(f"{key}={said}")
     for who, settings in alone.items():
         say(f"Only {who}: {one_line(' '.join(settings))}")
     say()

@@ -13,7 +13,7 @@ from .terminal import next_step, say, say_json
 
 if TYPE_CHECKING:
     from u2pl.runs.records import Metrics
-    from u2pl.settings import RunSpec
+    from u2pl.settings import ResolvedRun
 
 
 def train(
@@ -81,17 +81,18 @@ def train(
         replace(given.params.spec(dataset, split, method, each, given.overrides), name=name)
         for each in given.seeds
     ]
+    runs = [given.params.resolve(spec) for spec in specs]
     training = _Training(given, nproc, fresh=fresh, parent=parent, model=model)
-    training.check(specs)
+    training.check(runs)
     done: list[_Result] = []
-    for spec in specs:
+    for run in runs:
         try:
-            found = training.run(spec)
+            found = training.run(run)
         except (Interrupted, EndedElsewhere) as error:
-            if len(specs) == 1 or error.exit_code != Interrupted.exit_code:
+            if len(runs) == 1 or error.exit_code != Interrupted.exit_code:
                 raise
             raise Interrupted(
-                f"{error} It goes on with seed {spec.seed}; {len(done)} of {len(specs)} runs are finished.".lstrip()
+                f"{error} It goes on with seed {run.spec.seed}; {len(done)} of {len(runs)} runs are finished.".lstrip()
             ) from None
         if found is None:  # another process speaks
             return
@@ -128,64 +129,62 @@ class _Training:
         self.given, self.processes = given, processes
         self.fresh, self.parent, self.model = fresh, parent, model
 
-    def check(self, specs: "Sequence[RunSpec]") -> None:
+    def check(self, runs: "Sequence[ResolvedRun]") -> None:
         """Say what is to be known, or wrong, of runs before the first of them begins."""
         from u2pl.settings import hyper
         from u2pl.training import place
 
-        resolved = [self.given.params.resolve(spec) for spec in specs]
         if self.processes > 1 and not place.started():
             from u2pl.training import trainer
 
             # What is wrong with the words is better said once than by every process.
-            for spec, each in zip(specs, resolved, strict=True):
-                trainer.describe(self.given.project, spec)
-                trainer.check_processes(each.recipe, self.processes)
+            for run in runs:
+                trainer.describe(self.given.project, run.spec)
+                trainer.check_processes(run.recipe, self.processes)
             return
         if not place.is_first():
             return
-        recipe = resolved[0].recipe
+        recipe = runs[0].recipe
         if recipe.starts_deep_at_random:
             say(
                 f"Note: {recipe.backbone} starts from random weights (weights: none), from which a deep network "
                 "learns little in a short training. With --weights imagenet it starts from features learned elsewhere.",
                 err=True,
             )
-        about = hyper.find(specs[0].method)
+        about = hyper.find(runs[0].spec.method)
         if about is not None and about.remark:
             say(about.remark, err=True)
 
-    def run(self, spec: "RunSpec") -> _Result | None:
+    def run(self, run: "ResolvedRun") -> _Result | None:
         """Train a run, unless it has finished; its result, or None in a process that is not the first of several."""
         from u2pl.errors import EndedElsewhere
         from u2pl.runs.records import read_metrics
         from u2pl.training import place
 
-        project, resolved = self.given.project, self.given.params.resolve(spec)
         if self.processes > 1 and not place.started():
             from u2pl.training.launcher import launch
 
-            code = launch(_of_one_seed(sys.argv[1:], spec.seed), self.processes)
+            code = launch(_of_one_seed(sys.argv[1:], run.spec.seed), self.processes)
             if code:
                 raise EndedElsewhere(code)  # they have said why
-            path = project.runs / resolved.name
+            path = self.given.project.runs / run.name
             own = self._model_file(path)
         else:
-            path = self._train(spec)
+            path = self._train(run)
             if not place.is_first():
                 return None
             own = self._write_model(path)
         return _Result(read_metrics(path), path, own)
 
-    def _train(self, spec: "RunSpec") -> Path:
+    def _train(self, run: "ResolvedRun") -> Path:
         from contextlib import nullcontext
 
         from u2pl.training import place
         from u2pl.training.finished import take_finished
 
-        project, resolved = self.given.project, self.given.params.resolve(spec)
+        project = self.given.project
         # Several processes look together, or some would wait for others that do not.
-        path = None if place.started() else take_finished(project, resolved, fresh=self.fresh)
+        path = None if place.started() else take_finished(project, run, fresh=self.fresh)
         if path is not None:
             return path
         from .heavy import heavy_imports
@@ -194,10 +193,10 @@ class _Training:
             from u2pl.training import trainer
         from .progress import training
 
-        with training(resolved.name) if place.is_first() else nullcontext(lambda *_: None) as observe:
+        with training(run.name) if place.is_first() else nullcontext(lambda *_: None) as observe:
             return trainer.train(
                 project,
-                spec,
+                run.spec,
                 fresh=self.fresh,
                 parent=self.parent,
                 machine=self.given.machine,
