@@ -94,7 +94,7 @@ def choose(
 def _show(project: "Project", active: "ActivePlan", *, measure: bool) -> None:
     from rich.table import Table
 
-    from u2pl.pipeline import planned_names, spec_of
+    from u2pl.pipeline import places, planned_names, spec_of
     from u2pl.pipeline.departures import of_plan
     from u2pl.settings import Params
     from u2pl.training import estimate
@@ -102,13 +102,8 @@ def _show(project: "Project", active: "ActivePlan", *, measure: bool) -> None:
     params, screen = Params.read(project), console(highlight=False)
     if not screen.is_terminal:
         screen.width = 160  # a file has no margin
-    shown_in, where = active.shown_in, dict[str, list[str]]()
-    specs = {}
-    for key, name in planned_names(project, active).items():
-        specs[name] = spec_of(active.runs[key])
-        where.setdefault(name, []).extend(shown_in[key])
-    order = [*active.tables, *active.figures]
-    where = {name: sorted(set(places), key=order.index) for name, places in where.items()}
+    called = planned_names(project, active)
+    specs, where = {name: spec_of(active.runs[key]) for key, name in called.items()}, places(active, called)
     works = {name: estimate.work(project, params, spec) for name, spec in specs.items()}
     speeds = estimate.speeds(project)
     if measure:
@@ -128,7 +123,7 @@ def _show(project: "Project", active: "ActivePlan", *, measure: bool) -> None:
 
     known = [work for work in works.values() if work]
     hours = [work.hours(speeds) for work in known]
-    shared = sum(len(places) > 1 for places in where.values())
+    shared = sum(len(shown) > 1 for shown in where.values())
     say(
         f"\n{len(specs)} runs for {active.cell_results} cells of {len(active.tables)} tables and "
         f"{len(active.figures)} figures; {shared} runs stand in more than one of them and are trained once."

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from u2pl.errors import UserError
 from u2pl.files import is_held
-from u2pl.pipeline import ActivePlan
-from u2pl.pipeline.needed import is_wanted, shown_in
+from u2pl.pipeline.needed import is_wanted, planned_specs, shown_in
 from u2pl.project import Project
 from u2pl.runs import removal
 from u2pl.runs.disk import checkpoints, size
@@ -84,11 +83,10 @@ def _set_aside(project: Project) -> Iterator[Item]:
     store = project.runs / ".old"
     if not store.is_dir():
         return
-    params = Params.read(project)
-    plan = ActivePlan.read(project) if project.active_plan.is_file() else None
+    params, specs = Params.read(project), planned_specs(project)
     for folder in sorted(store.iterdir()):
         name = _name(folder)
-        if name is not None and not is_wanted(project, params, plan, folder) and not _is_labelled(folder):
+        if name is not None and not is_wanted(project, params, specs, folder) and not _is_labelled(folder):
             yield _run(name, folder, "set aside: of other settings")
 
 

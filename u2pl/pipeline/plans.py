@@ -101,7 +101,7 @@ class AblateStage(Settings):
     values: ShellWords
     args: ShellWords
     runs: list[SafeName]
-    """That it compares: all of the table."""
+    """That it compares, one for each value."""
     record: SafePath
     """File that receives the comparison."""
 
@@ -302,13 +302,12 @@ class _Stages:
 
     def same_or_added(self, spec: RunSpec) -> str:
         """The key of a run that is the same today, whatever is set for it; or of this one, added."""
-        return self.keys.get(self.params.resolve(spec, bfloat16=False).name) or self.add_run(spec)
+        return self.keys.get(self.params.name_of(spec)) or self.add_run(spec)
 
     def add_run(self, spec: RunSpec) -> str:
         """Add a run that a table or figure shows; its key."""
         key, folder = run_name(spec, spec.overrides), self.add_split(spec.dataset, spec.split)
-        # Which precision is chosen decides no name, and asking takes torch.
-        self.keys.setdefault(self.params.resolve(spec, bfloat16=False).name, key)
+        self.keys.setdefault(self.params.name_of(spec), key)
         self.active.runs[key] = TrainStage(
             dataset=spec.dataset,
             split=spec.split,
@@ -344,12 +343,12 @@ class _Stages:
             param=ablation.param,
             values=shlex.join(map(ablation.value_text, ablation.values)),
             args=shlex.join(run_arguments(spec)),
-            runs=self._compared(name, spec, ablation),
+            runs=self._compared(spec, ablation),
             record=f"results/{name}/{key}.json",
         )
 
-    def _compared(self, table: str, spec: RunSpec, ablation: Ablation) -> list[str]:
-        """The runs of a table that an ablation compares: one for each value."""
+    def _compared(self, spec: RunSpec, ablation: Ablation) -> list[str]:
+        """The runs that an ablation compares: one for each value."""
         keys = []
         for value in ablation.values:
             swept = {self.params.full_key(k, spec.method): v for k, v in ablation.settings(value).items()}
@@ -404,7 +403,21 @@ def spec_of(stage: TrainStage) -> RunSpec:
 def planned_names(project: Project, plan: ActivePlan) -> dict[str, str]:
     """Key -> what its run is called today; keys that set what params.yaml says anyway may have the same run."""
     params = Params.read(project)
-    return {key: params.resolve(spec_of(stage), bfloat16=False).name for key, stage in plan.runs.items()}
+    return {key: params.name_of(spec_of(stage)) for key, stage in plan.runs.items()}
+
+
+def places(plan: ActivePlan, names: Mapping[str, str]) -> dict[str, list[str]]:
+    """Name of a run -> the tables and figures that show it, in the plan's order.
+
+    Args:
+        plan: the active plan.
+        names: its `planned_names`.
+    """
+    shown: dict[str, list[str]] = {}
+    for key, found in plan.shown_in.items():
+        shown.setdefault(names[key], []).extend(found)
+    order = [*plan.tables, *plan.figures]
+    return {name: sorted(set(found), key=order.index) for name, found in shown.items()}
 
 
 def planned_run(project: Project, name: str) -> str:
@@ -416,4 +429,4 @@ def planned_run(project: Project, name: str) -> str:
         stage = ActivePlan.read(project).runs.get(name)
     except UserError:  # none was made, or it is damaged: whoever needs it says so
         return name
-    return name if stage is None else Params.read(project).resolve(spec_of(stage), bfloat16=False).name
+    return name if stage is None else Params.read(project).name_of(spec_of(stage))

@@ -73,12 +73,13 @@ def stages(plan: ActivePlan, runs: Mapping[str, str] | None = None) -> list[Stag
         return Stage(name, frozenset(needs), frozenset(after), urgency=_WRITES_AT_ONCE)
 
     found = [Stage(f"prepare@{key}", alone=True) for key in plan.prepare]
+    names = runs or {key: key for key in plan.runs}
     trains: dict[str, str] = {}
     for key in sorted(plan.runs, key=urgency, reverse=True):
-        trains.setdefault(runs[key] if runs else key, key)
+        trains.setdefault(names[key], key)
     for key, trained in plan.runs.items():
         prepared = [folders[trained.folder]] if trained.folder in folders else []
-        same = {trains[runs[key] if runs else key]} - {key}
+        same = {trains[names[key]]} - {key}
         found.append(Stage(f"train@{key}", frozenset(prepared), of("train", same), urgency=urgency(key)))
     found += [writes(f"evaluate@{key}", [f"train@{key}"]) for key in plan.runs]
     found += [writes(f"ablate@{key}", of("evaluate", item.runs)) for key, item in plan.ablations.items()]

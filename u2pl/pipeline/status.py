@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from u2pl.errors import UserError
 from u2pl.files import holder, is_held
-from u2pl.pipeline import ActivePlan, TrainStage, planned_run, spec_of
+from u2pl.pipeline import ActivePlan, TrainStage, spec_of
 from u2pl.pipeline.scheduling import Entry, PlanRecord, State, plan_folder
 from u2pl.project import Project
 from u2pl.runs.events import Events, RunState
@@ -126,7 +126,8 @@ def one(project: Project, name: str) -> OneRun:
     if name not in stages:
         folder = run_path(project, name).resolve()
         name = folder.name if folder.parent == project.runs.resolve() else str(folder)
-    folder, stage = project.runs / planned_run(project, name), stages.get(name)
+    stage = stages.get(name)
+    folder = project.runs / (params.name_of(spec_of(stage)) if stage else name)
     # What the folder holds, which of a stale run is not what the plan wants.
     if stage is None:
         spec = _asked(read_run(folder))
@@ -207,7 +208,7 @@ def run_status(
         is_planned: whether it is part of the plan, so that it is called what params.yaml calls it, whatever its key.
     """
     try:
-        folder = project.runs / (params.resolve(spec, bfloat16=False).name if is_planned else name)
+        folder = project.runs / (params.name_of(spec) if is_planned else name)
     except UserError as error:
         return RunStatus(name, RunState.FAILED, str(error))
     run, log = _there(read_run, folder), Events.read(folder / "events.jsonl")

@@ -122,7 +122,7 @@ def card(project: Project, folder: Path) -> RunCard:
     history = series(folder)
     shown: list[str] = []
     with suppress(UserError):  # a damaged plan is no reason to hide a run
-        shown = list(dict.fromkeys(shown_in(project).get(record["name"], [])))
+        shown = shown_in(project).get(record["name"], [])
     return RunCard(
         run=record["name"],
         status=found.status,

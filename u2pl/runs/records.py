@@ -23,6 +23,9 @@ from u2pl.typed_files import (
     read,
 )
 
+KINDS = ("input", "truth", "prediction")
+"""Of the pictures of a validation image in a folder `samples`: NAME.KIND.png."""
+
 
 class _Recipe(TypedDict):
     backbone: str

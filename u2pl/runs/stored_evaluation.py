@@ -16,7 +16,7 @@ from u2pl.errors import UsageError, UserError, unknown
 from u2pl.files import read_json, sha256_of, write_atomically, write_json
 from u2pl.project import Project, slug
 from u2pl.runs import scored_classes
-from u2pl.runs.records import Metrics, read_metrics, read_run
+from u2pl.runs.records import KINDS, Metrics, read_metrics, read_run
 from u2pl.settings import RECIPE_VERSION
 
 
@@ -100,8 +100,6 @@ def load(project: Project, path: Path) -> Metrics | None:
 
 SCORES = ("metrics.json", "iou.csv", "confusion.csv", "shares.csv")
 """Files of an evaluation, beside the pictures in samples/."""
-KINDS = ("input", "truth", "prediction")
-"""Of the pictures of a validation image: NAME.KIND.png."""
 
 
 def check_results_folder(project: Project, path: Path, target: Path) -> None:

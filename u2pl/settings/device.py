@@ -55,7 +55,11 @@ def chosen_gpu() -> int | None:
 
 def is_gpu() -> bool:
     """Whether this process computes on a GPU; loads torch, unless it is certain that there is none."""
-    if _chosen == "cpu" or ("torch" not in sys.modules and _is_without_gpu()):
+    return _chosen != "cpu" and _finds_gpu()
+
+
+def _finds_gpu() -> bool:
+    if "torch" not in sys.modules and _is_without_gpu():
         return False
     import torch
 
@@ -81,10 +85,10 @@ def _check(word: str) -> None:
             f"--device is auto, cpu, cuda or cuda:NUMBER, not {word!r}. Example: --device cuda:1"
         )
     count = 0
-    if "torch" in sys.modules or not _is_without_gpu():
+    if _finds_gpu():
         import torch
 
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        count = torch.cuda.device_count()
     if not count:
         raise UserError(
             f"--device {word}: torch finds no GPU on this machine, only its cpu. Use --device cpu"

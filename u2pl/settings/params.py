@@ -198,6 +198,10 @@ class Params:
         name, defaults = self._name(spec, changed), {k: base[k] for k in changed if k in base}
         return ResolvedRun(spec, name, flavor, recipe, parts[spec.method], changed, defaults)
 
+    def name_of(self, spec: RunSpec) -> str:
+        """What the run is called; which precision is chosen decides no name, and asking takes torch."""
+        return self.resolve(spec, bfloat16=False).name
+
     def _name(self, spec: RunSpec, changed: Mapping[str, Any]) -> str:
         """The run's name; that of an earlier version where the run's folder has it."""
         name = run_name(spec, changed)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-KINDS = ("input", "truth", "prediction")
+from u2pl.runs.records import KINDS
+
 _WIDTH = 320
 """Most pixels of a picture's width in the grid."""
 _MARGIN, _HEADING = 4, 18

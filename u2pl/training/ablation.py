@@ -108,7 +108,7 @@ def find_comparable(project: Project, params: Params, spec: RunSpec) -> Path:
     Raises:
         UserError: there is none; the command that trains it is named.
     """
-    name = params.resolve(spec, bfloat16=False).name
+    name = params.name_of(spec)
     own = project.runs / name
     others = (path.parent for path in sorted(project.runs.glob("*/metrics.json")) if path.parent != own)
     for path in (own, *others):
