@@ -32,12 +32,15 @@ ALLOWED = {
     "losses": set(),
     "models": {"settings", "errors", "files"},
     "data": GROUND - {"processes", "interrupts"},
+    "annotations": {"data", *GROUND},
     "batches": {"models.colors", "data", *GROUND},
     "steps": {"losses", "models", "processes"},
     "methods": {"steps", "batches", "losses", "models", *GROUND},
     "inference": {"batches", "data", "models", *GROUND},
     "runs": {"inference", "batches", "data", "models", *GROUND},
     "exchange": {"runs", "inference", "methods", "models", "batches", "data", *GROUND},
+    "trust": {"exchange", "runs", "inference", "models", "batches", "data", *GROUND},
+    "labeling": {"annotations", "trust", "exchange", "runs", "inference", "models", "batches", "data", *GROUND},
     "tracking": {
         "exchange.model_file",
         "exchange.served",
@@ -50,6 +53,10 @@ ALLOWED = {
     "evidence": {"runs", "inference", "losses", "models", "batches", "data", *GROUND},
     "pipeline": {"runs", "data.splits", "data.records", *GROUND},
     "reporting": {"pipeline", "tracking.addresses", "runs", *GROUND},
+    "auto": {
+        *("reporting", "pipeline", "training", "labeling", "trust", "annotations", "exchange"),
+        *("runs", "methods", "data", *GROUND),
+    },
 }
 """Room of u2pl, a module or a folder -> what it may import beside itself. Every room may use those above it alone."""
 

@@ -1,0 +1,1 @@
+"""How far a prediction can be believed, and which images and masks should be looked at."""
