@@ -1,7 +1,7 @@
 """What a folder of pictures and some masks is, found out without asking anybody."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,14 +25,6 @@ Draw = Callable[[tuple[int, int]], NDArray[np.uint8]]
 
 LEAST_MASKS = 4
 """To train on two and validate on two."""
-
-
-@dataclass(frozen=True)
-class Label:
-    """A picture's mask, read."""
-
-    indices: NDArray[np.uint8]
-    """(H, W), void as IGNORE."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +86,9 @@ def understand(folder: Path, progress: Progress = lambda what, done, total: None
     test = [name for name in pairs.images if side.get(name) == "test"]
     images = {name: path for name, path in sorted(pairs.images.items()) if name not in set(test)}
     if listed and (extra := [name for name in images if name not in listed]):
-        said.append(f"{_count(len(extra), 'picture')} in neither train.txt nor val.txt: unlabelled.")
+        said.append(f"{count(len(extra), 'picture')} in neither train.txt nor val.txt: unlabelled.")
     if test:
-        said.append(f"{_count(len(test), 'picture')} in a folder called test: left alone.")
+        said.append(f"{count(len(test), 'picture')} in a folder called test: left alone.")
     problems += [("mask that belongs to no picture", path.name) for path in pairs.alone if not found]
     problems += [
         (
@@ -121,16 +113,16 @@ def understand(folder: Path, progress: Progress = lambda what, done, total: None
 def _check(found: Understood) -> None:
     if len(found.draw) < LEAST_MASKS:
         raise UserError(
-            f"{_count(len(found.draw), 'mask')} in {found.folder}: {LEAST_MASKS} are the least, to train on some and to "
-            "look at others. Label a few more pictures, then start the same command again."
+            f"{count(len(found.draw), 'mask')} in {found.folder}: {LEAST_MASKS} are the least, to train on some and "
+            "to look at others. Label a few more pictures, then start the same command again."
         )
 
 
 def _no_masks(folder: Path, pairs: Pairs) -> str:
-    alone = f" {_count(len(pairs.alone), 'mask')} belong to no picture." if pairs.alone else ""
+    alone = f" {count(len(pairs.alone), 'mask')} belong to no picture." if pairs.alone else ""
     return (
-        f"No picture in {folder} has a mask.{alone} Masks are pictures of the same name, in a folder called masks, or with "
-        "_mask behind their name; or an export of labelme, CVAT, COCO, Label Studio or YOLO."
+        f"No picture in {folder} has a mask.{alone} Masks are pictures of the same name, in a folder called masks, or "
+        "with _mask behind their name; or an export of labelme, CVAT, COCO, Label Studio or YOLO."
     )
 
 
@@ -208,22 +200,6 @@ def _unreadable(images: Mapping[str, Path], progress: Progress) -> dict[str, Pro
     return found
 
 
-def _count(number: int, what: str) -> str:
+def count(number: int, what: str) -> str:
+    """`1 picture`, `2 pictures`."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def summary(found: Understood, labeled: Iterable[str], shares: Mapping[str, float]) -> list[str]:
-    """What was understood, a line each.
-
-    Args:
-        found: of the folder.
-        labeled: names that have a usable mask.
-        shares: class -> share of the labelled pixels.
-    """
-    count = len(list(labeled))
-    classes = ", ".join(f"{name} ({100 * share:.2g} %)" for name, share in shares.items())
-    return [
-        f"{_count(len(found.images), 'picture')}, {count} with a mask, {len(found.images) - count} without.",
-        f"{_count(len(found.classes), 'class').replace('classs', 'classes')}, with their share of the labelled pixels: {classes}.",
-        *found.said,
-    ]
