@@ -28,6 +28,7 @@ from . import (
     runs,
     splits,
     status,
+    suggest,
     table,
     track,
     train,
@@ -55,6 +56,7 @@ app.command("report")(report.report)
 app.command("figure")(figure.figure)
 app.command("status")(status.status)
 app.command("predict")(predict.predict)
+app.command("suggest")(suggest.suggest)
 app.command("export")(export.export)
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
