@@ -29,6 +29,7 @@ from . import (
     runs,
     splits,
     status,
+    suggest,
     table,
     track,
     train,
@@ -57,6 +58,7 @@ app.command("report")(report.report)
 app.command("figure")(figure.figure)
 app.command("status")(status.status)
 app.command("predict")(predict.predict)
+app.command("suggest")(suggest.suggest)
 app.command("export")(export.export)
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)

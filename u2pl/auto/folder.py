@@ -163,9 +163,9 @@ def _of_exports(
     draw: dict[str, Draw] = {}
     problems: list[Problem] = []
     for export in found:
-        matched, strange = exports.match(export, pairs.images)
-        problems += strange
-        for picture, name in matched.items():
+        matched = exports.match(export, pairs.images)
+        problems += matched.problems
+        for picture, name in matched.names.items():
             draw.setdefault(name, partial(_draw_export, export, picture, index, unpainted))
     said = [
         f"Labels are of {', '.join(dict.fromkeys(e.format for e in found))}: "

@@ -18,6 +18,7 @@ from u2pl.errors import UserError
 from u2pl.exchange import model_file
 from u2pl.exchange.model_file import Facts
 from u2pl.inference.windows import sliding_logits
+from u2pl.models.backbone import Stages
 from u2pl.models.deeplab import DeepLabV3Plus, upsample
 from u2pl.models.trained import trained_network
 from u2pl.project import Project
@@ -148,6 +149,27 @@ class Model:
         else:
             logits = sliding_logits(self.network, images, window)
         return upsample(logits, pictures[0].shape[:2])
+
+    @torch.no_grad()
+    def logits_and_features(
+        self, pictures: Sequence[Pixels], window: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `logits`, and of the same forward pass the encoder's last map, (B, D) float32, averaged over each picture.
+
+        Of a picture that is looked at through windows it is the mean over them.
+        """
+        seen: list[Tensor] = []
+
+        def keep(module: torch.nn.Module, inputs: tuple[Tensor, ...], stages: Stages) -> None:
+            seen.append(stages.high.float().mean(dim=(2, 3)))
+
+        handle = self.network.backbone.register_forward_hook(keep)
+        try:
+            logits = self.logits(pictures, window)
+        finally:
+            handle.remove()
+        # Windows come one after the other, each with all pictures.
+        return logits, torch.cat(seen).unflatten(0, (-1, len(pictures))).mean(dim=0)
 
 
 def at_once(picture: Pixels) -> int:

@@ -151,9 +151,8 @@ def predict(
     _make_folders(out)
     summary = Summary(out)
     counts = np.zeros(len(description.classes), dtype=np.int64)
-    readable = _readable(items, summary.skipped)
     done = 0
-    for batch in _batches(readable, at_once):
+    for batch in batches(readable(items, summary.skipped), at_once):
         logits = model.logits([picture for _, picture in batch], window)
         predicted = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
         for (item, picture), classes in zip(batch, predicted, strict=True):
@@ -190,7 +189,7 @@ def _make_folders(out: Path) -> None:
         ) from None
 
 
-def _readable(items: Sequence[Item], skipped: list[tuple[Path, str]]) -> Iterator[tuple[Item, Pixels]]:
+def readable(items: Sequence[Item], skipped: list[tuple[Path, str]]) -> Iterator[tuple[Item, Pixels]]:
     """Every image that can be decoded, some of them ahead; the others go to `skipped`."""
 
     def read(path: Path) -> Pixels | BadFile:
@@ -231,7 +230,7 @@ def _decoded_bytes(path: Path) -> int:
         return 0
 
 
-def _batches(
+def batches(
     pictures: Iterable[tuple[Item, Pixels]], at_once: Callable[[Pixels], int]
 ) -> Iterator[list[tuple[Item, Pixels]]]:
     """Neighbours of one size, as many as fit."""
