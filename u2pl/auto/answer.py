@@ -10,6 +10,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from u2pl.auto.closer_look import look, remembered
 from u2pl.auto.folder import count
 from u2pl.auto.portfolio import BASELINE
 from u2pl.auto.session import Session
@@ -52,7 +53,10 @@ def write(
     verdict = session.verdict()
     facts = _facts(session, verdict, budget)
     folder = session.data_set.folder
+    if verdict.run and whole:
+        facts["closer_look"] = look(session, verdict.run, progress)
     if verdict.run:
+        # After a closer look the file has what it found, for u2pl predict --review.
         facts["model"] = str(_keep_model(session, verdict.run))
     write_json(folder / "answer.json", facts)
     write_text(page_of(session), _page(session, facts))
@@ -106,6 +110,7 @@ def _facts(session: Session, verdict: Verdict, budget: float) -> Facts:
         "steps": state.portfolio.steps,
         **{"class_gains" if key == "classes" else key: value for key, value in asdict(verdict).items()},
         "model": None,
+        "closer_look": before if (before := remembered(session)) and before["run"] == verdict.run else None,
         "runs": runs,
         "plan": session.plan.stem,
         "recipe": str(chosen_recipe_path(session.project, data_set.name, data_set.splits[0])),
@@ -125,6 +130,35 @@ def sentences(facts: Facts) -> Iterator[str]:
     if facts["run"]:
         yield f"The network to take is that of {facts['run']}: {facts['model']}"
     yield from _what_became(facts)
+    found = facts["closer_look"]
+    if not found:
+        return
+    if found["trust"]:
+        yield from found["trust"]["sentences"]
+        yield from _to_be_looked_at(found["trust"])
+    if found["suggested"]:
+        names = ", ".join(name for name, _ in found["suggested"]["images"][:3])
+        yield (
+            f"Label next ({len(found['suggested']['images'])} pictures, with masks to start from, for CVAT and Label "
+            f"Studio and as PNG, in {found['suggested']['folder']}): {names}, ..."
+        )
+    yield from found["problems"]
+
+
+def _to_be_looked_at(trust: Mapping[str, Any]) -> Iterator[str]:
+    """What was noticed in the data."""
+    if trust["leaks_in_all"]:
+        one, other, *_ = trust["leaks"][0]
+        yield (
+            f"{count(trust['leaks_in_all'], 'near duplicate')} of pictures that validate among those that are trained "
+            f"on, such as {one} and {other}: the numbers flatter. Take one of each pair out."
+        )
+    if trust["novel_in_all"]:
+        names = ", ".join(name for name, _ in trust["novel"][:3])
+        yield f"{count(trust['novel_in_all'], 'unlabelled picture')} unlike those with labels, above all {names}."
+    if trust["doubtful"]:
+        names = ", ".join(name for name, *_ in trust["doubtful"][:3])
+        yield f"The network disagrees most with the masks of {names}: look at them (list in {trust['folder']})."
 
 
 def _what_became(facts: Facts) -> Iterator[str]:
@@ -160,6 +194,8 @@ def _page(session: Session, facts: Facts) -> str:
         became=list(_what_became(facts)),
         curves=_curves(session),
         samples=_samples(session, facts),
+        noticed=list(_to_be_looked_at(trust)) if (trust := (facts["closer_look"] or {}).get("trust")) else [],
+        sheet=_sheet(facts),
         commands=[command_line(*words) for words in _commands(session, facts)],
         count=count,
     )
@@ -220,8 +256,18 @@ def _samples(session: Session, facts: Facts) -> list[Mapping[str, str]]:
     return found
 
 
+def _sheet(facts: Facts) -> str | None:
+    """The contact sheet of what to label next."""
+    suggested = (facts["closer_look"] or {}).get("suggested")
+    path = Path(suggested["folder"]) / "contact_sheet.png" if suggested else None
+    return examples.thumbnail(path, 1200) if path and path.is_file() else None
+
+
 def _commands(session: Session, facts: Facts) -> Iterator[tuple[str, ...]]:
     if facts["model"]:
-        yield "u2pl", "predict", facts["model"], facts["folder"], "--out", "predictions"
+        review = ("--review",) if (facts["closer_look"] or {}).get("trust") else ()
+        yield "u2pl", "predict", facts["model"], facts["folder"], "--out", "predictions", *review
+    if (facts["closer_look"] or {}).get("suggested"):
+        yield "u2pl", "prepare", "--dataset", facts["data_set"], "--merge", "FOLDER_WITH_CORRECTED_MASKS"
     yield "u2pl", "plan", facts["plan"]
     yield "u2pl", "auto", facts["folder"], "--budget", f"{max(2, round(2 * facts['budget'] / 3600))}h"

@@ -26,7 +26,7 @@ from u2pl.files import read_json, sha256, sha256_json, write_json, write_text
 from u2pl.project import Project, safe_name
 from u2pl.settings import Params
 
-FOLDS, FOLDS_BELOW = 3, 60
+FOLDS, FOLDS_BELOW = 3, 100
 """Folds where there are fewer labels than that: of a quarter of them no mIoU could be told."""
 _HELD_OUT = 4
 """Of more labels one in so many is held out ..."""
