@@ -83,7 +83,7 @@ def drawn(shape: Shape, size: Size) -> Region:
     if kind == "mask":
         _count(kind, points, 2)
         part = regions.embedded(shape.get("mask") or "", size)
-        return regions.placed(part > 0, round(points[0][0]), round(points[0][1]), size)
+        return regions.placed(part > 0, int(points[0][0]), int(points[0][1]), size)
     picture = Image.new("L", (size[1], size[0]))
     draw = ImageDraw.Draw(picture)
     if kind == "circle":
