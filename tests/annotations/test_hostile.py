@@ -1,4 +1,4 @@
-"""Files that are damaged, absurd or meant to harm: a sentence that says what to do, in a moment, and nothing read outside."""
+"""Files that are damaged, absurd or meant to harm: a sentence that says what to do, soon, and nothing read outside."""
 
 import time
 from pathlib import Path
