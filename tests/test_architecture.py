@@ -40,7 +40,17 @@ ALLOWED = {
     "runs": {"inference", "batches", "data", "models", *GROUND},
     "exchange": {"runs", "inference", "methods", "models", "batches", "data", *GROUND},
     "trust": {"exchange", "runs", "inference", "models", "batches", "data", *GROUND},
-    "labeling": {"annotations", "trust", "exchange", "runs", "inference", "models", "batches", "data", *GROUND},
+    "labeling": {
+        "annotations",
+        "trust",
+        "exchange",
+        "runs",
+        "inference",
+        "models",
+        "batches",
+        "data",
+        *GROUND,
+    },
     "tracking": {
         "exchange.model_file",
         "exchange.served",
