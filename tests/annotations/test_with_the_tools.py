@@ -65,18 +65,28 @@ def test_datumaro_reads_what_is_written_for_cvat(tmp_path: Path):
         np.testing.assert_array_equal(found[image.name], image.mask)
 
 
-def test_what_datumaro_writes_for_cvat_is_read(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("form", "how", "name"),
+    [
+        ("cvat", {}, "CVAT for images"),
+        ("voc_segmentation", {"label_map": "source"}, "CVAT segmentation mask"),
+        ("coco_instances", {}, "COCO"),
+    ],
+)
+def test_what_datumaro_writes_is_read(form: str, how: dict[str, str], name: str, tmp_path: Path):
     images = drawn(blank=False)
-    masks = {image.name: image.mask.tolist() for image in images}
-    ask(tmp_path, do="cvat_write", folder=str(tmp_path / "out"), masks=masks, classes=CLASSES)
-    (export,) = exports.find(tmp_path / "out")
-    assert (export.format, export.classes) == ("CVAT for images", CLASSES)
-    matched = exports.match(export, {image.name: image.file for image in images})
-    assert not matched.problems
-    assert len(matched.names) == len(images)
     true = {image.name: image.mask for image in images}
-    for picture, name in matched.names.items():
-        np.testing.assert_array_equal(export.mask(picture, INDEX, true[name].shape, 255), true[name])
+    masks = {key: mask.tolist() for key, mask in true.items()}
+    folder = tmp_path / "out"
+    ask(tmp_path, do="datumaro_write", form=form, folder=str(folder), masks=masks, classes=CLASSES, **how)
+    (export,) = exports.find(folder)
+    black = name == "CVAT segmentation mask"  # its background is where nothing is
+    assert (export.format, export.classes) == (name, CLASSES[1:] if black else CLASSES)
+    matched = exports.match(export, {image.name: image.file for image in images})
+    assert (matched.problems, set(matched.names.values())) == ([], set(true))
+    for picture, key in matched.names.items():
+        mask = export.mask(picture, INDEX, true[key].shape, 0 if black else 255)
+        np.testing.assert_array_equal(mask, true[key])
 
 
 def test_label_studio_checks_and_decodes_what_is_written_for_it(tmp_path: Path):

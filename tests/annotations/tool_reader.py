@@ -27,15 +27,16 @@ def cvat_read(folder: str, classes: list[str], **_: Any) -> dict[str, np.ndarray
     return found
 
 
-def cvat_write(
-    folder: str, masks: dict[str, list[list[int]]], classes: list[str], **_: Any
+def datumaro_write(
+    folder: str, form: str, masks: dict[str, list[list[int]]], classes: list[str], **how: Any
 ) -> dict[str, np.ndarray]:
-    """Let datumaro write masks, as JSON, as CVAT's."""
+    """Let datumaro write masks, as JSON, in one of its formats."""
     import datumaro as dm
 
     items = [
         dm.DatasetItem(
             name,
+            subset="train",
             media=dm.Image.from_numpy(np.zeros((*np.shape(mask), 3), np.uint8)),
             annotations=[
                 dm.Mask(np.asarray(mask) == k, label=k, z_order=0)
@@ -46,7 +47,12 @@ def cvat_write(
         )
         for number, (name, mask) in enumerate(masks.items())
     ]
-    dm.Dataset.from_iterable(items, categories=classes).export(folder, "cvat", save_media=False)
+    colors = dm.MaskCategories({k: (k * 40, k * 3, k) for k in range(len(classes))})
+    categories = {
+        dm.AnnotationType.label: dm.LabelCategories.from_iterable(classes),
+        dm.AnnotationType.mask: colors,
+    }
+    dm.Dataset.from_iterable(items, categories=categories).export(folder, form, save_media=False, **how)
     return {}
 
 
