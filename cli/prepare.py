@@ -10,7 +10,7 @@ from .help import FROM_PARAMS
 from .terminal import console, next_step, say, say_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from u2pl.data.description import Progress
     from u2pl.data.prepare import Prepared
@@ -167,6 +167,7 @@ def _merge(
             "labeled_before": found.again,
             "validation": found.validation,
             "untouched": found.untouched,
+            "elsewhere": found.elsewhere,
             "run": found.run,
         }
         say_json(
@@ -185,7 +186,7 @@ def _merge(
         if found.validation:
             say(f"{_count(found.validation, 'validation image')} left as they are: the masks agree.")
         _show(project, prepared, choices, _start(project, found.run) if found.run else [])
-    for warning in (*prepared.warnings, *_untouched(found.untouched)):
+    for warning in (*prepared.warnings, *_untouched(found.untouched), *_elsewhere(found.elsewhere)):
         say(f"Warning: {warning}", err=True)
 
 
@@ -230,6 +231,14 @@ def _choose(
     from u2pl.training.chosen_recipe import choose_for
 
     return choose_for(project, params, open_split(project, name, prepared.split), progress)
+
+
+def _elsewhere(missed: "Mapping[str, int]") -> list[str]:
+    return [
+        f"Split {split} has corrected masks of {number} images that this one does not know. To go on with them, merge "
+        f"again with --onto {split}."
+        for split, number in missed.items()
+    ]
 
 
 def _same_recipe(project: "Project", dataset: str, onto: str, split: str) -> bool:

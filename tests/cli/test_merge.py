@@ -108,3 +108,17 @@ def test_what_cannot_be_merged_or_started_from_is_a_sentence(project: Project, u
         assert done.returncode in (1, 2) and said in done.stderr and "Traceback" not in done.stderr, (
             done.stderr
         )
+
+
+def test_a_round_has_the_settings_that_were_chosen_for_the_split_before_it(project: Project) -> None:
+    """Another encoder could not start from the last model."""
+    from u2pl_cli.prepare import _same_recipe
+
+    from u2pl.settings import chosen_recipe_path
+
+    assert not _same_recipe(project, "tiny", "full", "round-1")
+    before, after = (chosen_recipe_path(project, "tiny", split) for split in ("full", "round-1"))
+    before.parent.mkdir()
+    before.write_text("crop: 64\n")
+    assert _same_recipe(project, "tiny", "full", "round-1")
+    assert after.read_text() == "crop: 64\n"

@@ -36,6 +36,10 @@ from u2pl.typed_files import read
 Indices = NDArray[np.uint8]
 
 
+_ABOVE = 3
+"""Folders above that of the masks that may be those of a suggestion."""
+
+
 class Given(NamedTuple):
     """A corrected mask, as it was found."""
 
@@ -63,6 +67,8 @@ class Outcome:
     """Validation images in the folder whose masks agree with those that are there, so that nothing was to be done."""
     untouched: list[str]
     """Images whose mask is the pre-mask as it was suggested."""
+    elsewhere: dict[str, int]
+    """Split -> how many images have a corrected mask there, but none in this split."""
     run: str | None
     """The run that suggested them, where that is known."""
 
@@ -108,9 +114,9 @@ def merge(
     data = project.data(name)
     suggested = _suggested(folder, name)
     base, why = _onto(project, name, onto, suggested)
-    (data / "merged").mkdir(parents=True, exist_ok=True)
+    before = open_split(project, name, base)
+    (data / "merged").mkdir(exist_ok=True)
     with FileLock(data / "merged" / ".lock"):
-        before = open_split(project, name, base)
         target = _name(project, name, split)
         given, validation = _checked(folder, before, description_of(project, name), progress)
         if not given:
@@ -131,6 +137,7 @@ def merge(
             "unlabeled": [image for image in before.unlabeled if image not in has_label],
             "masks": {**(known["masks"] if known else {}), **masks},
         }
+        elsewhere = _elsewhere(project, name, record)
         merged.record(project.split(name, target), record)
         prepared = prepare(project, dataset, target, root, progress=progress)
     hashes = suggested["premasks"] if suggested else {}
@@ -142,13 +149,14 @@ def merge(
         sorted(set(given) & set(before.labeled)),
         validation,
         [image for image, found in given.items() if hashes.get(image) == sha256_of_pixels(found.indices)],
+        elsewhere,
         suggested["run"] if suggested else None,
     )
 
 
 def _suggested(folder: Path, dataset: str) -> suggestion.Record | None:
     """The suggestion that a folder, or one above it, belongs to."""
-    for path in folder.resolve().parents:
+    for path in list(folder.resolve().parents)[:_ABOVE]:
         found = suggestion.recorded(path)
         if found:
             return found if found["dataset"] == dataset else None
@@ -176,6 +184,17 @@ def _onto(
             f"prepare --dataset {dataset}"
         )
     return newest[1], "the newest prepared one; --onto names another"
+
+
+def _elsewhere(project: Project, dataset: str, record: merged.Merged) -> dict[str, int]:
+    """Rounds whose corrected masks would be missed, as where two people label by suggestions of one run."""
+    found = {}
+    for path in sorted((project.data(dataset) / "splits").glob("*/manifest.json")):
+        other = merged.recorded(path.parent)
+        missed = set(other["masks"]) - set(record["masks"]) if other else set()
+        if missed:
+            found[read(Manifest, path)["split"]] = len(missed)
+    return found
 
 
 def _name(project: Project, dataset: str, said: str | None) -> str:

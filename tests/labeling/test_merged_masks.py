@@ -81,7 +81,12 @@ def test_of_an_image_that_is_merged_twice_the_later_mask_counts_and_the_earlier_
     # A round can go on with any earlier split.
     other = merge(half_labeled, "tiny", hand_in("10", folder="other"), onto="full", split="mine")
     assert open_split(half_labeled, "tiny", "mine").labeled == [f"{k:02}" for k in range(8)] + ["10"]
-    assert other.onto == "full"
+    assert (other.onto, other.elsewhere) == ("full", {"round-1": 2, "round-2": 3})
+    assert (
+        first.labeled
+        == json.loads((half_labeled.split("tiny", "round-1") / merged.RECORD).read_text())["labeled"]
+    )
+    assert found.elsewhere == {}
 
 
 def test_everything_wrong_is_said_at_once_and_nothing_is_taken(
