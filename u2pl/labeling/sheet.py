@@ -100,5 +100,7 @@ def _fitting(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, widt
     """As much of a line as there is room for."""
     if font.getlength(line) <= width:
         return line
-    room = bisect_right(range(len(line)), width, key=lambda length: font.getlength(f"{line[:length]}..."))
+    room = bisect_right(
+        range(len(line)), width, key=lambda length: round(font.getlength(f"{line[:length]}..."))
+    )
     return f"{line[: max(0, room - 1)]}..."
