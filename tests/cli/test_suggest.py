@@ -122,3 +122,17 @@ def test_what_cannot_be_suggested_is_a_sentence(project: Project, u2pl: Command)
     assert done.returncode == 1 and "There is no finished run yet" in done.stderr
     assert not (project.root / "suggestions").exists()
     assert [path.name for path in taken.iterdir()] == ["mine.txt"]
+
+
+def test_a_suggestion_that_was_cut_off_leaves_nothing(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from u2pl.labeling import suggestion
+
+    def cut_off(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(suggestion.annotations, "label_studio", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        suggestion.suggest(project, RUN, 2)
+    assert list((project.root / "suggestions").iterdir()) == []
