@@ -14,6 +14,7 @@ from u2pl.tracking.addresses import hidden
 
 from . import (
     ablate,
+    auto,
     doctor,
     evaluate,
     export,
@@ -44,6 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("init")(init.init)
+app.command("auto")(auto.auto)
 app.command("prepare", cls=Command)(prepare.prepare)
 app.command("prepare-splits", hidden=True)(prepare.prepare)
 app.command("train", cls=Command)(train.train)

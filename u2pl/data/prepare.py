@@ -147,8 +147,11 @@ def _prepare(project: Project, data_set: DataSet, request: Request, progress: Pr
     journal.forget()
     merged.check(data, request.masks, layout.train)
     found, records = records, merged.over(records, request.masks, data)
-    classes_of = {n: set(np.flatnonzero(records[n].pixels).tolist()) for n in layout.train if records[n].mask}
+    classes_of = {n: set(np.flatnonzero(records[n].pixels).tolist()) for n in names if records[n].mask}
     lists = lists or sources.drawn(layout, classes_of, request)
+    # A fold validates on other images than the data set's own list.
+    held_out = set(lists.val)
+    trained = [name for name in names if name not in held_out]
     folder = project.split(description.name, request.split)
     hashes = splits.write(folder, lists)
     manifest = {
@@ -156,7 +159,7 @@ def _prepare(project: Project, data_set: DataSet, request: Request, progress: Pr
         "split": request.split,
         **sources.origin(request, listed),
         "counts": {
-            "train": len(layout.train),
+            "train": len(trained),
             "labeled": len(lists.labeled),
             "unlabeled": len(lists.unlabeled),
             "val": len(lists.val),
@@ -164,14 +167,16 @@ def _prepare(project: Project, data_set: DataSet, request: Request, progress: Pr
         **_fine(layout, lists),
         "sha256": hashes,
         "data": digest,
-        "classes": _class_counts(description, records, classes_of, lists.labeled),
+        "classes": _class_counts(
+            description, records, {n: classes_of[n] for n in trained if n in classes_of}, lists.labeled
+        ),
         "ignore_index": description.ignore_index,
         "background": description.background,
     }
     _write_json(folder / "manifest.json", manifest)
     read = sum(found[name] is not known.get(name) for name in names)
     # Not in the manifest: runs are known by its hash, and would all be stale.
-    train, val = (_shares(files, part, records, request) for part in (layout.train, layout.val))
+    train, val = (_shares(files, part, records, request) for part in (trained, lists.val))
     warnings = _warnings(description, lists, manifest, records, train, val)
     sentences = (*layout.found, *notes(records.values(), description))
     return Prepared(

@@ -89,6 +89,12 @@ def request(
     if overlap:
         raise UsageError("--overlap is for lists of your own: --source FILE.")
     source = words[0] if words else None
+    if splits.fold(split):
+        if source not in (None, SEEDED):
+            raise UsageError(
+                f"The folds of {split!r} are drawn here, and {source!r} has none. Leave out --source."
+            )
+        return _drawn(project, dataset, split, seed)
     name = splits.parse(split)
     pools, default = (built_in.pools, built_in.source) if built_in else ((), SEEDED)
     if name.pool is not None and name.pool not in pools:
@@ -113,11 +119,15 @@ def request(
             )
         published.find(chosen, dataset, name.published)
         return Request(split, chosen, 0)
+    return _drawn(project, dataset, split, seed)
+
+
+def _drawn(project: Project, dataset: str, split: str, seed: int | None) -> Request:
     # What the user once said holds for this split until they say something else.
     said = seed if seed is not None else chosen_seed(project, dataset, split)
     drawn = said if said is not None else Params.read(project).values["splits"]["seed"]
     check_seed(drawn, "splits.seed in params.yaml")
-    return Request(split, chosen, drawn, said=said)
+    return Request(split, SEEDED, drawn, said=said)
 
 
 def check_seed(seed: Any, where: str) -> None:
@@ -237,8 +247,25 @@ def _merged(of_round: merged.Merged) -> MergedFacts:
 
 
 def drawn(layout: Layout, classes_of: Mapping[str, Collection[int]], request: Request) -> splits.Lists:
-    """A split whose labels are drawn from a pool, by default all images with a mask."""
+    """A split whose labels are drawn from a pool, by default all training images with a mask; or a fold of all masks.
+
+    Args:
+        layout: of the data set.
+        classes_of: of each image with a mask, the classes in it.
+        request: of a drawn split.
+    """
+    fold = splits.fold(request.split)
+    if fold:
+        val = splits.folds(classes_of, fold.of, request.seed)[fold.number - 1]
+        labeled = sorted(classes_of.keys() - {*val})
+        bare = [name for name in layout.train if name not in classes_of]
+        if not val or not labeled:
+            raise UserError(
+                f"{len(classes_of)} images with a mask are too few for {fold.of} folds. Take fewer, such as fold1of2."
+            )
+        return splits.Lists(labeled, sorted(bare), val)
     pool = splits.parse(request.split).pool
-    chosen = classes_of if pool is None else {n: classes_of[n] for n in layout.pools[pool] if n in classes_of}
+    names = layout.train if pool is None else layout.pools[pool]
+    chosen = {name: classes_of[name] for name in names if name in classes_of}
     others = [name for name in layout.train if name not in chosen]
     return splits.Lists(*splits.draw(chosen, others, request.split, request.seed), layout.val)

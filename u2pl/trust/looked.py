@@ -1,6 +1,6 @@
 """What a network makes of pictures, a few numbers each: entropy, confidence, classes, and the encoder's feature."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from u2pl.exchange.model import Model, at_once
+from u2pl.exchange.model import Model, Pixels, at_once
 from u2pl.exchange.predictor import Item, Progress, batches, readable
 
 PIXELS = 2**20
@@ -32,6 +32,9 @@ class Look(NamedTuple):
     """(C,): mean predicted probability of each class."""
     feature: NDArray[np.float32]
     """(D,): the encoder's last map, averaged over the picture; not normalised."""
+    expected_miou: float
+    """Percent, over the predicted classes: the mIoU that the probabilities promise. Of each class the expected pixels
+    that are predicted and true, over the expected ones that are either."""
 
 
 def look(
@@ -54,18 +57,55 @@ def look(
     Returns:
         The looks, in the order of `pictures`; and of files that cannot be read the name and the reason.
     """
+    skipped: list[tuple[str, str]] = []
+    looks = [
+        look_of(seen.name, seen.logits, seen.feature, temperature, threshold)
+        for seen in seen_by(model, pictures, skipped, "looking at images", progress)
+    ]
+    return looks, skipped
+
+
+class Seen(NamedTuple):
+    """A picture, and what went through the network."""
+
+    name: str
+    picture: Pixels
+    """(H, W, 3) uint8, RGB."""
+    logits: Tensor
+    """(C, H, W), on the network's device."""
+    feature: Tensor
+    """(D,), as in `Look`."""
+
+
+def seen_by(
+    model: Model,
+    pictures: Mapping[str, Path],
+    skipped: list[tuple[str, str]],
+    what: str,
+    progress: Progress = lambda what, done, total: None,
+) -> Iterator[Seen]:
+    """Pictures one after the other, as `look` sees them.
+
+    Args:
+        model: the network.
+        pictures: name -> file.
+        skipped: takes the name and the reason of those that cannot be read.
+        what: is being done, for the progress.
+        progress: told how many pictures are done.
+    """
     items = [Item(path, name) for name, path in pictures.items()]
-    skipped: list[tuple[Path, str]] = []
-    looks: list[Look] = []
-    for batch in batches(readable(items, skipped), at_once):
+    unreadable: list[tuple[Path, str]] = []
+    done = 0
+    for batch in batches(readable(items, unreadable), at_once):
         logits, features = model.logits_and_features([picture for _, picture in batch])
-        for (item, _), of_one, feature in zip(batch, logits, features, strict=True):
-            looks.append(look_of(item.name, of_one, feature, temperature, threshold))
-        progress("looking at images", len(looks) + len(skipped), len(items))
-    if skipped:  # perhaps the last ones
-        progress("looking at images", len(items), len(items))
-    reasons = dict(skipped)
-    return looks, [(item.name, reasons[item.path]) for item in items if item.path in reasons]
+        for (item, picture), of_one, feature in zip(batch, logits, features, strict=True):
+            yield Seen(item.name, picture, of_one, feature)
+        done += len(batch)
+        progress(what, done + len(unreadable), len(items))
+    if unreadable:  # perhaps the last ones
+        progress(what, len(items), len(items))
+    reasons = dict(unreadable)
+    skipped += [(item.name, reasons[item.path]) for item in items if item.path in reasons]
 
 
 def look_of(
@@ -76,6 +116,7 @@ def look_of(
     entropy = confidence = low = 0.0
     predicted = torch.zeros(classes, dtype=torch.int64, device=logits_CHW.device)
     expected = torch.zeros(classes, dtype=torch.float64, device=logits_CHW.device)
+    inside = torch.zeros(classes, dtype=torch.float64, device=logits_CHW.device)
     pixels_CP = logits_CHW.reshape(classes, -1)
     for some_CP in pixels_CP.split(PIXELS, dim=1):
         log_prob = (some_CP.float() / temperature).log_softmax(dim=0)
@@ -86,6 +127,9 @@ def look_of(
         low += 0 if threshold is None else int((largest < threshold).sum())
         predicted += torch.bincount(likeliest, minlength=classes)
         expected += prob.sum(dim=1, dtype=torch.float64)
+        inside.scatter_add_(0, likeliest, largest.double())
+    either = predicted + expected - inside
+    iou = (inside / either)[predicted > 0]
     pixels = pixels_CP.shape[1]
     return Look(
         name,
@@ -95,4 +139,5 @@ def look_of(
         (predicted / pixels).double().cpu().numpy(),
         (expected / pixels).cpu().numpy(),
         feature_D.float().cpu().numpy(),
+        100 * float(iou.mean()),
     )
