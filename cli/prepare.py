@@ -166,6 +166,7 @@ def _merge(
             "taken": found.taken,
             "labeled_before": found.again,
             "validation": found.validation,
+            "empty": found.empty,
             "untouched": found.untouched,
             "elsewhere": found.elsewhere,
             "run": found.run,
@@ -185,6 +186,8 @@ def _merge(
             say(f"{_count(found.again, 'image')} had a label before; the new masks count from here on.")
         if found.validation:
             say(f"{_count(found.validation, 'validation image')} left as they are: the masks agree.")
+        if found.empty:
+            say(f"{_count(found.empty, 'image')} of the export left out: nothing is drawn on them.")
         _show(project, prepared, choices, _start(project, found.run) if found.run else [])
     for warning in (*prepared.warnings, *_untouched(found.untouched), *_elsewhere(found.elsewhere)):
         say(f"Warning: {warning}", err=True)
