@@ -11,8 +11,9 @@ from u2pl.trust.looked import Look
 
 
 def look(name: str, value: float) -> Look:
+    expected, feature = np.array([value, 1 - value]), np.full(3, value, np.float32)
     return Look(
-        name, value, 0.5, 0.0, np.array([1.0, 0]), np.array([value, 1 - value]), np.array([value] * 3)
+        name, value, 0.5, 0.0, shares=expected, expected=expected, feature=feature, expected_miou=50.0
     )
 
 
