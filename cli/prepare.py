@@ -202,7 +202,9 @@ def _start(project: "Project", name: str) -> list[str]:
         return []
     run = read_run(project.runs / name)
     settings = [
-        f"--set={key}={value_text(value)}" for key, value in run["overrides"].items() if key != "weights"
+        f"--set={key}={value_text(value)}"
+        for key, value in run["overrides"].items()
+        if key != "recipe.weights"
     ]
     return ["--method", run["method"], *settings, "--from", name]
 

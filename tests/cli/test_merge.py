@@ -68,6 +68,14 @@ def test_a_round_of_the_loop(project: Project, u2pl: Command) -> None:
     assert json.loads(again.stdout)["seconds"] == json.loads(trained.stdout)["seconds"]
     suggested = json.loads(u2pl("suggest", "-n", "1", "--json", cwd=project.root).stdout)
     assert (suggested["run"], suggested["split"], suggested["candidates"]) == ("next", "round-1", 10)
+    # What the round after that is to be trained with is what this one was, but for where it starts.
+    from u2pl_cli.prepare import _start
+
+    method, *settings, start = _start(project, "next")[1:-1]
+    assert (method, start) == ("mt", "--from")
+    given = {"recipe.lr=1e-12", "recipe.epochs=2", "recipe.limit_batches=1"}
+    assert {word.removeprefix("--set=") for word in settings} == given
+    assert _start(project, "nobody") == []
 
 
 @pytest.mark.slow
