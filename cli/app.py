@@ -14,6 +14,7 @@ from u2pl.tracking.addresses import hidden
 
 from . import (
     ablate,
+    check,
     doctor,
     evaluate,
     export,
@@ -55,6 +56,7 @@ app.command("report")(report.report)
 app.command("figure")(figure.figure)
 app.command("status")(status.status)
 app.command("predict")(predict.predict)
+app.command("check")(check.check)
 app.command("export")(export.export)
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)

@@ -117,9 +117,9 @@ def threshold_in_words(found: ImageThreshold | None, validation: int) -> str:
         )
     words = (
         f"Pictures with an expected mIoU below {found.threshold:.0f} % should be looked at: of the poorest fifth of "
-        f"the {found.images} validation images (mIoU up to {found.poor_below:.0f} %) {100 * found.found:.0f} % were among "
-        f"them, at the price of looking at {100 * found.flagged:.0f} % of all (rank correlation with the true mIoU "
-        f"{found.spearman:.2f})."
+        f"the {found.images} validation images (mIoU up to {found.poor_below:.0f} %) {100 * found.found:.0f} % were "
+        f"among them, at the price of looking at {100 * found.flagged:.0f} % of all (rank correlation with the true "
+        f"mIoU {found.spearman:.2f})."
     )
     if not found.is_telling:
         words += " That is no better than chance: here the order says nothing of which pictures are poor."

@@ -122,12 +122,12 @@ def look_of(
         log_prob = (some_CP.float() / temperature).log_softmax(dim=0)
         prob = log_prob.exp()
         largest, likeliest = prob.max(dim=0)
-        entropy -= float((prob * log_prob).sum(dtype=torch.float64))
-        confidence += float(largest.sum(dtype=torch.float64))
+        entropy -= float((prob * log_prob).sum())
+        confidence += float(largest.sum())
         low += 0 if threshold is None else int((largest < threshold).sum())
         predicted += torch.bincount(likeliest, minlength=classes)
-        expected += prob.sum(dim=1, dtype=torch.float64)
-        inside.scatter_add_(0, likeliest, largest.double())
+        expected += prob.sum(dim=1)
+        inside += torch.bincount(likeliest, largest.double(), minlength=classes)
     either = predicted + expected - inside
     iou = (inside / either)[predicted > 0]
     pixels = pixels_CP.shape[1]
