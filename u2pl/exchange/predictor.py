@@ -17,7 +17,7 @@ from u2pl.data.description import Description
 from u2pl.data.inspection import BadFile, opened
 from u2pl.data.pictures import SUFFIXES, plain, read_image, write_png
 from u2pl.errors import UsageError, UserError
-from u2pl.exchange.model import BATCH, Model, Pixels, at_once
+from u2pl.exchange.model import BATCH, Model, Pixels, Pooled, at_once
 
 AHEAD, AHEAD_BYTES = 2 * BATCH, 2**28
 """Images that are decoded while others are computed: how many at most, and until they take how much memory."""
@@ -40,8 +40,8 @@ class Item(NamedTuple):
     name: str
 
 
-Observer = Callable[[Item, Pixels, Tensor, Tensor], None]
-"""Told of an image its picture (H, W, 3), the logits (C, H, W), and the encoder's feature (D,)."""
+Observer = Callable[[Item, Pixels, Tensor, Pooled], None]
+"""Told of an image its picture (H, W, 3), the logits (C, H, W), and the encoder's features, (M,) and (D,)."""
 
 
 @dataclass
@@ -170,8 +170,8 @@ def predict(
             logits = model.logits(pictures, window)
         else:
             logits, features = model.logits_and_features(pictures, window)
-            for (item, picture), of_one, feature in zip(batch, logits, features, strict=True):
-                observe(item, picture, of_one, feature)
+            for (item, picture), of_one, *pooled in zip(batch, logits, *features, strict=True):
+                observe(item, picture, of_one, Pooled(*pooled))
         predicted = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
         for (item, picture), classes in zip(batch, predicted, strict=True):
             _write(out, item.name, picture, classes, description)

@@ -12,7 +12,7 @@ from torch import Tensor
 from u2pl.data.pictures import read_image
 from u2pl.errors import UsageError, UserError
 from u2pl.exchange import model_file, trust_facts
-from u2pl.exchange.model import Model, Pixels
+from u2pl.exchange.model import Model, Pixels, Pooled
 from u2pl.exchange.predictor import REVIEW, Item, overlay
 from u2pl.exchange.trust_facts import TrustFacts
 from u2pl.files import write_csv
@@ -100,12 +100,12 @@ class Reviewer:
         self.usual = usual and Novelty(trust_facts.unpacked(usual), usual["neighbour"], usual["threshold"])
         self._seen: list[Reviewed] = []
 
-    def see(self, item: Item, picture: Pixels, logits: Tensor, feature: Tensor) -> None:
+    def see(self, item: Item, picture: Pixels, logits: Tensor, features: Pooled) -> None:
         """An image and its prediction, as `predictor.predict` tells of them."""
-        look = look_of(item.name, logits, feature, self.facts["temperature"], self.pixel)
-        if self.usual is not None and self.usual.reference.shape[1] != len(look.feature):
+        look = look_of(item.name, logits, features, self.facts["temperature"], self.pixel)
+        if self.usual is not None and self.usual.reference.shape[1] != len(look.middle):
             raise UserError("What u2pl check found is of another network. Make it again: u2pl check RUN")
-        novelty = None if self.usual is None else float(self.usual.scores(look.feature[None])[0])
+        novelty = None if self.usual is None else float(self.usual.scores(look.middle[None])[0])
         self._seen.append(
             Reviewed(
                 item.path,
