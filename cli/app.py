@@ -15,6 +15,7 @@ from u2pl.tracking.addresses import hidden
 from . import (
     ablate,
     auto,
+    check,
     doctor,
     evaluate,
     export,
@@ -58,6 +59,7 @@ app.command("report")(report.report)
 app.command("figure")(figure.figure)
 app.command("status")(status.status)
 app.command("predict")(predict.predict)
+app.command("check")(check.check)
 app.command("suggest")(suggest.suggest)
 app.command("export")(export.export)
 app.command("models")(models.models)

@@ -9,12 +9,13 @@ from PIL import Image
 from tiny import trained_copy
 
 from u2pl.exchange import predictor
-from u2pl.exchange.model import Model
+from u2pl.exchange.model import Model, Pooled
 from u2pl.project import Project
 from u2pl.trust import looked
 from u2pl.trust.looked import Look, look, look_of
 
 RUN = "tiny-1_4-suponly-s0"
+NO_FEATURES = Pooled(torch.zeros(3), torch.zeros(2))
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,7 @@ def test_the_feature_is_the_mean_of_the_encoders_last_map(model: Model, pictures
         with torch.no_grad():
             stages = model.network.backbone(torch.from_numpy(normal).float().permute(2, 0, 1)[None])
         assert np.allclose(each.feature, stages.high.mean(dim=(2, 3))[0].numpy(), atol=1e-4)
+        assert np.allclose(each.middle, stages.middle.mean(dim=(2, 3))[0].numpy(), atol=1e-4)
 
 
 def test_batches_and_pieces_change_nothing_and_no_hook_stays(
@@ -87,13 +89,18 @@ def test_through_windows_the_feature_is_the_mean_over_them(model: Model, picture
     with Image.open(pictures["17"]) as one, Image.open(pictures["18"]) as other:
         both = [np.array(picture.convert("RGB")) for picture in (one, other)]
     _, features = model.logits_and_features(both, window=64)
-    assert torch.allclose(features, model.logits_and_features(both)[1], atol=1e-5)
+    assert torch.allclose(features.high, model.logits_and_features(both)[1].high, atol=1e-5)
     # Windows of 48 in 64 pixels begin at 0 and at 16.
     logits, features = model.logits_and_features(both, window=48)
-    for picture, feature in zip(both, features, strict=True):
+    for k, picture in enumerate(both):
         parts = [picture[y : y + 48, x : x + 48] for y in (0, 16) for x in (0, 16)]
-        expected = torch.stack([model.logits_and_features([part])[1][0] for part in parts]).mean(dim=0)
-        assert torch.allclose(feature, expected, atol=1e-5)
+        alone = [model.logits_and_features([part])[1] for part in parts]
+        assert torch.allclose(
+            features.high[k], torch.cat([each.high for each in alone]).mean(dim=0), atol=1e-5
+        )
+        assert torch.allclose(
+            features.middle[k], torch.cat([each.middle for each in alone]).mean(dim=0), atol=1e-5
+        )
     assert torch.equal(logits, model.logits(both, window=48))
 
 
@@ -120,13 +127,24 @@ def test_two_names_of_one_file_are_two_looks(model: Model, pictures: dict[str, P
 
 def test_a_temperature_flattens_probabilities_and_leaves_classes() -> None:
     logits = torch.randn(3, 5, 7, generator=torch.Generator().manual_seed(0)) * 4
-    sharp, flat = (look_of("a", logits, torch.zeros(2), temperature) for temperature in (1.0, 3.0))
+    sharp, flat = (look_of("a", logits, NO_FEATURES, temperature) for temperature in (1.0, 3.0))
     assert flat.entropy > sharp.entropy and flat.confidence < sharp.confidence
     assert np.array_equal(flat.shares, sharp.shares)
-    nothing = look_of("a", torch.zeros(3, 5, 7), torch.zeros(2), threshold=0.5)
+    nothing = look_of("a", torch.zeros(3, 5, 7), NO_FEATURES, threshold=0.5)
     assert nothing.entropy == pytest.approx(math.log(3)) and nothing.share_low == 1
-    sure = look_of("a", torch.tensor([100.0, 0, 0]).reshape(3, 1, 1), torch.zeros(2), threshold=0.5)
+    sure = look_of("a", torch.tensor([100.0, 0, 0]).reshape(3, 1, 1), NO_FEATURES, threshold=0.5)
     assert (sure.entropy, sure.share_low, sure.confidence) == (pytest.approx(0), 0, 1)
+
+
+def test_the_expected_miou_is_what_the_probabilities_promise() -> None:
+    prob = torch.tensor([[0.8, 0.3, 0.6], [0.1, 0.6, 0.3], [0.1, 0.1, 0.1]])  # of three pixels, a column each
+    look = look_of("a", prob.log().reshape(3, 1, 3), NO_FEATURES)
+    first = (0.8 + 0.6) / (2 + 0.3)
+    second = 0.6 / (1 + 0.1 + 0.3)
+    assert look.expected_miou == pytest.approx(100 * (first + second) / 2)
+    sure = torch.zeros(3, 4, 4)
+    sure[1] = 50
+    assert look_of("a", sure, NO_FEATURES).expected_miou == pytest.approx(100)
 
 
 def test_batches_hold_no_more_than_predictions_do(

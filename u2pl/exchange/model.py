@@ -49,6 +49,15 @@ class Prediction(NamedTuple):
     """(H, W), in nats: 0 where the network is sure, ln C where it knows nothing (Eq. 3 of the paper)."""
 
 
+class Pooled(NamedTuple):
+    """Two of the encoder's maps, averaged over each picture, or over all windows that it is seen by; float32."""
+
+    middle: Tensor
+    """(B, M): of the last stage but one."""
+    high: Tensor
+    """(B, D): of the last."""
+
+
 @dataclass(frozen=True)
 class Model:
     """A trained network, in evaluation mode, and what its classes are."""
@@ -153,15 +162,12 @@ class Model:
     @torch.no_grad()
     def logits_and_features(
         self, pictures: Sequence[Pixels], window: int | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """As `logits`, and of the same forward pass the encoder's last map, (B, D) float32, averaged over each picture.
-
-        Of a picture that is looked at through windows it is the mean over them.
-        """
-        seen: list[Tensor] = []
+    ) -> tuple[Tensor, Pooled]:
+        """As `logits`, and what the encoder saw in the same forward pass."""
+        seen: list[Pooled] = []
 
         def keep(module: torch.nn.Module, inputs: tuple[Tensor, ...], stages: Stages) -> None:
-            seen.append(stages.high.float().mean(dim=(2, 3)))
+            seen.append(Pooled(*(each.float().mean(dim=(2, 3)) for each in (stages.middle, stages.high))))
 
         handle = self.network.backbone.register_forward_hook(keep)
         try:
@@ -169,7 +175,11 @@ class Model:
         finally:
             handle.remove()
         # Windows come one after the other, each with all pictures.
-        return logits, torch.cat(seen).unflatten(0, (-1, len(pictures))).mean(dim=0)
+        middle, high = (
+            torch.cat(of_windows).unflatten(0, (-1, len(pictures))).mean(dim=0)
+            for of_windows in zip(*seen, strict=True)
+        )
+        return logits, Pooled(middle, high)
 
 
 def at_once(picture: Pixels) -> int:

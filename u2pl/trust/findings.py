@@ -115,12 +115,14 @@ def threshold_in_words(found: ImageThreshold | None, validation: int) -> str:
             f"With {validation} validation image{'s' if validation != 1 else ''}, fewer than {FEW}, nobody can tell "
             "from which expected mIoU on a picture is good: the order alone says which to look at first."
         )
-    words = (
-        f"Pictures with an expected mIoU below {found.threshold:.0f} % should be looked at: of the poorest fifth of "
-        f"the {found.images} validation images (mIoU up to {found.poor_below:.0f} %) {100 * found.found:.0f} % were among "
-        f"them, at the price of looking at {100 * found.flagged:.0f} % of all (rank correlation with the true mIoU "
-        f"{found.spearman:.2f})."
-    )
     if not found.is_telling:
-        words += " That is no better than chance: here the order says nothing of which pictures are poor."
-    return words
+        return (
+            f"The expected mIoU does not tell which pictures are poor: over {found.images} validation images its rank "
+            f"correlation with the true mIoU is {found.spearman:.2f}, no more than chance. No picture is named for it."
+        )
+    return (
+        f"Pictures with an expected mIoU below {found.threshold:.0f} % should be looked at: of the poorest fifth of "
+        f"the {found.images} validation images (mIoU up to {found.poor_below:.0f} %) {100 * found.found:.0f} % were "
+        f"among them, at the price of looking at {100 * found.flagged:.0f} % of all (rank correlation with the true "
+        f"mIoU {found.spearman:.2f})."
+    )

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from u2pl.exchange.model import Model, Pixels, at_once
+from u2pl.exchange.model import Model, Pixels, Pooled, at_once
 from u2pl.exchange.predictor import Item, Progress, batches, readable
 
 PIXELS = 2**20
@@ -35,6 +35,8 @@ class Look(NamedTuple):
     expected_miou: float
     """Percent, over the predicted classes: the mIoU that the probabilities promise. Of each class the expected pixels
     that are predicted and true, over the expected ones that are either."""
+    middle: NDArray[np.float32]
+    """(M,): the encoder's last map but one, likewise, which tells unusual pictures from usual ones better."""
 
 
 def look(
@@ -59,7 +61,7 @@ def look(
     """
     skipped: list[tuple[str, str]] = []
     looks = [
-        look_of(seen.name, seen.logits, seen.feature, temperature, threshold)
+        look_of(seen.name, seen.logits, seen.features, temperature, threshold)
         for seen in seen_by(model, pictures, skipped, "looking at images", progress)
     ]
     return looks, skipped
@@ -73,8 +75,8 @@ class Seen(NamedTuple):
     """(H, W, 3) uint8, RGB."""
     logits: Tensor
     """(C, H, W), on the network's device."""
-    feature: Tensor
-    """(D,), as in `Look`."""
+    features: Pooled
+    """(M,) and (D,), as in `Look`."""
 
 
 def seen_by(
@@ -98,8 +100,8 @@ def seen_by(
     done = 0
     for batch in batches(readable(items, unreadable), at_once):
         logits, features = model.logits_and_features([picture for _, picture in batch])
-        for (item, picture), of_one, feature in zip(batch, logits, features, strict=True):
-            yield Seen(item.name, picture, of_one, feature)
+        for (item, picture), of_one, *pooled in zip(batch, logits, *features, strict=True):
+            yield Seen(item.name, picture, of_one, Pooled(*pooled))
         done += len(batch)
         progress(what, done + len(unreadable), len(items))
     if unreadable:  # perhaps the last ones
@@ -109,9 +111,9 @@ def seen_by(
 
 
 def look_of(
-    name: str, logits_CHW: Tensor, feature_D: Tensor, temperature: float = 1.0, threshold: float | None = None
+    name: str, logits_CHW: Tensor, features: Pooled, temperature: float = 1.0, threshold: float | None = None
 ) -> Look:
-    """What the logits of a picture, (C, H, W), and its feature, (D,), come to; the rest as for `look`."""
+    """What the logits of a picture, (C, H, W), and its features, (M,) and (D,), come to; the rest as for `look`."""
     classes = len(logits_CHW)
     entropy = confidence = low = 0.0
     predicted = torch.zeros(classes, dtype=torch.int64, device=logits_CHW.device)
@@ -122,12 +124,12 @@ def look_of(
         log_prob = (some_CP.float() / temperature).log_softmax(dim=0)
         prob = log_prob.exp()
         largest, likeliest = prob.max(dim=0)
-        entropy -= float((prob * log_prob).sum(dtype=torch.float64))
-        confidence += float(largest.sum(dtype=torch.float64))
+        entropy -= float((prob * log_prob).sum())
+        confidence += float(largest.sum())
         low += 0 if threshold is None else int((largest < threshold).sum())
         predicted += torch.bincount(likeliest, minlength=classes)
-        expected += prob.sum(dim=1, dtype=torch.float64)
-        inside.scatter_add_(0, likeliest, largest.double())
+        expected += prob.sum(dim=1)
+        inside += torch.bincount(likeliest, largest.double(), minlength=classes)
     either = predicted + expected - inside
     iou = (inside / either)[predicted > 0]
     pixels = pixels_CP.shape[1]
@@ -138,6 +140,7 @@ def look_of(
         low / pixels,
         (predicted / pixels).double().cpu().numpy(),
         (expected / pixels).cpu().numpy(),
-        feature_D.float().cpu().numpy(),
+        features.high.float().cpu().numpy(),
         100 * float(iou.mean()),
+        features.middle.float().cpu().numpy(),
     )

@@ -1,6 +1,7 @@
 """Pictures unlike those with labels: the distance of their features to the nearest ones.
 
-Sun, Ming, Zhu, Li: Out-of-Distribution Detection with Deep Nearest Neighbors, ICML 2022.
+Sun, Ming, Zhu, Li: Out-of-Distribution Detection with Deep Nearest Neighbors, ICML 2022. Other than there, features are
+those of the encoder's last stage but one: the last one, trained to tell the classes, hardly tells other pictures.
 """
 
 from typing import NamedTuple

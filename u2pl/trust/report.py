@@ -161,7 +161,7 @@ class _Everything:
         files = {name: self.split.images[name] for name in where}
         for seen in seen_by(self.model, files, self.skipped, "looking at images", progress):
             which = where[seen.name]
-            look = look_of(seen.name, seen.logits, seen.feature, self.temperature, self.threshold)
+            look = look_of(seen.name, seen.logits, seen.features, self.temperature, self.threshold)
             self.looks[seen.name] = look
             self.thumbnails[which][seen.name] = thumbnail(seen.picture)
             if which != UNLABELED and self.split.has_mask(seen.name):
@@ -194,7 +194,7 @@ class _Everything:
 
 
 def _features(looks: Mapping[str, Look], names: list[str]) -> NDArray[np.float32]:
-    found = [looks[name].feature for name in names if name in looks]
+    found = [looks[name].middle for name in names if name in looks]
     return np.stack(found) if found else np.zeros((0, 1), np.float32)
 
 
