@@ -17,7 +17,7 @@ from u2pl.auto.pairing import Pairs, pair, pictures_in, sides_from_lists
 from u2pl.data.description import Progress, default_color
 from u2pl.data.inspection import BadFile, orientation_of, read_picture, upright
 from u2pl.data.pictures import Color
-from u2pl.data.problems import Problem, some
+from u2pl.data.problems import Problem, report, some
 from u2pl.errors import UsageError, UserError
 
 Draw = Callable[[tuple[int, int]], NDArray[np.uint8]]
@@ -113,8 +113,12 @@ def understand(folder: Path, progress: Progress = lambda what, done, total: None
 def _check(found: Understood) -> None:
     if len(found.draw) < LEAST_MASKS:
         raise UserError(
-            f"{count(len(found.draw), 'mask')} in {found.folder}: {LEAST_MASKS} are the least, to train on some and "
-            "to look at others. Label a few more pictures, then start the same command again."
+            report(
+                f"{count(len(found.draw), 'usable mask')} in {found.folder}, and {LEAST_MASKS} are the least: to "
+                f"train on some, and to look at others{':' if found.left_out else '.'}",
+                found.left_out,
+                "Label a few more pictures, or mend what is named, then start the same command again.",
+            )
         )
 
 
