@@ -14,6 +14,8 @@ from u2pl.tracking.addresses import hidden
 
 from . import (
     ablate,
+    auto,
+    check,
     doctor,
     evaluate,
     export,
@@ -28,6 +30,7 @@ from . import (
     runs,
     splits,
     status,
+    suggest,
     table,
     track,
     train,
@@ -43,6 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("init")(init.init)
+app.command("auto")(auto.auto)
 app.command("prepare", cls=Command)(prepare.prepare)
 app.command("prepare-splits", hidden=True)(prepare.prepare)
 app.command("train", cls=Command)(train.train)
@@ -55,6 +59,8 @@ app.command("report")(report.report)
 app.command("figure")(figure.figure)
 app.command("status")(status.status)
 app.command("predict")(predict.predict)
+app.command("check")(check.check)
+app.command("suggest")(suggest.suggest)
 app.command("export")(export.export)
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)

@@ -1,7 +1,7 @@
 """`u2pl predict`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,10 @@ from .terminal import console, say, say_json
 
 if TYPE_CHECKING:
     from u2pl.exchange.predictor import Summary
+    from u2pl.trust.review import Review
+
+_LISTED = 10
+"""Images that a review names on the terminal."""
 
 
 def predict(
@@ -26,12 +30,20 @@ def predict(
         int | None,
         typer.Option(min=32, help="Side of the windows.", show_default="large images alone have some"),
     ] = None,
+    review: Annotated[
+        bool,
+        typer.Option(
+            "--review",
+            help="Say which predictions should be looked at first, and why: review/ beside them. Needs u2pl check.",
+        ),
+    ] = False,
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
     """Segment any images at their own size: class indices, palette pictures and overlays.
 
     A model file works anywhere; of a run one must be in its project.
+    With --review, images unlike those with labels and images that are probably segmented poorly come first.
 
     Example: u2pl predict shapes-1_8-u2pl-s0.u2pl photos
     """
@@ -39,6 +51,12 @@ def predict(
 
     from .models import named_model
 
+    reviewer = None
+    if review:
+        from u2pl.trust.review import Reviewer, check_place, facts_for
+
+        check_place(out)
+        reviewer = Reviewer(facts_for(model))
     network = named_model(model)
 
     import warnings
@@ -52,7 +70,13 @@ def predict(
     # Pillow warns of photographs of 90 million pixels and more; those of twice as many it refuses, and they are listed.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     with counting() as progress:
-        summary = predictor.predict(network, images, out, window=window, progress=progress)
+        summary = predictor.predict(
+            network, images, out, window=window, observe=reviewer.see if reviewer else None, progress=progress
+        )
+    reviewed = None
+    if reviewer is not None:
+        reviewed = reviewer.review()
+        reviewer.write(reviewed, network, out, window=window, printable=_printable)
     if json:
         skipped = [{"file": _printable(path), "reason": reason} for path, reason in summary.skipped]
         facts = {
@@ -62,9 +86,13 @@ def predict(
             "shares": summary.shares,
             "skipped": skipped,
         }
+        if reviewed is not None:
+            facts["review"] = _review_facts(reviewed)
         say_json(facts)
     elif summary.images:
         _show(summary)
+        if reviewed is not None:
+            _show_review(reviewed, out)
     if summary.skipped:
         from u2pl.data.problems import report
 
@@ -89,6 +117,27 @@ def _show(summary: "Summary") -> None:
     masks, colors, overlays = (_printable(summary.folder / kind) for kind in ("masks", "colors", "overlays"))
     images = "1 image" if summary.images == 1 else f"{summary.images:,} images"
     say(f"{images}: class indices in {masks}, in colour in {colors}, over the pictures in {overlays}.")
+
+
+def _review_facts(review: "Review") -> dict[str, Any]:
+    images = [{**each._asdict(), "file": _printable(each.file)} for each in review.images]
+    return {"look": review.look, "words": review.words, "images": images}
+
+
+def _show_review(review: "Review", out: Path) -> None:
+    from rich.table import Table
+
+    from u2pl.exchange.predictor import REVIEW
+
+    say(review.words)
+    count = f"{review.look:,} of {len(review.images):,}"
+    if review.look:
+        table = Table("look at", "because it is or has")
+        for each in review.images[: min(review.look, _LISTED)]:
+            table.add_row(_printable(each.file), "; ".join(each.reasons))
+        console().print(table)
+    names, sheet = (_printable(out / name) for name in REVIEW)
+    say(f"{count} should be looked at: all in order in {names}, the first as pictures in {sheet}.")
 
 
 def _printable(path: Path) -> str:

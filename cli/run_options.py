@@ -97,6 +97,15 @@ Weights = Annotated[
         show_default="that of the data set's recipe",
     ),
 ]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        help="Start from the network of a finished run, heads and all, or of a model file of the same classes.",
+        autocompletion=completion.models,
+        show_default="not",
+    ),
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Move runs of other settings aside.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, nothing else.")]
 
@@ -165,6 +174,37 @@ def training(
     )
     machine = Machine(recompute, compiled, workers, save_every)
     return Training(project, params, machine, overrides, _all_seeds(seed, seeds))
+
+
+def model_to_start_from(project: "Project", dataset: str, text: str) -> str:
+    """The model file that a run is to start from, as the setting `weights` names it.
+
+    Args:
+        project: where the run will be.
+        dataset: that it is trained on.
+        text: a finished run, or a model file.
+
+    Raises:
+        UserError: there is no such model, or it has other classes than the data set.
+    """
+    from u2pl.data.prepared import description_of
+    from u2pl.errors import UserError
+    from u2pl.exchange import model_file
+    from u2pl.runs.stored_evaluation import run_path
+
+    path = (
+        Path(text)
+        if model_file.is_model_file(text)
+        else model_file.write_of_run(project, run_path(project, text))
+    )
+    theirs, ours = model_file.read_facts(path)["classes"], description_of(project, dataset).classes
+    if theirs != ours:
+        raise UserError(
+            f"The model of {text} is for the classes {', '.join(theirs)}, and {dataset!r} has {', '.join(ours)}. Start "
+            "from a model of the same classes in the same order; or take what fits of it, the encoder above all: "
+            f"--weights {path}"
+        )
+    return project.relative(path)
 
 
 def _all_seeds(seed: int | None, seeds: str | None) -> list[int | None]:

@@ -37,6 +37,7 @@ def train(
     save_every: options.SaveEvery = None,
     limit_batches: options.LimitBatches = None,
     weights: options.Weights = None,
+    from_: options.From = None,
     fresh: options.Fresh = False,
     model: Annotated[
         Path | None,
@@ -60,12 +61,20 @@ def train(
     from u2pl.errors import EndedElsewhere, Interrupted, UsageError
     from u2pl.project import Project
     from u2pl.runs.stored_evaluation import result_in_words
+    from u2pl.settings import Params
     from u2pl.training import place
 
     from .targets import check_target, is_weights
 
     project = Project.find()
     check_target(project, model, "--model", is_weights)
+    if from_ is not None:
+        if weights is not None:
+            raise UsageError(
+                f"--from {from_} and --weights {weights} both say what to start from. Leave one out."
+            )
+        chosen = Params.read(project).default("dataset") if dataset is None else dataset
+        weights = str(project.root / options.model_to_start_from(project, chosen, from_))
     given = options.training(
         project, set_=set_, batch=batch, micro_batch=micro_batch, limit_batches=limit_batches, weights=weights,
         seed=seed, seeds=seeds, recompute=recompute, compiled=compiled, workers=workers, save_every=save_every,

@@ -101,7 +101,7 @@ RESULTS = "results/runs"
 
 @dataclass(frozen=True)
 class Project:
-    """A folder with `params.yaml` and `dvc.yaml`; `data/`, `runs/`, `results/` and `reports/` grow inside it."""
+    """A folder with `params.yaml` and `dvc.yaml`; `data/`, `runs/`, `results/`, `reports/`, `auto/` grow inside it."""
 
     root: Path
 
@@ -155,6 +155,11 @@ class Project:
     def results(self) -> Path:
         """What tables are made of: a folder a run of a plan, called like its stage."""
         return self.root / RESULTS
+
+    @property
+    def auto(self) -> Path:
+        """What `u2pl auto` makes of folders: a data set, a state and an answer each."""
+        return self.root / "auto"
 
     def data(self, dataset: str) -> Path:
         """What `prepare` wrote for a data set."""

@@ -145,3 +145,32 @@ def test_labelled_images_may_be_unlabelled_ones_too_only_where_that_is_declared(
 @given(st.lists(st.sampled_from("abcde")))
 def test_repeated_names_are_those_that_count_more_than_once(names: list[str]) -> None:
     assert sorted(splits.repeated(names)) == sorted(n for n in set(names) if names.count(n) > 1)
+
+
+@given(
+    st.dictionaries(
+        st.text("abcdef", min_size=1, max_size=4), st.sets(st.integers(0, 4)), min_size=1, max_size=40
+    ),
+    st.integers(2, 5),
+    st.integers(0, 9),
+)
+def test_folds_share_out_every_image_once_and_every_class_as_evenly_as_can_be(
+    classes_of: dict[str, set[int]], count: int, seed: int
+):
+    parts = splits.folds(classes_of, count, seed)
+    assert sorted(name for part in parts for name in part) == sorted(classes_of)
+    assert parts == splits.folds(dict(reversed(classes_of.items())), count, seed)
+    if classes_of and len(set(map(frozenset, classes_of.values()))) == 1:
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_the_only_two_images_of_a_rare_class_go_to_different_folds():
+    classes_of = {f"{k:02}": {0, 1} for k in range(20)} | {"a": {0, 2}, "b": {0, 1, 2}}
+    for seed in range(20):
+        parts = splits.folds(classes_of, 2, seed)
+        assert [sum(2 in classes_of[name] for name in part) for part in parts] == [1, 1]
+
+
+@pytest.mark.parametrize("text", ["fold0of3", "fold4of3", "fold1of1", "fold1of100", "fold1", "Fold1of3"])
+def test_what_is_no_fold(text: str):
+    assert splits.fold(text) is None

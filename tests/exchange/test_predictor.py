@@ -290,7 +290,7 @@ def test_pictures_are_decoded_ahead_as_far_as_number_and_memory_allow(
     monkeypatch.setattr(predictor, "ThreadPoolExecutor", AtOnce)
     monkeypatch.setattr(predictor, "read_image", reading)
     items = [Item(save(tmp_path / f"{k:02}.png"), str(k)) for k in range(20)]
-    pictures = predictor._readable(items, [])
+    pictures = predictor.readable(items, [])
     for done, (item, picture) in enumerate(pictures):
         assert item is items[done] and picture.shape == (64, 64, 3)
         assert len(read) == min(done + ahead, 20)

@@ -291,8 +291,8 @@ def _checker(
         return CheckedImage(
             image=files.relative(image),
             mask=files.relative(mask) if mask else None,
-            image_sha256=_sha256(pixels),
-            mask_sha256=None if indices is None else _sha256(indices),
+            image_sha256=sha256_of_pixels(pixels),
+            mask_sha256=None if indices is None else sha256_of_pixels(indices),
             pixels=[]
             if indices is None
             else np.bincount(indices.reshape(-1), minlength=256)[: len(description.classes)].tolist(),
@@ -317,7 +317,8 @@ def _size_problem(name: str, pixels: np.ndarray, indices: np.ndarray, turning: D
     return kind, f"{name} ({sizes[1]}, image {sizes[0]})"
 
 
-def _sha256(pixels: np.ndarray) -> str:
+def sha256_of_pixels(pixels: np.ndarray) -> str:
+    """A hash of decoded pixels and their shape."""
     return sha256(repr(pixels.shape).encode() + pixels.tobytes())
 
 

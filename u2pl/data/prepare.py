@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from u2pl.data import sources, splits, train_val
+from u2pl.data import merged, sources, splits, train_val
 from u2pl.data.check import JOURNAL, CheckedImage, DataSetFiles, Journal, check, notes
 from u2pl.data.data_set import DataSet, find
 from u2pl.data.description import Description, Progress
@@ -107,7 +107,8 @@ def _prepare(project: Project, data_set: DataSet, request: Request, progress: Pr
     work = [description.model_dump(mode="json", exclude={"root"}), str(data_set.root), data_set.version]
     with Journal(data / JOURNAL, work) as journal:
         names = list(dict.fromkeys([*layout.train, *layout.val]))
-        needs_mask = dict.fromkeys(lists.labeled if lists else [], "a labelled image")
+        labeled = [name for name in lists.labeled if name not in request.masks] if lists else []
+        needs_mask = dict.fromkeys(labeled, "a labelled image")
         needs_mask |= dict.fromkeys(layout.val, "a validation image")
         records, more = check(files, names, needs_mask, known, journal, progress)
     problems += more
@@ -144,8 +145,13 @@ def _prepare(project: Project, data_set: DataSet, request: Request, progress: Pr
         },
     )
     journal.forget()
-    classes_of = {n: set(np.flatnonzero(records[n].pixels).tolist()) for n in layout.train if records[n].mask}
+    merged.check(data, request.masks, layout.train)
+    found, records = records, merged.over(records, request.masks, data)
+    classes_of = {n: set(np.flatnonzero(records[n].pixels).tolist()) for n in names if records[n].mask}
     lists = lists or sources.drawn(layout, classes_of, request)
+    # A fold validates on other images than the data set's own list.
+    held_out = set(lists.val)
+    trained = [name for name in names if name not in held_out]
     folder = project.split(description.name, request.split)
     hashes = splits.write(folder, lists)
     manifest = {
@@ -153,7 +159,7 @@ def _prepare(project: Project, data_set: DataSet, request: Request, progress: Pr
         "split": request.split,
         **sources.origin(request, listed),
         "counts": {
-            "train": len(layout.train),
+            "train": len(trained),
             "labeled": len(lists.labeled),
             "unlabeled": len(lists.unlabeled),
             "val": len(lists.val),
@@ -161,17 +167,21 @@ def _prepare(project: Project, data_set: DataSet, request: Request, progress: Pr
         **_fine(layout, lists),
         "sha256": hashes,
         "data": digest,
-        "classes": _class_counts(description, records, classes_of, lists.labeled),
+        "classes": _class_counts(
+            description, records, {n: classes_of[n] for n in trained if n in classes_of}, lists.labeled
+        ),
         "ignore_index": description.ignore_index,
         "background": description.background,
     }
     _write_json(folder / "manifest.json", manifest)
-    read = sum(records[name] is not known.get(name) for name in names)
+    read = sum(found[name] is not known.get(name) for name in names)
     # Not in the manifest: runs are known by its hash, and would all be stale.
-    train, val = (_shares(files, part, records) for part in (layout.train, layout.val))
+    train, val = (_shares(files, part, records, request) for part in (trained, lists.val))
     warnings = _warnings(description, lists, manifest, records, train, val)
-    found = (*layout.found, *notes(records.values(), description))
-    return Prepared(description, request.split, folder, manifest, read, found, train, val, tuple(warnings))
+    sentences = (*layout.found, *notes(records.values(), description))
+    return Prepared(
+        description, request.split, folder, manifest, read, sentences, train, val, tuple(warnings)
+    )
 
 
 def _seeds(project: Project, dataset: str, request: Request) -> dict[str, dict[str, int]]:
@@ -186,10 +196,16 @@ def _seeds(project: Project, dataset: str, request: Request) -> dict[str, dict[s
 
 
 def _shares(
-    files: DataSetFiles, names: Collection[str], records: Mapping[str, CheckedImage]
+    files: DataSetFiles, names: Collection[str], records: Mapping[str, CheckedImage], request: Request
 ) -> train_val.PixelShares:
     masked = [name for name in names if records[name].mask]
-    pixels = sum(train_val.area(files.index_mask(name)) for name in masked)
+    paths = [
+        merged.path_of(files.data, name, request.masks[name])
+        if name in request.masks
+        else files.index_mask(name)
+        for name in masked
+    ]
+    pixels = sum(map(train_val.area, paths))
     return train_val.shares(files.description, [records[name].pixels for name in masked], pixels)
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from u2pl.data import splits
+from u2pl.data import merged, splits
 from u2pl.data.catalog import built_in
 from u2pl.data.check import JOURNAL, is_half_done
 from u2pl.data.description import Description, remembered
@@ -75,7 +75,14 @@ def open_split(project: Project, dataset: str, split: str) -> Split:
         )
     if any(sha256(splits.text(getattr(lists, part))) != known for part, known in manifest["sha256"].items()):
         raise UserError(f"The lists in {folder} were edited after they were prepared. Run: {command}")
+    of_round = merged.recorded(folder) if "merged" in manifest else None
+    corrected = of_round["masks"] if of_round else {}
+    if "merged" in manifest and manifest["merged"]["sha256"] != merged.digest(corrected):
+        raise UserError(
+            f"{folder / merged.RECORD} has changed since split {split!r} was prepared. Run: {command}"
+        )
     records = source["files"]
+    merged.check(data, corrected, records)
     if splits.problems(lists, records, overlap=manifest.get("overlap", False)):
         raise UserError(f"The lists in {folder} do not fit the data set any more. Run: {command}")
     root = project.root / source["root"]
@@ -91,5 +98,6 @@ def open_split(project: Project, dataset: str, split: str) -> Split:
         val=lists.val,
         manifest=manifest,
         images={name: root / record["image"] for name, record in records.items()},
-        masks={name: data / "masks" / f"{name}.png" for name, record in records.items() if record["mask"]},
+        masks={name: data / "masks" / f"{name}.png" for name, record in records.items() if record["mask"]}
+        | {name: merged.path_of(data, name, mask) for name, mask in corrected.items()},
     )

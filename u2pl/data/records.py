@@ -68,6 +68,14 @@ class ClassCounts(TypedDict):
     labeled_images: Count
 
 
+class MergedFacts(TypedDict):
+    """Corrected masks that lie over the data set's own; see `data.merged`."""
+
+    onto: SplitName
+    images: Count
+    sha256: str
+
+
 class Manifest(TypedDict):
     """manifest.json: one prepared split."""
 
@@ -84,6 +92,8 @@ class Manifest(TypedDict):
     background: bool
     overlap: NotRequired[bool]
     published: NotRequired[dict[str, str | None]]
+    merged: NotRequired[MergedFacts]
+    """Of a round's split."""
 
 
 def chosen_seed(project: Project, dataset: str, split: str) -> int | None:

@@ -5,17 +5,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from u2pl.data import lists, published, splits
+from u2pl.data import lists, merged, published, splits
 from u2pl.data.description import Progress
 from u2pl.data.layout import OTHER_MASK, BuiltIn, Layout
 from u2pl.data.problems import Problem, report
-from u2pl.data.records import chosen_seed
+from u2pl.data.records import MergedFacts, chosen_seed
 from u2pl.errors import UsageError, UserError, unknown
 from u2pl.project import Project
 from u2pl.settings import Params
 
-SEEDED, FILES = "seeded", "files"
-"""The sources of splits drawn here and of the user's own lists; the others are published families."""
+SEEDED, FILES, MERGED = "seeded", "files", "merged"
+"""The sources of splits drawn here, of the user's own lists, and of a round's; the others are published families."""
 LARGEST_SEED = 2**63 - 1
 
 
@@ -32,6 +32,13 @@ class Request:
     """The seed, where the user said it, now or when the split was prepared before."""
     files: Sequence[Path] = ()
     overlap: bool = False
+    round: merged.Merged | None = None
+    """What a round's split is made of."""
+
+    @property
+    def masks(self) -> Mapping[str, merged.MergedMask]:
+        """Corrected masks by image."""
+        return self.round["masks"] if self.round else {}
 
 
 def request(
@@ -59,6 +66,14 @@ def request(
     """
     if seed is not None:
         check_seed(seed, "--seed")
+    of_round = merged.recorded(project.split(dataset, split))
+    if of_round:
+        if words or overlap or seed is not None:
+            raise UsageError(
+                f"{split!r} is a split of corrected masks, whose lists are kept with it. Leave out --source, --overlap "
+                "and --seed, or take another name for --split."
+            )
+        return Request(split, MERGED, 0, round=of_round)
     known = [SEEDED, *published.families()]
     if words and not set(words) & set(known) and (len(words) > 1 or _is_path(words[0])):
         if len(words) > 2:
@@ -74,6 +89,12 @@ def request(
     if overlap:
         raise UsageError("--overlap is for lists of your own: --source FILE.")
     source = words[0] if words else None
+    if splits.fold(split):
+        if source not in (None, SEEDED):
+            raise UsageError(
+                f"The folds of {split!r} are drawn here, and {source!r} has none. Leave out --source."
+            )
+        return _drawn(project, dataset, split, seed)
     name = splits.parse(split)
     pools, default = (built_in.pools, built_in.source) if built_in else ((), SEEDED)
     if name.pool is not None and name.pool not in pools:
@@ -98,11 +119,15 @@ def request(
             )
         published.find(chosen, dataset, name.published)
         return Request(split, chosen, 0)
+    return _drawn(project, dataset, split, seed)
+
+
+def _drawn(project: Project, dataset: str, split: str, seed: int | None) -> Request:
     # What the user once said holds for this split until they say something else.
     said = seed if seed is not None else chosen_seed(project, dataset, split)
     drawn = said if said is not None else Params.read(project).values["splits"]["seed"]
     check_seed(drawn, "splits.seed in params.yaml")
-    return Request(split, chosen, drawn, said=said)
+    return Request(split, SEEDED, drawn, said=said)
 
 
 def check_seed(seed: Any, where: str) -> None:
@@ -150,6 +175,8 @@ def read(project: Project, dataset: str, request: Request, progress: Progress) -
         labeled, *others = map(_lines, request.files)
         where = ", ".join(map(str, request.files))
         return Listed(where, labeled, others[0] if others else None, overlap=request.overlap)
+    if request.round:
+        return Listed(f"split {request.split!r}", request.round["labeled"], request.round["unlabeled"])
     name = splits.parse(request.split).published
     found, entry = published.read(project, request.source, dataset, name, progress)
     sums = {"labeled": entry.labeled, "unlabeled": entry.unlabeled}
@@ -206,12 +233,39 @@ def origin(request: Request, listed: Listed | None) -> dict[str, Any]:
     """Where the lists come from, as the manifest says it."""
     if listed is None:
         return {"source": f"{SEEDED} {request.seed}", "seed": request.seed}
-    return {"source": request.source, **listed.origin, **({"overlap": True} if listed.overlap else {})}
+    return {
+        "source": request.source,
+        **listed.origin,
+        **({"overlap": True} if listed.overlap else {}),
+        **({"merged": _merged(request.round)} if request.round else {}),
+    }
+
+
+def _merged(of_round: merged.Merged) -> MergedFacts:
+    masks = of_round["masks"]
+    return {"onto": of_round["onto"], "images": len(masks), "sha256": merged.digest(masks)}
 
 
 def drawn(layout: Layout, classes_of: Mapping[str, Collection[int]], request: Request) -> splits.Lists:
-    """A split whose labels are drawn from a pool, by default all images with a mask."""
+    """A split whose labels are drawn from a pool, by default all training images with a mask; or a fold of all masks.
+
+    Args:
+        layout: of the data set.
+        classes_of: of each image with a mask, the classes in it.
+        request: of a drawn split.
+    """
+    fold = splits.fold(request.split)
+    if fold:
+        val = splits.folds(classes_of, fold.of, request.seed)[fold.number - 1]
+        labeled = sorted(classes_of.keys() - {*val})
+        bare = [name for name in layout.train if name not in classes_of]
+        if not val or not labeled:
+            raise UserError(
+                f"{len(classes_of)} images with a mask are too few for {fold.of} folds. Take fewer, such as fold1of2."
+            )
+        return splits.Lists(labeled, sorted(bare), val)
     pool = splits.parse(request.split).pool
-    chosen = classes_of if pool is None else {n: classes_of[n] for n in layout.pools[pool] if n in classes_of}
+    names = layout.train if pool is None else layout.pools[pool]
+    chosen = {name: classes_of[name] for name in names if name in classes_of}
     others = [name for name in layout.train if name not in chosen]
     return splits.Lists(*splits.draw(chosen, others, request.split, request.seed), layout.val)

@@ -15,6 +15,7 @@ from u2pl.files import content, sha256, write_text
 PARTS = ("labeled", "unlabeled", "val")
 
 _NAME = re.compile(r"(?:([a-z]+)-)?(full|1/[1-9][0-9]{0,5})(?:-([a-z][a-z0-9]*))?")
+_FOLD = re.compile(r"fold([1-9][0-9]?)of([2-9]|[1-9][0-9])")
 _OWN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -25,6 +26,14 @@ class Lists:
     labeled: list[str]
     unlabeled: list[str]
     val: list[str]
+
+
+class Fold(NamedTuple):
+    """`fold2of3`: the second third of all images with a mask is validated on, the other two are the labelled ones."""
+
+    number: int
+    """From 1."""
+    of: int
 
 
 class Name(NamedTuple):
@@ -55,14 +64,21 @@ def parse(split: str) -> Name:
         raise UsageError(
             f"No split called {split!r}. Known: 1/16, 1/8, 1/4, 1/2, any other 1/k (k to 999999), and full; with a "
             "pool of labels in front (voc: classic-1/16, blender-1/16), and -seeded, -u2pl or -unimatch behind to "
-            "choose the source."
+            "choose the source; fold1of3 to fold3of3, or of any other number of folds."
         )
     return Name(match[1], Fraction(1) if match[2] == "full" else Fraction(match[2]), match[3])
 
 
+def fold(split: str) -> Fold | None:
+    """The fold that a split's name means; None where it means another split."""
+    match = _FOLD.fullmatch(split)
+    found = Fold(int(match[1]), int(match[2])) if match else None
+    return found if found and found.number <= found.of else None
+
+
 def is_own_name(split: str) -> bool:
-    """Whether a name is none that `parse` knows, so that it is one for lists of the user's own."""
-    return not _NAME.fullmatch(split)
+    """Whether a name means neither a fold nor what `parse` knows, so that it is one for lists of the user's own."""
+    return not _NAME.fullmatch(split) and fold(split) is None
 
 
 def check_own_name(split: str) -> None:
@@ -72,7 +88,7 @@ def check_own_name(split: str) -> None:
         UsageError: it cannot be a folder's name, or it means a drawn or a published split.
     """
     # In a folder's name 1/8 is 1_8.
-    if _NAME.fullmatch(split.replace("_", "/")) or not _OWN_NAME.fullmatch(split):
+    if not is_own_name(split.replace("_", "/")) or not _OWN_NAME.fullmatch(split):
         raise UsageError(
             f"Lists of your own need a name of their own, not {split!r}, which means a drawn or published split or "
             "cannot be a folder's name. Example: --split mine --source labeled.txt"
@@ -106,6 +122,33 @@ def draw(
     order = chosen + [name for name in shuffled if name not in set(chosen)]
     count = ceil(len(order) * parse(split).share)
     return sorted(order[:count]), sorted([*order[count:], *without_mask])
+
+
+def folds(classes_of: Mapping[str, Collection[int]], count: int, seed: int) -> list[list[str]]:
+    """Images with a mask in so many parts, each sorted, as equal as can be, every class spread over them.
+
+    In a seeded order, those that show the rarest class first, each image goes to the part that has the fewest images
+    of the rarest class that it shows, and of those to the smallest one.
+
+    Args:
+        classes_of: of each image with a mask, the classes in it.
+        count: of parts.
+        seed: of the order.
+    """
+    shuffled = sorted(classes_of, key=lambda name: sha256(f"{seed} {name}"))
+    images = {c: sum(c in found for found in classes_of.values()) for c in set().union(*classes_of.values())}
+    # An image that is all void shows none.
+    rarest = {
+        name: min(found, key=lambda c: (images[c], c), default=-1) for name, found in classes_of.items()
+    }
+    parts: list[list[str]] = [[] for _ in range(count)]
+    of_class = [dict.fromkeys([*images, -1], 0) for _ in range(count)]
+    for name in sorted(shuffled, key=lambda name: images.get(rarest[name], len(shuffled))):
+        k = min(range(count), key=lambda k: (of_class[k][rarest[name]], len(parts[k])))
+        parts[k].append(name)
+        for shown in classes_of[name] or [-1]:
+            of_class[k][shown] += 1
+    return [sorted(part) for part in parts]
 
 
 def problems(lists: Lists, known: Collection[str], *, overlap: bool = False) -> list[Problem]:

@@ -18,6 +18,7 @@ from u2pl.errors import UserError
 from u2pl.exchange import model_file
 from u2pl.exchange.model_file import Facts
 from u2pl.inference.windows import sliding_logits
+from u2pl.models.backbone import Stages
 from u2pl.models.deeplab import DeepLabV3Plus, upsample
 from u2pl.models.trained import trained_network
 from u2pl.project import Project
@@ -46,6 +47,15 @@ class Prediction(NamedTuple):
     """(C, H, W)."""
     entropy: NDArray[np.float32]
     """(H, W), in nats: 0 where the network is sure, ln C where it knows nothing (Eq. 3 of the paper)."""
+
+
+class Pooled(NamedTuple):
+    """Two of the encoder's maps, averaged over each picture, or over all windows that it is seen by; float32."""
+
+    middle: Tensor
+    """(B, M): of the last stage but one."""
+    high: Tensor
+    """(B, D): of the last."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +158,28 @@ class Model:
         else:
             logits = sliding_logits(self.network, images, window)
         return upsample(logits, pictures[0].shape[:2])
+
+    @torch.no_grad()
+    def logits_and_features(
+        self, pictures: Sequence[Pixels], window: int | None = None
+    ) -> tuple[Tensor, Pooled]:
+        """As `logits`, and what the encoder saw in the same forward pass."""
+        seen: list[Pooled] = []
+
+        def keep(module: torch.nn.Module, inputs: tuple[Tensor, ...], stages: Stages) -> None:
+            seen.append(Pooled(*(each.float().mean(dim=(2, 3)) for each in (stages.middle, stages.high))))
+
+        handle = self.network.backbone.register_forward_hook(keep)
+        try:
+            logits = self.logits(pictures, window)
+        finally:
+            handle.remove()
+        # Windows come one after the other, each with all pictures.
+        middle, high = (
+            torch.cat(of_windows).unflatten(0, (-1, len(pictures))).mean(dim=0)
+            for of_windows in zip(*seen, strict=True)
+        )
+        return logits, Pooled(middle, high)
 
 
 def at_once(picture: Pixels) -> int:

@@ -13,7 +13,9 @@ from typing_extensions import TypedDict
 from u2pl.data.description import Description
 from u2pl.data.pictures import Color
 from u2pl.errors import UserError
-from u2pl.files import write_atomically
+from u2pl.exchange import trust_facts
+from u2pl.exchange.trust_facts import TrustFacts
+from u2pl.files import sha256_of, write_atomically
 from u2pl.project import Project
 from u2pl.runs.records import Metrics, Miou, Protocol, RecordedRecipe, Run, read_metrics, read_run
 from u2pl.settings import RECIPE_VERSION, hyper
@@ -28,10 +30,13 @@ from u2pl.typed_files import (
     Time,
     problems,
 )
+from u2pl.typed_files import read as read_typed
 
 SUFFIX = ".u2pl"
 _KEY = "u2pl"
 """Of the entry of the header that holds the facts."""
+_TRUST_KEY = "u2pl.trust"
+"""Of another one, which earlier versions do not look at: what `u2pl check` found."""
 _FORMAT = 1
 _LIBRARIES = ("u2pl", "torch", "torchvision", "timm")
 
@@ -215,20 +220,24 @@ def _images(origin: Provenance) -> str:
     return f" ({origin['labeled']} labelled and {origin['unlabeled'] or 0} unlabelled images)"
 
 
-def write(path: Path, facts: Facts, state: Mapping[str, Any]) -> None:
+def write(path: Path, facts: Facts, state: Mapping[str, Any], trust: TrustFacts | None = None) -> None:
     """Write a model file; a file that is there is replaced when the new one is complete.
 
     Args:
         path: of the file.
         facts: of the network.
         state: its tensors by name.
+        trust: what `u2pl check` found of it.
     """
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     text = json.dumps(facts, ensure_ascii=False, sort_keys=True)
+    metadata = {_KEY: text}
+    if trust is not None:
+        metadata[_TRUST_KEY] = json.dumps(trust, sort_keys=True)
     # Written by us: the library's own file could be read by nobody else.
-    content = save(plain, metadata={_KEY: text})
+    content = save(plain, metadata=metadata)
 
     def fill(target: Path) -> None:
         target.write_bytes(content)
@@ -237,7 +246,9 @@ def write(path: Path, facts: Facts, state: Mapping[str, Any]) -> None:
 
 
 def write_of_run(project: Project, path: Path, target: Path | None = None) -> Path:
-    """Write the model file of a finished run, unless it is there already and newer than the run's weights.
+    """Write the model file of a finished run, unless it is there already and newer than what it is made of.
+
+    That is the run's weights, and what `u2pl check` found of them.
 
     Args:
         project: where the run's data set is described.
@@ -248,15 +259,54 @@ def write_of_run(project: Project, path: Path, target: Path | None = None) -> Pa
         UserError: the run is not finished, or its classes are not known here.
     """
     target = target or default_path(path)
-    weights = path / "weights.pt"
-    if weights.is_file() and target.is_file() and target.stat().st_mtime_ns > weights.stat().st_mtime_ns:
+    parts = [part for part in (path / "weights.pt", path / trust_facts.FILE) if part.is_file()]
+    if (
+        parts
+        and target.is_file()
+        and all(target.stat().st_mtime_ns > part.stat().st_mtime_ns for part in parts)
+    ):
         return target
     from u2pl.runs.results import description_of_run, load_network  # which load torch
 
     description = description_of_run(project, path)
     network, _ = load_network(path, len(description.classes))
-    write(target, facts_of_run(path, description), network.state_dict())
+    write(target, facts_of_run(path, description), network.state_dict(), trust_of_run(path))
     return target
+
+
+def trust_of_run(path: Path) -> TrustFacts | None:
+    """What `u2pl check` found of a finished run; None where it has not looked at these weights.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        found = read_typed(
+            TrustFacts, path / trust_facts.FILE, f"Delete it, then make it again: u2pl check {path.name}"
+        )
+        return found if found["weights"] == sha256_of(path / "weights.pt") else None
+    except FileNotFoundError:
+        return None
+
+
+def read_trust(path: Path) -> TrustFacts | None:
+    """What `u2pl check` had found of the network in a model file when that was written; None for nothing.
+
+    Raises:
+        UserError: as `read_facts`.
+    """
+    read_facts(path)
+    with safetensors.safe_open(path, framework="np") as opened:
+        text = opened.metadata().get(_TRUST_KEY)
+    if text is None:
+        return None
+    try:
+        return TypeAdapter(TrustFacts).validate_json(text)
+    except ValidationError as error:
+        raise UserError(
+            f"{path}: what u2pl check found is not what it writes there ({problems(error)}). Copy the file again, or "
+            "make it again from its run: u2pl check RUN"
+        ) from None
 
 
 def read_facts(path: Path) -> Facts:

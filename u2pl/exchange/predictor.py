@@ -11,12 +11,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from u2pl.data.description import Description
 from u2pl.data.inspection import BadFile, opened
 from u2pl.data.pictures import SUFFIXES, plain, read_image, write_png
 from u2pl.errors import UsageError, UserError
-from u2pl.exchange.model import BATCH, Model, Pixels, at_once
+from u2pl.exchange.model import BATCH, Model, Pixels, Pooled, at_once
 
 AHEAD, AHEAD_BYTES = 2 * BATCH, 2**28
 """Images that are decoded while others are computed: how many at most, and until they take how much memory."""
@@ -26,6 +27,9 @@ OVERLAY = 0.5
 KINDS = ("overlays", "colors", "masks")
 """Folders of results, in the order in which they are made: where there are masks of ours, there are overlays."""
 
+REVIEW = ("review/review.csv", "review/review.png")
+"""What `predict --review` writes beside them; where there is the first, the second is ours."""
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -34,6 +38,10 @@ class Item(NamedTuple):
 
     path: Path
     name: str
+
+
+Observer = Callable[[Item, Pixels, Tensor, Pooled], None]
+"""Told of an image its picture (H, W, 3), the logits (C, H, W), and the encoder's features, (M,) and (D,)."""
 
 
 @dataclass
@@ -64,6 +72,8 @@ def find_images(inputs: Sequence[Path], out: Path) -> list[Item]:
         UserError: a path does not exist, there is no image at all, or one lies where results are written.
     """
     written = [(out / kind).resolve() for kind in KINDS]
+    if (out / REVIEW[0]).is_file():
+        written.append((out / REVIEW[1]).resolve())
 
     def is_result(file: Path) -> bool:
         return any(file.is_relative_to(folder) for folder in written)
@@ -127,6 +137,7 @@ def predict(
     out: Path,
     *,
     window: int | None = None,
+    observe: Observer | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Summary:
     """Write masks/NAME.png, colors/NAME.png and overlays/NAME.png below `out` for every image.
@@ -137,6 +148,7 @@ def predict(
         out: folder of the results.
         window: side of the windows, for images of any size; None: as the run is evaluated by windows, or for large
             images alone.
+        observe: told of every image what the network made of it.
         progress: told how many images are done.
 
     Raises:
@@ -151,10 +163,15 @@ def predict(
     _make_folders(out)
     summary = Summary(out)
     counts = np.zeros(len(description.classes), dtype=np.int64)
-    readable = _readable(items, summary.skipped)
     done = 0
-    for batch in _batches(readable, at_once):
-        logits = model.logits([picture for _, picture in batch], window)
+    for batch in batches(readable(items, summary.skipped), at_once):
+        pictures = [picture for _, picture in batch]
+        if observe is None:
+            logits = model.logits(pictures, window)
+        else:
+            logits, features = model.logits_and_features(pictures, window)
+            for (item, picture), of_one, *pooled in zip(batch, logits, *features, strict=True):
+                observe(item, picture, of_one, Pooled(*pooled))
         predicted = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
         for (item, picture), classes in zip(batch, predicted, strict=True):
             _write(out, item.name, picture, classes, description)
@@ -190,7 +207,7 @@ def _make_folders(out: Path) -> None:
         ) from None
 
 
-def _readable(items: Sequence[Item], skipped: list[tuple[Path, str]]) -> Iterator[tuple[Item, Pixels]]:
+def readable(items: Sequence[Item], skipped: list[tuple[Path, str]]) -> Iterator[tuple[Item, Pixels]]:
     """Every image that can be decoded, some of them ahead; the others go to `skipped`."""
 
     def read(path: Path) -> Pixels | BadFile:
@@ -231,7 +248,7 @@ def _decoded_bytes(path: Path) -> int:
         return 0
 
 
-def _batches(
+def batches(
     pictures: Iterable[tuple[Item, Pixels]], at_once: Callable[[Pixels], int]
 ) -> Iterator[list[tuple[Item, Pixels]]]:
     """Neighbours of one size, as many as fit."""

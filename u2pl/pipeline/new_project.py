@@ -22,7 +22,7 @@ _GENERATED = ("pipelines/plan.yaml", "pipelines/dvc.yaml")
 """Written anew by every `u2pl plan`, so nobody's change to them matters."""
 _IGNORED = (
     "# What u2pl makes, and can make again.\n"
-    "/data/\n/runs/\n/models/\n/results/\n/reports/\n/mlflow.db*\n/mlartifacts/\n"
+    "/data/\n/runs/\n/models/\n/results/\n/reports/\n/auto/\n/suggestions/\n/mlflow.db*\n/mlartifacts/\n"
 )
 _EXAMPLE = """\
 # A data set of your own; see docs/data.md of u2pl for what more can be said. Change it, then:

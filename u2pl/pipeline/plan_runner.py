@@ -110,7 +110,7 @@ def _run(
         observe(name, entry)
 
     record.write(project)
-    with _signals() as stopping:
+    with counted_signals() as stopping:
         return run(schedule, start, stopping, observe=note, tick=tick)
 
 
@@ -147,7 +147,7 @@ def _claimed(project: Project) -> Iterator[None]:
 
 
 @contextmanager
-def _signals() -> Iterator[Stopping]:
+def counted_signals() -> Iterator[Stopping]:
     """Count SIGINT and SIGTERM instead of dying of them."""
     stopping = Stopping()
 

@@ -38,6 +38,8 @@ _U2PL = 2.5
 """Times as long as SupOnly's a step of U²PL takes (docs/benchmarks.md)."""
 _GPU_BYTES_A_PIXEL = 15_000
 """What a pixel of a training image takes of a GPU's memory, roughly, with resnet50 at output stride 16."""
+_LOOKS = 8
+"""At the validation images in a run, or so."""
 _TRIED = 3
 """Seconds in which the network's speed is measured, after a first step."""
 
@@ -242,8 +244,23 @@ def _batch(found: Found, crop: int) -> int:
     return min(most, found.labeled)
 
 
-def speed(recipe: Recipe, classes: int) -> float:
-    """Pixels of training images a second that go through the network forwards and backwards, on this machine."""
+def speed(recipe: Recipe, classes: int, threads: int | None = None) -> float:
+    """Pixels of training images a second that go through the network forwards and backwards, on this machine.
+
+    Args:
+        recipe: of the network.
+        classes: how many.
+        threads: of a CPU that are used; None: as torch has them.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        return _speed(recipe, classes)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _speed(recipe: Recipe, classes: int) -> float:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = DeepLabV3Plus(classes, recipe.model_copy(update={"weights": "none"}), representation=False)
     network = network.to(device).train()
@@ -260,7 +277,9 @@ def speed(recipe: Recipe, classes: int) -> float:
     return steps * images.shape[0] * recipe.crop**2 / (time.perf_counter() - began)
 
 
-def length(found: Found, batch: int, crop: int, pixels_per_second: float) -> list[Choice]:
+def length(
+    found: Found, batch: int, crop: int, pixels_per_second: float, wanted: int | None = None
+) -> list[Choice]:
     """How long to train.
 
     Args:
@@ -268,16 +287,24 @@ def length(found: Found, batch: int, crop: int, pixels_per_second: float) -> lis
         batch: labelled images a step.
         crop: side of a training image.
         pixels_per_second: by `speed`.
+        wanted: optimiser steps, of which no epoch then has more than an eighth; None: as many as make a run of U²PL
+            half an hour on a CPU and four hours on a GPU.
     """
     step = _U2PL * 2 * batch * crop**2 / pixels_per_second
-    low, high = _STEPS[found.device]
-    wanted = min(high, max(low, int(3600 * _HOURS[found.device] / step)))
-    an_epoch = max((found.unlabeled or found.labeled) // batch, 1)
-    epochs = max(4, round(wanted / an_epoch))
+    an_epoch = whole = max((found.unlabeled or found.labeled) // batch, 1)
+    if wanted is None:
+        low, high = _STEPS[found.device]
+        wanted = min(high, max(low, int(3600 * _HOURS[found.device] / step)))
+        epochs = max(4, round(wanted / an_epoch))
+    else:
+        an_epoch = min(whole, ceil(wanted / _LOOKS))
+        epochs = max(1, round(wanted / an_epoch))
     steps = epochs * an_epoch
-    validate = max(1, epochs // 8)
+    validate = max(1, epochs // _LOOKS)
     warm = max(1, epochs // 4)
+    limit = [Choice("limit_batches", an_epoch, f"steps of an epoch, of the {whole:,} that all images make")]
     return [
+        *(limit if an_epoch < whole else []),
         Choice(
             "epochs",
             epochs,
@@ -307,6 +334,18 @@ def minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def generally(params: Params) -> dict[str, Any]:
+    """The settings of recipes that hold where nothing is chosen, with the precision that is fast here."""
+    general = {key: value for key, value in params.values["recipe"].items() if key != "flavor"}
+    return general | {"precision": "bfloat16" if has_native_bfloat16() else "float32"}
+
+
+def recipe_of(general: Mapping[str, Any], choices: Sequence[Choice]) -> Recipe:
+    """The recipe that choices make."""
+    chosen = {choice.key: choice.value for choice in choices if "." not in choice.key}
+    return load_settings(Recipe, {**general, **chosen}, "recipe")
+
+
 def choose_for(
     project: Project, params: Params, split: Split, progress: Progress = lambda what, done, total: None
 ) -> list[Choice]:
@@ -315,12 +354,10 @@ def choose_for(
     Raises:
         UserError: no method could learn from such a split.
     """
-    general = {key: value for key, value in params.values["recipe"].items() if key != "flavor"}
-    general["precision"] = "bfloat16" if has_native_bfloat16() else "float32"
+    general = generally(params)
     found = look(split, general, progress)
     choices = choose(found)
-    chosen = {choice.key: choice.value for choice in choices if "." not in choice.key}
-    recipe = load_settings(Recipe, {**general, **chosen}, "recipe")
+    recipe = recipe_of(general, choices)
     progress("trying the speed of this machine", 0, 1)
     rate = speed(recipe, found.classes)
     progress("trying the speed of this machine", 1, 1)
