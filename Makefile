@@ -11,7 +11,7 @@ FAST := tests/losses tests/models tests/batches tests/inference tests/reporting 
 WITHOUT_MLFLOW := tests/training/test_ablation.py tests/runs/test_folder.py tests/cli/test_cli.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-without-mlflow lint install install-test clean
+.PHONY: help demo test test-fast test-without-mlflow test-annotations lint install install-test clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,6 +32,9 @@ test-without-mlflow: install-test ## run the tests of training and the command l
 	$(BIN)/python tests/without_mlflow.py $(VENV)/without-mlflow
 	$(VENV)/without-mlflow/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not mlflow" $(WITHOUT_MLFLOW)
 
+test-annotations: install-test $(VENV)/.annotation-tools ## compare with the annotation tools' own libraries, which are installed apart (1.3 GB)
+	$(BIN)/python -m pytest -q tests/annotations
+
 lint: install-test ## check format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -50,6 +53,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[lite,test]'
+	@touch $@
+
+# They pin older versions of OpenCV, pandas and Pillow than ours.
+$(VENV)/.annotation-tools: tests/annotations/tools.txt
+	$(PYTHON) -m venv $(VENV)/annotation-tools
+	$(VENV)/annotation-tools/bin/python -m pip install --quiet --requirement tests/annotations/tools.txt
 	@touch $@
 
 clean: ## remove the environment and everything that can be made again (runs, models, results, data)

@@ -236,8 +236,23 @@ def _print(rows: Sequence[tuple[int, str, int, float]], options: argparse.Namesp
                 for row in rows
                 if row[1:3] == (by, labels) and (row[0], labels) in random
             ]
-            gain = f"{statistics.mean(gains):+.2f} over random" if gains and by != "random" else ""
+            gain = "" if by == "random" or labels == options.batch else _gain(gains)
             print(f"{by:12} {labels:4} labels  {mean:6.2f} ± {sd:.2f} % mIoU, {seeds} seeds  {gain}")
+
+
+def _gain(gains: Sequence[float]) -> str:
+    """The mean of differences of the same seed, and its 95 % interval by Student's t."""
+    if not gains:
+        return ""
+    said = f"{statistics.mean(gains):+.2f} over random ({', '.join(f'{gain:+.2f}' for gain in gains)})"
+    if len(gains) < 2:
+        return said
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(len(gains) - 1, 0.975)) * statistics.stdev(gains) / len(gains) ** 0.5
+    return (
+        f"{said}, 95 % interval {statistics.mean(gains) - half:+.2f} to {statistics.mean(gains) + half:+.2f}"
+    )
 
 
 def _draw(rows: Sequence[tuple[int, str, int, float]], options: argparse.Namespace, path: Path) -> None:
@@ -245,10 +260,16 @@ def _draw(rows: Sequence[tuple[int, str, int, float]], options: argparse.Namespa
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
-    for by in options.by:
+    for at, by in enumerate(options.by):
         points = _mean_and_sd(rows, by)
-        labels, means, sds, seeds = zip(*points, strict=True) if points else ((), (), (), (0,))
-        axes.errorbar(labels, means, yerr=sds, marker="o", capsize=3, label=f"{by} ({min(seeds)} seeds)")
+        if not points:
+            continue
+        labels, means, sds, seeds = zip(*points, strict=True)
+        beside = [
+            label + 0.6 * (at - (len(options.by) - 1) / 2) for label in labels
+        ]  # bars do not cover each other
+        axes.errorbar(beside, means, yerr=sds, marker="o", capsize=3, label=f"{by} ({min(seeds)} seeds)")
+    axes.set_xticks(sorted({row[2] for row in rows}))
     axes.set_xlabel("labelled images")
     axes.set_ylabel("mIoU on the validation images, %")
     axes.set_title(f"Which images are labelled next, {options.dataset}, {options.method}")

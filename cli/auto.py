@@ -89,10 +89,11 @@ def auto(
         asked = opened.train(workers, device, note, tick)
     session.check_baseline(opened)
     if asked:
-        answer.write(opened, budget=seconds)
+        found = answer.write(opened, budget=seconds)
+        for sentence in answer.sentences(found):
+            say(sentence)
         raise Interrupted(
-            f"Stopped. {opened.verdict().headline} The best so far is in {answer.page_of(opened)}; "
-            "the same command goes on."
+            f"Stopped. The best so far is in {answer.page_of(opened)}; the same command goes on."
         )
     with counting() as progress:
         found = answer.write(opened, budget=seconds, whole=True, progress=progress)

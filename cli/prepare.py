@@ -10,7 +10,7 @@ from .help import FROM_PARAMS
 from .terminal import console, next_step, say, say_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from u2pl.data.description import Progress
     from u2pl.data.prepare import Prepared
@@ -166,7 +166,9 @@ def _merge(
             "taken": found.taken,
             "labeled_before": found.again,
             "validation": found.validation,
+            "empty": found.empty,
             "untouched": found.untouched,
+            "elsewhere": found.elsewhere,
             "run": found.run,
         }
         say_json(
@@ -184,8 +186,10 @@ def _merge(
             say(f"{_count(found.again, 'image')} had a label before; the new masks count from here on.")
         if found.validation:
             say(f"{_count(found.validation, 'validation image')} left as they are: the masks agree.")
+        if found.empty:
+            say(f"{_count(found.empty, 'image')} of the export left out: nothing is drawn on them.")
         _show(project, prepared, choices, _start(project, found.run) if found.run else [])
-    for warning in (*prepared.warnings, *_untouched(found.untouched)):
+    for warning in (*prepared.warnings, *_untouched(found.untouched), *_elsewhere(found.elsewhere)):
         say(f"Warning: {warning}", err=True)
 
 
@@ -198,7 +202,9 @@ def _start(project: "Project", name: str) -> list[str]:
         return []
     run = read_run(project.runs / name)
     settings = [
-        f"--set={key}={value_text(value)}" for key, value in run["overrides"].items() if key != "weights"
+        f"--set={key}={value_text(value)}"
+        for key, value in run["overrides"].items()
+        if key != "recipe.weights"
     ]
     return ["--method", run["method"], *settings, "--from", name]
 
@@ -230,6 +236,14 @@ def _choose(
     from u2pl.training.chosen_recipe import choose_for
 
     return choose_for(project, params, open_split(project, name, prepared.split), progress)
+
+
+def _elsewhere(missed: "Mapping[str, int]") -> list[str]:
+    return [
+        f"Split {split} has corrected masks of {number} images that this one does not know. To go on with them, merge "
+        f"again with --onto {split}."
+        for split, number in missed.items()
+    ]
 
 
 def _same_recipe(project: "Project", dataset: str, onto: str, split: str) -> bool:

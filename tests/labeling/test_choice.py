@@ -68,7 +68,7 @@ def slow_suggestive(pool: Pool, n: int) -> list[int]:
 
     for _ in range(n):
         rest = [k for k in shortlist if k not in chosen]
-        chosen.append(max(rest, key=lambda k: cover([*chosen, k])))
+        chosen.append(max(rest, key=lambda k: round(cover([*chosen, k]), 9)))
     return chosen
 
 

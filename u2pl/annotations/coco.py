@@ -8,7 +8,7 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from u2pl.annotations import regions, runs
-from u2pl.annotations.export import REMEDY, Export, Object, check_size, checked, first_come
+from u2pl.annotations.export import REMEDY, Export, Many, Object, check_size, checked, first_come
 from u2pl.annotations.regions import BadShape, Region, Size
 from u2pl.errors import UserError
 from u2pl.typed_files import Count, Finite
@@ -17,8 +17,8 @@ from u2pl.typed_files import Count, Finite
 class Runs(TypedDict):
     """Run lengths of a whole picture."""
 
-    size: list[Count]
-    counts: str | list[int]
+    size: Many[Count]
+    counts: str | Many[int]
 
 
 class Annotation(TypedDict):
@@ -26,8 +26,8 @@ class Annotation(TypedDict):
 
     image_id: int | str
     category_id: int
-    segmentation: NotRequired[list[list[Finite]] | Runs | None]
-    bbox: NotRequired[list[Finite] | None]
+    segmentation: NotRequired[Many[Many[Finite]] | Runs | None]
+    bbox: NotRequired[Many[Finite] | None]
 
 
 class Picture(TypedDict):
@@ -49,9 +49,9 @@ class Category(TypedDict):
 class Document(TypedDict):
     """A file."""
 
-    images: list[Picture]
-    annotations: list[Annotation]
-    categories: list[Category]
+    images: Many[Picture]
+    annotations: Many[Annotation]
+    categories: Many[Category]
 
 
 def is_one(value: Any) -> bool:

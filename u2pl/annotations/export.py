@@ -4,11 +4,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from u2pl.annotations.regions import BadShape, Region, Size
 from u2pl.errors import UserError
@@ -22,6 +22,8 @@ Object = tuple[str, Region]
 """A class's name, and the pixels of it."""
 
 T = TypeVar("T")
+Many = Annotated[list[T], Field(fail_fast=True)]
+"""A list of which the first wrong item is told; to tell of millions would take all memory."""
 
 
 @dataclass(frozen=True)

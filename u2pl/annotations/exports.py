@@ -67,7 +67,12 @@ def _json(path: Path) -> Any:
         looks = has(b"shapes", b"imagePath") or has(b"shapes", b"shape_type")
         looks = looks or (has(b"images") and (has(b"annotations") or has(b"categories")))
     else:
-        looks = begin == b"[" and (has(b"annotations", b"data") or has(b"annotator", b"annotation_id"))
+        looks = (
+            has(b"annotations", b"data")
+            or has(b"annotations", b"result")
+            or has(b"annotator", b"annotation_id")
+        )
+        looks = begin == b"[" and looks
     return json_of(path) if looks else None
 
 

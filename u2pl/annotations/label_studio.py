@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from u2pl.annotations import regions, runs
-from u2pl.annotations.export import REMEDY, Export, Object, check_size, checked, first_come
+from u2pl.annotations.export import REMEDY, Export, Many, Object, check_size, checked, first_come
 from u2pl.annotations.regions import BadShape, Region, Size
 from u2pl.data.pictures import SUFFIXES
 from u2pl.errors import UserError
@@ -41,7 +41,7 @@ class Result(TypedDict):
 class Annotation(TypedDict):
     """What one person submitted."""
 
-    result: list[Result]
+    result: Many[Result]
     was_cancelled: NotRequired[bool]
     ground_truth: NotRequired[bool]
 
@@ -50,7 +50,7 @@ class Task(TypedDict):
     """A picture."""
 
     data: dict[str, Any]
-    annotations: list[Annotation]
+    annotations: Many[Annotation]
 
 
 def is_one(value: Any) -> bool:
@@ -77,7 +77,7 @@ def read(path: Path, value: Any) -> Export:
     Raises:
         UserError: it is not as Label Studio writes it.
     """
-    tasks: list[Task] = checked(list[Task], value, path, "Label Studio")
+    tasks: Many[Task] = checked(Many[Task], value, path, "Label Studio")
     drawn: dict[str, list[tuple[str, Result]]] = {}
     for k, task in enumerate(tasks):
         answers = [each for each in task["annotations"] if not each.get("was_cancelled")]
@@ -158,7 +158,7 @@ def _region(result: Result, size: Size) -> Region:
     if kind == "bitmask":
         return _bitmask(value.get("imageDataURL"), size)
     if kind == "polygon":
-        points = _value(list[list[Finite]], value.get("points"))
+        points = _value(Many[Many[Finite]], value.get("points"))
         if not all(len(point) == 2 for point in points):
             raise BadShape("a corner that has not two coordinates")
         return regions.polygon([(x * width / 100, y * height / 100) for x, y in points], size)

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from typing_extensions import TypedDict
 
 from u2pl.annotations import regions
-from u2pl.annotations.export import REMEDY, Export, Object, check_size, checked, first_come
+from u2pl.annotations.export import REMEDY, Export, Many, Object, check_size, checked, first_come
 from u2pl.annotations.regions import BadShape, Region, Size, check_near
 from u2pl.errors import UserError
 from u2pl.typed_files import Count, Finite
@@ -25,7 +25,7 @@ class Shape(TypedDict):
     """Something that was drawn."""
 
     label: str
-    points: list[list[Finite]]
+    points: Many[Many[Finite]]
     shape_type: NotRequired[str | None]
     mask: NotRequired[str | None]
 
@@ -33,7 +33,7 @@ class Shape(TypedDict):
 class Document(TypedDict):
     """A file."""
 
-    shapes: list[Shape]
+    shapes: Many[Shape]
     imagePath: str
     imageHeight: NotRequired[Count | None]
     imageWidth: NotRequired[Count | None]
@@ -83,7 +83,7 @@ def drawn(shape: Shape, size: Size) -> Region:
     if kind == "mask":
         _count(kind, points, 2)
         part = regions.embedded(shape.get("mask") or "", size)
-        return regions.placed(part > 0, round(points[0][0]), round(points[0][1]), size)
+        return regions.placed(part > 0, int(points[0][0]), int(points[0][1]), size)
     picture = Image.new("L", (size[1], size[0]))
     draw = ImageDraw.Draw(picture)
     if kind == "circle":

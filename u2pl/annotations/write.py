@@ -87,7 +87,8 @@ def cvat(
     )
     write_text(
         files[2],
-        "1. In CVAT create a task of the pictures; paste labels.json under Labels, Raw.\n"
+        "1. In CVAT create a task of the pictures, as a ZIP archive where they lie in folders; paste labels.json "
+        "under Labels, Raw.\n"
         "2. In the task choose Actions, Upload annotations, CVAT 1.1, and take annotations.xml.\n",
     )
     return files

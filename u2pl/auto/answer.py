@@ -17,11 +17,12 @@ from u2pl.auto.session import Session
 from u2pl.auto.verdict import Verdict
 from u2pl.data.description import Progress
 from u2pl.escaping import command_line
-from u2pl.exchange.model_file import default_path
+from u2pl.exchange import model_file
 from u2pl.files import write_atomically, write_json, write_text
 from u2pl.reporting import charts, examples
 from u2pl.reporting.durations import duration
 from u2pl.runs.records import KINDS
+from u2pl.runs.results import description_of_run, network_so_far
 from u2pl.settings import chosen_recipe_path
 
 SAMPLES = 4
@@ -57,15 +58,19 @@ def write(
         facts["closer_look"] = look(session, verdict.run, progress)
     if verdict.run:
         # After a closer look the file has what it found, for u2pl predict --review.
-        facts["model"] = str(_keep_model(session, verdict.run))
+        facts["model"] = _keep_model(session, verdict.run)
+    elif leader := session.race.leader():
+        contender, epoch, miou = leader
+        facts["unfinished"] = {"title": contender.title, "run": contender.run, "epoch": epoch, "miou": miou}
+        facts["model"] = _model_of_unfinished(session, contender.run)
     write_json(folder / "answer.json", facts)
     write_text(page_of(session), _page(session, facts))
     return facts
 
 
-def _keep_model(session: Session, run: str) -> Path:
+def _keep_model(session: Session, run: str) -> str:
     """Put the model file of a run beside the answer."""
-    source = default_path(session.project.runs / run)
+    source = model_file.default_path(session.project.runs / run)
     target = session.data_set.folder / f"{session.data_set.name}.u2pl"
 
     def copy(path: Path) -> None:
@@ -73,7 +78,18 @@ def _keep_model(session: Session, run: str) -> Path:
 
     if source.is_file():
         write_atomically(target, copy)
-    return target
+    return str(target)
+
+
+def _model_of_unfinished(session: Session, run: str) -> str | None:
+    """Write the best network that a run has had so far as a model file, which says that it was not evaluated."""
+    path = session.project.runs / run
+    state = network_so_far(path)
+    if state is None:
+        return None
+    target = session.data_set.folder / f"{session.data_set.name}.u2pl"
+    model_file.write(target, model_file.facts_of_run(path, description_of_run(session.project, path)), state)
+    return str(target)
 
 
 def _facts(session: Session, verdict: Verdict, budget: float) -> Facts:
@@ -110,6 +126,7 @@ def _facts(session: Session, verdict: Verdict, budget: float) -> Facts:
         "steps": state.portfolio.steps,
         **{"class_gains" if key == "classes" else key: value for key, value in asdict(verdict).items()},
         "model": None,
+        "unfinished": None,
         "closer_look": before if (before := remembered(session)) and before["run"] == verdict.run else None,
         "runs": runs,
         "plan": session.plan.stem,
@@ -129,6 +146,11 @@ def sentences(facts: Facts) -> Iterator[str]:
         yield facts["doubt"]
     if facts["run"]:
         yield f"The network to take is that of {facts['run']}: {facts['model']}"
+    if begun := facts["unfinished"]:
+        yield (
+            f"The best network so far is that of {begun['title']}: {begun['miou']:.1f} % mIoU at epoch "
+            f"{begun['epoch']}; its run has not ended. It is kept in {facts['model']}"
+        )
     yield from _what_became(facts)
     found = facts["closer_look"]
     if not found:

@@ -24,8 +24,9 @@ from u2pl.settings import Params
 
 _LOOK_SECONDS = 3.0
 """Between two looks at how far the runs are."""
-_ALMOST = 0.05
-"""A run that ends within this share of the budget is not stopped when the budget is up."""
+_ALMOST, _ALMOST_FIRST = 0.05, 0.25
+"""A run that ends within this share of the budget is not stopped when the budget is up; of the first round, without
+which there is no answer, within the larger one."""
 MIOU = "val/miou"
 
 Curve = list[tuple[int, float]]
@@ -228,6 +229,14 @@ class Race:
             return []
         return [(epoch + 1, value) for epoch, value in found.get(MIOU, [])]
 
+    def leader(self) -> tuple[Contender, int, float] | None:
+        """Of the runs that have not finished the one with the best network so far, its epoch, and its mIoU."""
+        open_ = [each for each in self.contenders.values() if not self.is_done(each)]
+        looks = [
+            (each, *max(curve, key=lambda look: look[1])) for each in open_ if (curve := self.curve(each))
+        ]
+        return max(looks, key=lambda look: look[2], default=None)
+
     def best(self) -> str | None:
         """The method that led the first round to its end, the baseline aside; None where none did."""
         others = {
@@ -337,7 +346,8 @@ class Race:
             why = None
             if is_up:
                 left = Events.read(self.project.runs / contender.run / "events.jsonl").seconds_left()
-                why = "" if left is None or left > _ALMOST * self.budget else None
+                patience = _ALMOST if contender.repeat else _ALMOST_FIRST
+                why = "" if left is None or left > patience * self.budget else None
             elif (
                 contender.repeat == 0 and contender.method != BASELINE and self._has_rivals(contender, ending)
             ):

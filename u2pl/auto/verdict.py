@@ -91,7 +91,7 @@ def judge(
         best.miou,
         headline,
         doubt,
-        [asdict(pair) for pair in sorted(pairs, key=lambda pair: (-pair.seeds, -pair.mean))],
+        [_as_json(pair) for pair in sorted(pairs, key=lambda pair: (-pair.seeds, -pair.mean))],
         {str(name): [None if math.isnan(v) else v for v in column] for name, column in numbers.items()},
         class_gains(scored, gain.label if gain else None),
     )
@@ -183,6 +183,11 @@ def class_gains(scored: Sequence[Scored], method: str | None) -> list[ClassGain]
             )
         )
     return found
+
+
+def _as_json(pair: Paired) -> dict[str, Any]:
+    """JSON has no word for what is no number."""
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(pair).items()}
 
 
 def _number(value: float) -> float | None:

@@ -58,7 +58,7 @@ def pool(looks: list[Look], labeled: list[Look]) -> Pool:
     return Pool(
         [one.name for one in looks],
         np.array([one.entropy for one in looks]),
-        np.array([one.expected for one in looks]).reshape(-1, classes),
-        np.array([one.feature for one in looks], np.float64).reshape(-1, size),
-        np.array([one.feature for one in labeled], np.float64).reshape(-1, size),
+        np.array([one.expected for one in looks]).reshape(len(looks), classes),
+        np.array([one.feature for one in looks], np.float64).reshape(len(looks), size),
+        np.array([one.feature for one in labeled], np.float64).reshape(len(labeled), size),
     )

@@ -113,7 +113,8 @@ def representative(points: Floats, among: Sequence[int], centers: Floats, n: int
     covered = (centers @ points.T).max(axis=0) if len(centers) else np.full(len(points), -1.0)
     chosen: list[int] = []
     for _ in range(n):
-        gains = np.maximum(similar - covered, 0.0).sum(axis=1)
+        # Two that stand for each other alone gain the same: rounded, so that the order decides and no rounding error.
+        gains = np.maximum(similar - covered, 0.0).sum(axis=1).round(9)
         gains[chosen] = -1.0
         chosen.append(int(gains.argmax()))
         covered = np.maximum(covered, similar[chosen[-1]])

@@ -35,6 +35,9 @@ from u2pl.typed_files import read
 
 Indices = NDArray[np.uint8]
 
+_ABOVE = 3
+"""Folders above that of the masks that may be those of a suggestion."""
+
 
 class Given(NamedTuple):
     """A corrected mask, as it was found."""
@@ -43,6 +46,17 @@ class Given(NamedTuple):
     """The file, or the export and the picture in it."""
     indices: Indices
     """(H, W) class indices and void."""
+
+
+class Checked(NamedTuple):
+    """What is in a folder, all of it right."""
+
+    given: dict[str, Given]
+    """Image -> its mask."""
+    agreeing: list[str]
+    """Validation images whose masks agree."""
+    empty: list[str]
+    """Images of an export on which nothing is drawn."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +75,12 @@ class Outcome:
     """Of these, those that had been labelled before."""
     validation: list[str]
     """Validation images in the folder whose masks agree with those that are there, so that nothing was to be done."""
+    empty: list[str]
+    """Images of an export on which nothing is drawn, so that nobody knows whether they were looked at: left out."""
     untouched: list[str]
     """Images whose mask is the pre-mask as it was suggested."""
+    elsewhere: dict[str, int]
+    """Split -> how many images have a corrected mask there, but none in this split."""
     run: str | None
     """The run that suggested them, where that is known."""
 
@@ -108,15 +126,16 @@ def merge(
     data = project.data(name)
     suggested = _suggested(folder, name)
     base, why = _onto(project, name, onto, suggested)
-    (data / "merged").mkdir(parents=True, exist_ok=True)
+    before = open_split(project, name, base)
+    (data / "merged").mkdir(exist_ok=True)
     with FileLock(data / "merged" / ".lock"):
-        before = open_split(project, name, base)
         target = _name(project, name, split)
-        given, validation = _checked(folder, before, description_of(project, name), progress)
+        given, validation, empty = _checked(folder, before, description_of(project, name), progress)
         if not given:
             raise UserError(
-                f"All masks in {folder} are of validation images, and agree with those that are there: nothing is to "
-                "be merged. Name the folder with masks of training images."
+                f"Nothing in {folder} is to be merged: {len(empty)} images have nothing drawn on them, and "
+                f"{len(validation)} are validation images whose masks agree with those that are there. Name the folder "
+                "with masks of training images."
             )
         known = merged.recorded(project.split(name, base))
         masks = {
@@ -131,6 +150,7 @@ def merge(
             "unlabeled": [image for image in before.unlabeled if image not in has_label],
             "masks": {**(known["masks"] if known else {}), **masks},
         }
+        elsewhere = _elsewhere(project, name, record)
         merged.record(project.split(name, target), record)
         prepared = prepare(project, dataset, target, root, progress=progress)
     hashes = suggested["premasks"] if suggested else {}
@@ -141,14 +161,16 @@ def merge(
         sorted(given),
         sorted(set(given) & set(before.labeled)),
         validation,
+        empty,
         [image for image, found in given.items() if hashes.get(image) == sha256_of_pixels(found.indices)],
+        elsewhere,
         suggested["run"] if suggested else None,
     )
 
 
 def _suggested(folder: Path, dataset: str) -> suggestion.Record | None:
     """The suggestion that a folder, or one above it, belongs to."""
-    for path in folder.resolve().parents:
+    for path in list(folder.resolve().parents)[:_ABOVE]:
         found = suggestion.recorded(path)
         if found:
             return found if found["dataset"] == dataset else None
@@ -178,6 +200,17 @@ def _onto(
     return newest[1], "the newest prepared one; --onto names another"
 
 
+def _elsewhere(project: Project, dataset: str, record: merged.Merged) -> dict[str, int]:
+    """Rounds whose corrected masks would be missed, as where two people label by suggestions of one run."""
+    found = {}
+    for path in sorted((project.data(dataset) / "splits").glob("*/manifest.json")):
+        other = merged.recorded(path.parent)
+        missed = set(other["masks"]) - set(record["masks"]) if other else set()
+        if missed:
+            found[read(Manifest, path)["split"]] = len(missed)
+    return found
+
+
 def _name(project: Project, dataset: str, said: str | None) -> str:
     """The name of the new split.
 
@@ -204,10 +237,8 @@ def _name(project: Project, dataset: str, said: str | None) -> str:
 # ---- what is in the folder -------------------------------------------------------------------------------
 
 
-def _checked(
-    folder: Path, split: Split, description: Description, progress: Progress
-) -> tuple[dict[str, Given], list[str]]:
-    """Image -> its mask, for all but validation images; and those validation images whose masks agree.
+def _checked(folder: Path, split: Split, description: Description, progress: Progress) -> Checked:
+    """All masks of a folder.
 
     Raises:
         UserError: all that is wrong.
@@ -215,6 +246,7 @@ def _checked(
     found = exports.find(folder)
     given: dict[str, Given] = {}
     agreeing: list[str] = []
+    empty: list[str] = []
     pieces, problems = (
         _of_exports(found, split, description) if found else _of_pictures(folder, split, description)
     )
@@ -235,6 +267,9 @@ def _checked(
             continue
         except UserError as error:  # of an export, which says where
             problems.append(("annotations that do not fit the data set", str(error)))
+            continue
+        if indices is None:
+            empty.append(name)
             continue
         shape = split.image(name).shape[:2]
         if indices.shape != shape:
@@ -266,7 +301,7 @@ def _checked(
                 "Mend these or move them elsewhere, then run the same command again.",
             )
         )
-    return given, agreeing
+    return Checked(given, agreeing, empty)
 
 
 class _Piece(NamedTuple):
@@ -275,8 +310,8 @@ class _Piece(NamedTuple):
     picture: str
     """Its image."""
     where: str
-    read: Callable[[str], Indices]
-    """Gives the mask (H, W) of an image, by its name; raises UserError."""
+    read: Callable[[str], Indices | None]
+    """Gives the mask (H, W) of an image, by its name; None where nothing is drawn. Raises UserError."""
 
 
 def _of_pictures(folder: Path, split: Split, description: Description) -> tuple[list[_Piece], list[Problem]]:
@@ -314,11 +349,15 @@ def _of_exports(
     return pieces, problems
 
 
-def _exported(export: Export, picture: str, split: Split, description: Description, name: str) -> Indices:
-    classes = {class_name: index for index, class_name in enumerate(split.classes)}
+def _exported(
+    export: Export, picture: str, split: Split, description: Description, name: str
+) -> Indices | None:
+    classes = {VOID: split.ignore_index} | {one: index for index, one in enumerate(split.classes)}
     height, width = split.image(name).shape[:2]
-    unpainted = _unpainted(export.classes, split.classes, description)
-    return export.mask(picture, {VOID: split.ignore_index, **classes}, (height, width), unpainted)
+    mask = export.mask(
+        picture, classes, (height, width), _unpainted(export.classes, split.classes, description)
+    )
+    return mask if any(export.objects(picture, (height, width))) else None
 
 
 def _unpainted(labels: Sequence[str], classes: Sequence[str], description: Description) -> int:

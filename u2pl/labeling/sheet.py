@@ -1,5 +1,6 @@
 """Contact sheets: small pictures in rows, each beside what a model makes of it, with pixels left blank hatched."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -99,6 +100,7 @@ def _fitting(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, widt
     """As much of a line as there is room for."""
     if font.getlength(line) <= width:
         return line
-    while line and font.getlength(f"{line}...") > width:
-        line = line[:-1]
-    return f"{line}..."
+    room = bisect_right(
+        range(len(line)), width, key=lambda length: round(font.getlength(f"{line[:length]}..."))
+    )
+    return f"{line[: max(0, room - 1)]}..."

@@ -2,7 +2,9 @@
 
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -93,7 +95,7 @@ def newest_run(project: Project) -> str:
 def suggest(
     project: Project,
     run: str,
-    count: int,
+    number: int,
     *,
     by: str = choice.DEFAULT,
     seed: int = 0,
@@ -106,7 +108,7 @@ def suggest(
     Args:
         project: where the run is.
         run: a finished one, by its name or folder.
-        count: how many images.
+        number: how many images.
         by: a key of `choice.CRITERIA`.
         seed: of the criterion `random`.
         out: folder that is to be made; None: suggestions/RUN in the project, with a number where that is there.
@@ -120,7 +122,7 @@ def suggest(
     path = run_path(project, run)
     facts = read_run(path)
     split = open_split(project, facts["dataset"], facts["split"])
-    folder = _folder(project, path.name, out)
+    check_out(out)
     if not candidates.open_names(split)[0]:
         raise UserError(
             f"Every training image of {split.dataset!r} is labelled in split {split.split!r}. Add further images to "
@@ -128,15 +130,15 @@ def suggest(
         )
     model = Model.of_run(project, run)
     found = candidates.find(model, split, progress)
-    chosen = choice.choose(found.pool, count, by, seed)
+    chosen = choice.choose(found.pool, number, by, seed)
     if not chosen:
         raise UserError(
             f"None of the {len(found.unreadable)} unlabelled images can be read: {found.unreadable[0][0]} "
             f"({found.unreadable[0][1]}). Mend or replace them."
         )
     images = _explained(found, chosen, split, by)
+    folder = _reserved(project, path.name, out)
     temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
         hashes, share = _write_pictures(model, split, images, temporary, folder, blank, progress)
         _write_lists(images, temporary)
@@ -150,11 +152,12 @@ def suggest(
             "premasks": hashes,
         }
         write_json(temporary / RECORD, record)
-        if folder.is_dir():  # and empty
-            folder.rmdir()
+        folder.rmdir()
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):  # unless it is full
+            folder.rmdir()
     return Suggestion(
         folder,
         split.dataset,
@@ -177,17 +180,28 @@ def recorded(folder: Path) -> Record | None:
         return None
 
 
-def _folder(project: Project, run: str, out: Path | None) -> Path:
-    """The folder to make, which is not there yet, or is empty."""
+def check_out(out: Path | None) -> None:
+    """Check that a folder can be made, or is empty.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} is there already, and not empty. Name another folder with --out.")
+
+
+def _reserved(project: Project, run: str, out: Path | None) -> Path:
+    """An empty folder, which no other process takes for the same."""
     if out is not None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UsageError(f"{out} is there already, and not empty. Name another folder with --out.")
+        check_out(out)
+        out.mkdir(parents=True, exist_ok=True)
         return out.resolve()
-    folder, number = project.root / "suggestions" / run, 1
-    while folder.exists():
-        number += 1
-        folder = folder.with_name(f"{run}-{number}")
-    return folder
+    for number in count(1):
+        folder = project.root / "suggestions" / (run if number == 1 else f"{run}-{number}")
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+    raise AssertionError  # there is no last number
 
 
 def _explained(found: Candidates, chosen: Sequence[int], split: Split, by: str) -> list[Suggested]:

@@ -1,5 +1,6 @@
 """Evaluates finished runs and writes what tables and reports read."""
 
+import pickle
 from collections import Counter
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -59,6 +60,17 @@ def load_network(path: Path, classes: int) -> tuple[DeepLabV3Plus, Recipe]:
         raise UserError(f"{where} cannot be read ({type(error).__name__}). {again}") from None
     network = trained_network(state, classes, recipe, where=str(where), remedy=again, device=None)
     return network, recipe
+
+
+def network_so_far(path: Path) -> dict[str, torch.Tensor] | None:
+    """The weights of a run that has not finished, as they were when they scored best; None where it has none yet."""
+    where = path / "best.pt"
+    if not where.is_file():
+        return None
+    try:
+        return dict(torch.load(where, map_location="cpu", weights_only=True)["state"])
+    except (OSError, RuntimeError, KeyError, pickle.UnpicklingError):
+        return None  # it is being written, or the disk was full
 
 
 def description_of_run(project: Project, path: Path) -> Description:

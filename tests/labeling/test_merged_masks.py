@@ -81,7 +81,12 @@ def test_of_an_image_that_is_merged_twice_the_later_mask_counts_and_the_earlier_
     # A round can go on with any earlier split.
     other = merge(half_labeled, "tiny", hand_in("10", folder="other"), onto="full", split="mine")
     assert open_split(half_labeled, "tiny", "mine").labeled == [f"{k:02}" for k in range(8)] + ["10"]
-    assert other.onto == "full"
+    assert (other.onto, other.elsewhere) == ("full", {"round-1": 2, "round-2": 3})
+    assert (
+        first.labeled
+        == json.loads((half_labeled.split("tiny", "round-1") / merged.RECORD).read_text())["labeled"]
+    )
+    assert found.elsewhere == {}
 
 
 def test_everything_wrong_is_said_at_once_and_nothing_is_taken(
@@ -114,7 +119,7 @@ def test_validation_images_whose_masks_agree_are_left_as_they_are(
 ) -> None:
     val = open_split(half_labeled, "tiny", "full").mask("16")
     assert merge(half_labeled, "tiny", hand_in("08", im16=val)).validation == ["16"]
-    with pytest.raises(UserError, match="nothing is to be merged"):
+    with pytest.raises(UserError, match=r"Nothing in .* is to be merged"):
         merge(half_labeled, "tiny", hand_in(folder="val", im16=val))
 
 
@@ -207,6 +212,21 @@ def test_the_export_of_a_tool_is_merged_and_what_is_not_painted_depends_on_its_l
     mask = open_split(half_labeled, "tiny", "round-1").mask("08")
     assert (mask[11:29, 11:29] == 1).all()
     assert (mask[:9] == unpainted).all() and (mask[32:] == unpainted).all()
+
+
+def test_pictures_on_which_nothing_is_drawn_are_left_out(half_labeled: Project) -> None:
+    """A tool exports all pictures of a project; one that nobody has opened yet is not all background."""
+    folder = coco(half_labeled.root / "export", ["square"], "square")
+    facts = json.loads((folder / "instances.json").read_text())
+    facts["images"].append({"id": 2, "file_name": "09.png", "width": 64, "height": 64})
+    (folder / "instances.json").write_text(json.dumps(facts))
+    found = merge(half_labeled, "tiny", folder)
+    assert found.taken == ["08"]
+    assert not open_split(half_labeled, "tiny", "round-1").has_mask("09")
+    facts["annotations"] = []
+    (folder / "instances.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match=r"Nothing in .* is to be merged|There is no mask"):
+        merge(half_labeled, "tiny", folder)
 
 
 def test_an_export_with_other_classes_or_pictures_is_refused(half_labeled: Project) -> None:
