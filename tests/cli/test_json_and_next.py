@@ -96,6 +96,7 @@ def test_every_command_about_a_plan_prints_what_a_program_can_read(
         "ablate --param lr 0.1 --dataset tiny --split 1/4",
         f"evaluate {RUN}",
         f"predict {RUN} pictures",
+        f"check {RUN}",
         f"figure reliability {RUN}",
     ],
 )

@@ -72,5 +72,5 @@ def regions(
             left, top, width, height, pixels = map(int, stats[k])
             if pixels >= least:
                 box = (left, top, width, height)
-                found.append(Region(int(pair) // 256, int(pair) % 256, pixels, sums[k] / pixels, box))
+                found.append(Region(int(pair) // 256, int(pair) % 256, pixels, float(sums[k]) / pixels, box))
     return sorted(found, key=lambda region: (-region.pixels * region.confidence, region.box))[:MOST]

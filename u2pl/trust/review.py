@@ -1,6 +1,6 @@
 """Which predictions for somebody's images should be looked at first, and why."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -179,14 +179,14 @@ class Reviewer:
 
     def _row(
         self, each: Reviewed, model: Model, window: int | None, printable: Callable[[Path], str]
-    ) -> tuple[str, Sequence[Pixels]]:
+    ) -> sheets.Row:
         picture = read_image(each.file)
         logits = model.logits([picture], window)[0].float() / self.facts["temperature"]
         confidence, classes = (part.cpu() for part in logits.softmax(dim=0).max(dim=0))
         predicted = overlay(picture, classes.to(torch.uint8).numpy(), model.description)
         uncertain: np.ndarray = confidence.numpy() < (self.pixel or 0)
-        words = f"{printable(each.file)}: {'; '.join(each.reasons) or 'need not be looked at'}"
-        return words, (picture, predicted, sheets.marked(picture, uncertain))
+        pictures = (picture, predicted, sheets.marked(picture, uncertain))
+        return sheets.Row(printable(each.file), "; ".join(each.reasons) or "need not be looked at", pictures)
 
 
 def check_place(out: Path) -> None:

@@ -1,7 +1,8 @@
-"""Contact sheets: pictures side by side, a row an image, with a line of words above each row."""
+"""Contact sheets: pictures side by side, a row an image, with its name and a line of words above."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,29 +22,43 @@ MARK = (255, 0, 255)
 """Of what should be looked at."""
 
 
-def sheet(path: Path, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Pixels]]]) -> None:
+class Row(NamedTuple):
+    """Of a sheet."""
+
+    name: str
+    words: str
+    pictures: Sequence[Pixels]
+    """(H, W, 3) uint8, of any size, as many as the sheet has columns."""
+
+
+def sheet(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
     """Write a contact sheet; without a row none, and an old one is removed.
 
     Args:
         path: a PNG.
         columns: what stands over the pictures.
-        rows: words, and pictures (H, W, 3) uint8 of any size, as many as columns.
+        rows: the first on top.
     """
     if not rows:
         path.unlink(missing_ok=True)
         return
-    small = [(words, [_fitted(picture) for picture in pictures]) for words, pictures in rows]
-    width = max(picture.shape[1] for _, pictures in small for picture in pictures)
+    small = [[_fitted(picture) for picture in row.pictures] for row in rows]
+    width = max(picture.shape[1] for pictures in small for picture in pictures)
     room = len(columns) * (width + GAP) + GAP
-    page = Image.new("RGB", (room, LINE + len(rows) * (HEIGHT + LINE + GAP)), "white")
+    each = 2 * LINE + HEIGHT + GAP
+    page = Image.new("RGB", (room, LINE + len(rows) * each), "white")
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(12)
     for number, column in enumerate(columns):
         draw.text((GAP + number * (width + GAP), 2), column, fill="black", font=font)
-    for number, (words, pictures) in enumerate(small):
-        top = LINE + number * (HEIGHT + LINE + GAP)
-        draw.text((GAP, top), _shortened(words, draw, font, room - 2 * GAP), fill="black", font=font)
+    for number, (row, pictures) in enumerate(zip(rows, small, strict=True)):
+        top = LINE + number * each
+        # Names of files begin alike, and what is said first matters most.
+        draw.text((GAP, top), _shortened(row.name, draw, font, room - 2 * GAP, front=True), "black", font)
+        draw.text(
+            (GAP, top + LINE), _shortened(row.words, draw, font, room - 2 * GAP, front=False), "black", font
+        )
         for place, picture in enumerate(pictures):
-            page.paste(Image.fromarray(picture), (GAP + place * (width + GAP), top + LINE))
+            page.paste(Image.fromarray(picture), (GAP + place * (width + GAP), top + 2 * LINE))
     write_png(path, np.asarray(page))
 
 
@@ -74,12 +89,12 @@ def masks(path: Path, doubtful: Sequence[DoubtfulMask], split: ImageSet, model: 
         for region in each.regions[:3]:
             left, top, width, height = region.box
             cv2.rectangle(differing, (left, top), (left + width - 1, top + height - 1), (255, 255, 0), 2)
-        words = f"{each.image} ({each.list}), score {each.score:.2f}"
+        words = f"{each.list}, score {each.score:.3f}"
         if each.regions:
             largest = each.regions[0]
             words += f": {split.classes[largest.given]}, rather {split.classes[largest.predicted]}?"
         pictures = [picture, truth, overlay(picture, predicted, model.description), differing]
-        rows.append((words, pictures))
+        rows.append(Row(each.image, words, pictures))
     sheet(path, ("picture", "its mask", "the network", "where they differ"), rows)
 
 
@@ -92,10 +107,10 @@ def _fitted(picture: Pixels) -> Pixels:
     return np.asarray(cv2.resize(picture, size, interpolation=way), np.uint8)
 
 
-def _shortened(words: str, draw: ImageDraw.ImageDraw, font: Font, room: int) -> str:
-    """Words that fit; their beginning is left out, since names of files begin alike."""
+def _shortened(words: str, draw: ImageDraw.ImageDraw, font: Font, room: int, *, front: bool) -> str:
+    """Words that fit; what is left out stood at their front, or else at their end."""
     if draw.textlength(words, font=font) <= room:
         return words
-    while words and draw.textlength(f"…{words}", font=font) > room:
-        words = words[1:]
-    return f"…{words}"
+    while words and draw.textlength(f"{words}…", font=font) > room:
+        words = words[1:] if front else words[:-1]
+    return f"…{words}" if front else f"{words}…"
