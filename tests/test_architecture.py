@@ -254,7 +254,7 @@ USED = {
     "markupsafe": {"u2pl.reporting.page": {"Markup"}},
     "filelock": {"u2pl.runs.folder": {"FileLock"}},
     "pycocotools": {"u2pl.annotations.regions": {"frPyObjects", "decode"}},
-    "defusedxml": {"u2pl.annotations.cvat": {"parse"}},
+    "defusedxml": {"u2pl.annotations.cvat": {"fromstring"}},
     "psutil": {"u2pl.pipeline.process_groups": {"Process"}, "u2pl.files": {"pid_exists"}},
     "onnx": {"u2pl.exchange.exporter": {"checker"}},
     "onnxruntime": {"u2pl.exchange.exporter": {"InferenceSession"}},

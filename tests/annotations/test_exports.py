@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
 
-from u2pl.annotations import exports, label_studio, runs
+from u2pl.annotations import exports, label_studio, labelme, runs
 from u2pl.annotations.export import Export
 from u2pl.errors import UserError
 
@@ -382,6 +382,53 @@ def test_what_label_studios_library_packed_is_unpacked():
     """`mask2rle` of label-studio-sdk 2.1.2 gave these bytes for this mask."""
     mask = np.array([[0, 1, 1, 0, 0], [1, 0, 0, 1, 1], [0, 0, 0, 0, 1]], bool)
     np.testing.assert_array_equal(runs.from_brush(PACKED, mask.shape), mask)
+
+
+def test_of_a_brush_counts_what_is_at_least_half_opaque_whatever_its_colour():
+    values = [
+        9,
+        9,
+        9,
+        0,
+        255,
+        255,
+        255,
+        127,
+        0,
+        0,
+        0,
+        128,
+        7,
+        7,
+        7,
+        255,
+    ]  # four pixels, one value after the other
+    head = f"{len(values):032b}{7:05b}" + "0011" * 4
+    text = head + "000" + f"{len(values) - 1:04b}" + "".join(f"{value:08b}" for value in values)
+    packed = list(int(text + "0" * (-len(text) % 8), 2).to_bytes(-(-len(text) // 8), "big"))
+    np.testing.assert_array_equal(runs.from_brush(packed, (2, 2)), [[False, False], [True, True]])
+
+
+def test_labelmes_lines_circles_and_points_are_as_wide_as_labelme_draws_them():
+    def area(kind: str, *points: tuple[float, float]) -> tuple[int, int, int]:
+        drawn = labelme.drawn(
+            {"label": "a", "shape_type": kind, "points": [list(p) for p in points]}, (60, 80)
+        )
+        return int(drawn.sum()), int(drawn.any(axis=1).sum()), int(drawn.any(axis=0).sum())
+
+    pixels, rows, columns = area("line", (20, 30), (60, 30))
+    assert (rows, columns) in {(10, 40), (10, 41)}
+    assert pixels == rows * columns
+    assert area("circle", (40, 30), (52, 35))[1:] == (27, 27)  # 13 around the pixel in the middle
+    assert area("point", (40, 30))[1:] == (11, 11)
+    assert area("linestrip", (20, 10), (20, 40), (60, 40))[1:] > (30, 40)
+
+
+def test_a_box_of_yolo_beside_outlines_is_a_box_around_its_centre(tmp_path: Path):
+    as_yolo(tmp_path)
+    put(tmp_path / "labels" / "train" / "b.txt", "1 0.5 0.5 0.5 0.333333\n")
+    true = block(slice(2, 4), slice(2, 6), 2)
+    np.testing.assert_array_equal(only(tmp_path).mask("images/train/b", CLASSES, SIZE, 0), true)
 
 
 def test_labelmes_masks_lie_where_their_corner_is_and_are_cut_at_the_edge(tmp_path: Path):

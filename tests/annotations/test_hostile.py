@@ -217,6 +217,18 @@ def test_fifty_megabytes_of_brackets_and_of_numbers_are_no_trouble(tmp_path: Pat
         (tmp_path / name).unlink()
 
 
+def test_fifty_megabytes_of_corners_and_of_objects_are_no_trouble(tmp_path: Path):
+    for shapes in (
+        "<polygon label='cat' points='" + "1,2;" * 12_000_000 + "1,2'/>",
+        "<box label='cat' xtl='0' ytl='0' xbr='1' ybr='1'/>" * 200_000,
+    ):
+        put(tmp_path / "annotations.xml", cvat_file(shapes))
+        assert "more than" in refused(tmp_path)
+    (tmp_path / "annotations.xml").unlink()
+    put(tmp_path / "a.json", shape("polygon", [[1, 2]] * 200_000))
+    assert "more than 100,000 corners" in refused(tmp_path)
+
+
 def test_deep_json_that_is_no_export_and_other_files_are_passed_over(tmp_path: Path):
     put(tmp_path / "deep.json", "[" * 100_000)
     put(tmp_path / "half.json", '{"a": ')

@@ -47,6 +47,7 @@ def test_255_beside_several_values_is_void_and_numbers_are_names(tmp_path: Path)
         ([1, 2], "car tree", ["car", "tree"], [0, 1]),
         ([10, 20, 30], "car tree sky", ["car", "tree", "sky"], [0, 1, 2]),
         ([0, 1, 2], "tree background car", ["background", "tree", "car"], [1, 0, 2]),
+        ([0, 1, 2], "background car", ["background", "car"], [IGNORE, 0, 1]),
         ([0, 1, 2], "void car tree", ["car", "tree"], [IGNORE, 0, 1]),
     ],
 )
@@ -148,6 +149,14 @@ def test_class_files_that_contradict_themselves(tmp_path: Path, text: str, what:
     (tmp_path / "classes.txt").write_text(text)
     with pytest.raises(UserError, match=what):
         class_names(tmp_path)
+
+
+def test_masks_of_0_and_1_beside_masks_of_0_and_255_are_of_one_class(tmp_path: Path):
+    a, b = saved(tmp_path, [[0, 1]], "a"), saved(tmp_path, [[0, 255]], "b")
+    meaning = understand([a, b])
+    assert [read(each, meaning).tolist() for each in (a, b)] == [[[0, 1]]] * 2
+    c = saved(tmp_path, [[0, 1, 255]], "c")
+    assert read(c, understand([a, b, c])).tolist() == [[0, 1, IGNORE]]
 
 
 @given(st.sets(st.integers(0, 254), min_size=2, max_size=40), st.randoms(use_true_random=False))

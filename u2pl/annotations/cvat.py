@@ -15,6 +15,7 @@ from u2pl.annotations.regions import BadShape, Region, Size
 from u2pl.data.inspection import BadFile
 from u2pl.data.pictures import Color, read_image
 from u2pl.errors import UserError, reason
+from u2pl.files import content
 
 SHAPES = ("polygon", "box", "mask", "ellipse", "polyline")
 """What covers pixels; points, cuboids, skeletons and tags do not."""
@@ -39,10 +40,11 @@ def read_images(path: Path) -> Export | None:
     try:
         if path.stat().st_size > LARGEST:
             raise UserError(f"{path} has more than {LARGEST // 2**20:,} MB. Export it in parts.")
-        root = ElementTree.parse(path, forbid_dtd=True).getroot()
+        # At once: fed in pieces, the parser begins a long attribute anew with each of them.
+        root = ElementTree.fromstring(content(path), forbid_dtd=True)
     except (ParseError, DefusedXmlException, ValueError, LookupError, OSError) as error:
         raise UserError(f"{path} is no XML that CVAT writes ({reason(error)}). {REMEDY}") from None
-    if root is None or root.tag != "annotations":
+    if root.tag != "annotations":
         return None
     if root.find("track") is not None:
         raise UserError(f"{path} is of a video. Export the task as `CVAT for images 1.1`.")
@@ -58,7 +60,10 @@ def read_images(path: Path) -> Export | None:
         if shapes:
             pictures.setdefault(name, []).extend(shapes)
             sizes[name] = _whole(image, "height"), _whole(image, "width")
-    if not pictures and root.find("version") is None:
+    named = (label.findtext("name") or "" for label in root.iterfind("./meta//labels/label"))
+    used = (str(shape.get("label")) for shapes in pictures.values() for shape in shapes)
+    classes = first_come(name for names in (named, used) for name in names if name)
+    if not pictures and not classes:
         return None
 
     def objects(picture: str, size: Size) -> Iterator[Object]:
@@ -66,9 +71,6 @@ def read_images(path: Path) -> Export | None:
         for shape in sorted(pictures[picture], key=lambda each: _number(each, "z_order", 0)):
             yield str(shape.get("label")), _region(shape, size)
 
-    named = (label.findtext("name") or "" for label in root.iterfind("./meta//labels/label"))
-    used = (str(shape.get("label")) for shapes in pictures.values() for shape in shapes)
-    classes = first_come(name for names in (named, used) for name in names if name)
     return Export("CVAT for images", path, classes, list(pictures), objects)
 
 
@@ -90,8 +92,11 @@ def _region(shape: Element, size: Size) -> Region:
 
 
 def _points(shape: Element) -> list[list[float]]:
+    text = shape.get("points") or ""
+    if text.count(";") > regions.MOST_CORNERS:
+        raise BadShape(f"a {shape.tag} of more than {regions.MOST_CORNERS:,} corners")
     try:
-        return [[float(v) for v in point.split(",")] for point in (shape.get("points") or "").split(";")]
+        return [[float(value) for value in point.split(",")] for point in text.split(";")]
     except ValueError:
         raise BadShape(f"a {shape.tag} whose points are no numbers") from None
 

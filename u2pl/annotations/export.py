@@ -17,6 +17,8 @@ from u2pl.typed_files import problems
 
 LARGEST = 2**30
 """Bytes of a file that is read: a table of all of COCO has half as many."""
+MOST_OBJECTS = 20_000
+"""Of one picture; each is painted over all of it."""
 REMEDY = "Export it again, or take it out of the folder."
 Object = tuple[str, Region]
 """A class's name, and the pixels of it."""
@@ -59,7 +61,9 @@ class Export:
         """
         mask = np.full(size, unpainted, np.uint8)
         try:
-            for name, region in self.objects(picture, size):
+            for count, (name, region) in enumerate(self.objects(picture, size)):
+                if count == MOST_OBJECTS:
+                    raise BadShape(f"it has more than {MOST_OBJECTS:,} objects")
                 if name not in classes:
                     raise UserError(
                         f"{self.path}: {picture} has an object of the class {name!r}, which is not among the "

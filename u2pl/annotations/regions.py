@@ -27,6 +27,9 @@ Points = Sequence[Sequence[float]]
 FARTHEST = 10
 """Sides of the picture that a corner may lie away from it; nobody drew one farther."""
 
+MOST_CORNERS = 100_000
+"""Of one shape; nobody drew more."""
+
 
 class BadShape(Exception):
     """Why a shape cannot be one of this picture, for the middle of a sentence."""
@@ -36,8 +39,10 @@ def check_near(points: Points, size: Size) -> None:
     """Check that corners are numbers near the picture: those who draw take time and memory for each pixel in between.
 
     Raises:
-        BadShape: one is not.
+        BadShape: one is not, or there are too many.
     """
+    if len(points) > MOST_CORNERS:
+        raise BadShape(f"it has more than {MOST_CORNERS:,} corners")
     far = FARTHEST * (max(size) + 1)
     if not all(len(point) == 2 and abs(point[0]) <= far and abs(point[1]) <= far for point in points):
         raise BadShape("it lies far outside of the picture")

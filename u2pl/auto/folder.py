@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from u2pl.annotations import exports
 from u2pl.auto import masks as mask_values
 from u2pl.auto.masks import BACKGROUND_NAMES, IGNORE, VOID_NAMES, Meaning
-from u2pl.auto.pairing import Pairs, pair, pictures_in, sides_from_lists
+from u2pl.auto.pairing import Pairs, is_ours, pair, pictures_in, sides_from_lists
 from u2pl.data.description import Progress, default_color
 from u2pl.data.inspection import BadFile, orientation_of, read_picture, upright
 from u2pl.data.pictures import Color
-from u2pl.data.problems import Problem, some
+from u2pl.data.problems import Problem, report, some
 from u2pl.errors import UsageError, UserError
 
 Draw = Callable[[tuple[int, int]], NDArray[np.uint8]]
@@ -63,7 +63,13 @@ def understand(folder: Path, progress: Progress = lambda what, done, total: None
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder. Name a folder of pictures, some of them with masks.")
-    found = exports.find(folder)
+    if is_ours(folder):
+        raise UsageError(f"{folder} was made by u2pl. Name the folder that the pictures come from.")
+    found = [
+        export
+        for export in exports.find(folder)
+        if not any(map(is_ours, set(export.path.parents) - {folder, *folder.parents}))
+    ]
     files = pictures_in(folder)
     if not files:
         raise UserError(
@@ -113,8 +119,12 @@ def understand(folder: Path, progress: Progress = lambda what, done, total: None
 def _check(found: Understood) -> None:
     if len(found.draw) < LEAST_MASKS:
         raise UserError(
-            f"{count(len(found.draw), 'mask')} in {found.folder}: {LEAST_MASKS} are the least, to train on some and "
-            "to look at others. Label a few more pictures, then start the same command again."
+            report(
+                f"{count(len(found.draw), 'usable mask')} in {found.folder}, and {LEAST_MASKS} are the least: to "
+                f"train on some, and to look at others{':' if found.left_out else '.'}",
+                found.left_out,
+                "Label a few more pictures, or mend what is named, then start the same command again.",
+            )
         )
 
 

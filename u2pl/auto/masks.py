@@ -120,6 +120,10 @@ def understand(paths: Sequence[Path], names: Sequence[tuple[str, Color | None]] 
     if not in_colors:
         palette, agree = _palette([mask.palette for mask in masks])
         in_colors = not agree
+    if set(pixels) == {0, 1, 255} and not any(set(mask.pixels) >= {1, 255} for mask in masks):
+        note = "Some masks hold 0 and 1, others 0 and 255: 255 was taken for 1, since no mask holds both."
+        classes = [name for name, _ in names] if len(names) == 2 else ["background", "object"]
+        return _meaning(classes, [None, None], {0: 0, 1: 1, 255: 1}, [note])
     if in_colors:
         pixels = sum((_in_colors(mask) for mask in masks), Counter())
         return _of_colors(pixels, names)
@@ -247,6 +251,14 @@ def _of_values(
         classes, kept = words, list(range(len(words)))  # also those that do not occur
     elif len(words) == len(kept):
         classes = words
+    elif (
+        len(words) == len(kept) - 1 and kept[0] == 0 and {w.strip().lower() for w in words} & BACKGROUND_NAMES
+    ):
+        classes, kept = words, kept[1:]
+        void.add(0)
+        notes.append(
+            "0 was taken for void, since every other value has a name, and one of them is background."
+        )
     elif len(words) == len(kept) - 1 and kept[0] == 0:
         classes = ["background", *words]
         notes.append("0 was taken for background, since there is a name for every other value.")
