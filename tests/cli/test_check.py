@@ -181,7 +181,7 @@ def test_the_command_says_it_all_and_where_the_rest_is(checked: Path, u2pl: Comm
     for words in (
         "expected calibration error",
         "expected mIoU",
-        "near duplicate among those that are trained on",
+        "near duplicate among those trained on",
         "near_duplicates.csv",
         "masks.csv",
         "novel.csv",

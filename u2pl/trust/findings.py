@@ -76,7 +76,9 @@ class Trust:
         """How many validation images are as good as trained on, and whether that may be how pictures are taken."""
         leaked = len({pair.image if pair.lists[0] == VAL else pair.other for pair in self.leaks})
         has = "has" if leaked == 1 else "have"
-        words = f"Of {self.validation} validation images {leaked} {has} a near duplicate among those that are trained on"
+        words = (
+            f"Of {self.validation} validation images {leaked} {has} a near duplicate among those trained on"
+        )
         if not leaked:
             return f"{words}."
         if leaked < MANY * self.validation:
