@@ -171,10 +171,7 @@ def _to_be_looked_at(trust: Mapping[str, Any]) -> Iterator[str]:
     """What was noticed in the data."""
     if trust["leaks_in_all"]:
         one, other, *_ = trust["leaks"][0]
-        yield (
-            f"{count(trust['leaks_in_all'], 'near duplicate')} of pictures that validate among those that are trained "
-            f"on, such as {one} and {other}: the numbers flatter. Take one of each pair out."
-        )
+        yield f"{trust['leaks_in_words']} Such as {one} and {other}."
     if trust["novel_in_all"]:
         names = ", ".join(name for name, _ in trust["novel"][:3])
         yield f"{count(trust['novel_in_all'], 'unlabelled picture')} unlike those with labels, above all {names}."
