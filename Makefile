@@ -11,7 +11,7 @@ FAST := tests/losses tests/models tests/batches tests/inference tests/reporting 
 WITHOUT_MLFLOW := tests/training/test_ablation.py tests/runs/test_folder.py tests/cli/test_cli.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-without-mlflow test-annotations lint install install-test clean
+.PHONY: help demo test test-fast test-without-mlflow lint install install-test clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,7 +21,7 @@ demo: install ## install the project, run the demonstration pipeline (less than 
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/u2pl plan run --jobs 2
 	@echo "The report: $(CURDIR)/reports/index.html"
 
-test: lint ## install what the tests need, check format, lint and types, run the tests
+test: lint $(VENV)/.annotation-tools ## install what the tests need, check format, lint and types, run the tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 	$(MAKE) test-without-mlflow
 
@@ -31,9 +31,6 @@ test-fast: lint ## format, lint, types, and the quick tests: about a minute or t
 test-without-mlflow: install-test ## run the tests of training and the command line where MLflow is not installed
 	$(BIN)/python tests/without_mlflow.py $(VENV)/without-mlflow
 	$(VENV)/without-mlflow/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not mlflow" $(WITHOUT_MLFLOW)
-
-test-annotations: install-test $(VENV)/.annotation-tools ## compare with the annotation tools' own libraries, which are installed apart (1.3 GB)
-	$(BIN)/python -m pytest -q tests/annotations
 
 lint: install-test ## check format, lint and types
 	$(BIN)/ruff format --check .

@@ -136,6 +136,8 @@ def _project(folder: Path) -> "Project":
     from u2pl.pipeline.new_project import make
 
     home = Path(f"{safe_name(folder.resolve().name).strip('._') or 'pictures'}-u2pl")
+    if home.resolve().is_relative_to(folder.resolve()):
+        home = folder.resolve().parent / home  # nothing is written to the pictures
     if not (home / "params.yaml").is_file():
         for note in make(home).notes:
             say(note, err=True)

@@ -83,8 +83,9 @@ def _show_pairs(found: "Trust") -> None:
         table.add_row(f"{pair.image} ({pair.lists[0]})", f"{pair.other} ({where})", f"{pair.similarity:.3f}")
     console().print(table)
     say(
-        f"Near duplicates: {len(pairs):,}, of which {len(found.leaks):,} are leaks, between validation images and "
-        f"those that are trained on. {_rest(len(pairs), found, 'near_duplicates.csv')}"
+        f"{found.leaks_in_words()} Near duplicates: {len(pairs):,}, of which {len(found.leaks):,} with validation "
+        "images. "
+        f"{_rest(len(pairs), found, 'near_duplicates.csv')}"
     )
     say()
 

@@ -1,6 +1,6 @@
 """The tools' own libraries and checks take what is written, and what they write is read: the same pixel by pixel.
 
-`make test-annotations` installs them where u2pl is not: datumaro is what CVAT imports and exports with.
+`make test` installs them where u2pl is not: datumaro is what CVAT imports and exports with.
 """
 
 import json
@@ -22,9 +22,7 @@ CLASSES = ["background", "crack & rust", "moss"]
 COLORS = [(0, 0, 0), (200, 30, 40), (0, 255, 7)]
 INDEX = {name: k for k, name in enumerate(CLASSES)}
 
-pytestmark = pytest.mark.skipif(
-    not TOOLS.exists(), reason="`make test-annotations` installs the tools' libraries"
-)
+pytestmark = pytest.mark.skipif(not TOOLS.exists(), reason="`make test` installs the tools' libraries")
 
 
 def ask(beside: Path, **job: Any) -> dict[str, NDArray[Any]]:

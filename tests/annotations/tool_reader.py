@@ -1,6 +1,6 @@
 """What the annotation tools' own libraries make of files: run by a Python that has them, and not by the tests' own.
 
-They pin other versions of OpenCV, pandas and Pillow than u2pl is tested with, so `make test-annotations` gives them an
+They pin other versions of OpenCV, pandas and Pillow than u2pl is tested with, so `make test` gives them an
 environment of their own. A job comes as JSON on the standard input; its answer goes to the file that it names.
 """
 

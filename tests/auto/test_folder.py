@@ -160,3 +160,21 @@ def test_what_is_no_folder_or_an_empty_one(tmp_path: Path):
         understand(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no picture"):
         understand(tmp_path)
+
+
+def test_projects_and_suggestions_in_the_folder_are_not_taken_for_pictures(tmp_path: Path):
+    folder = draw_folder(tmp_path / "holes", 8, 5)
+    project, suggested = folder / "holes-u2pl", folder / "suggestions/run"
+    for inner in (project, suggested):
+        draw_folder(inner, 3, 3)
+    for name in ("params.yaml", "dvc.yaml"):
+        (project / name).touch()
+    (suggested / "suggestion.json").touch()
+    (suggested / "cvat").mkdir()
+    image = '<image id="0" name="p07.jpg" width="64" height="64"></image>'
+    xml = f"<annotations><version>1.1</version>{image}</annotations>"
+    (suggested / "cvat/annotations.xml").write_text(xml)
+    found = understand(folder)
+    assert len(found.images) == 8 and len(found.draw) == 5
+    with pytest.raises(UsageError, match="made by u2pl"):
+        understand(project)

@@ -101,3 +101,13 @@ def test_what_is_no_folder_makes_no_project(u2pl: Callable[..., Completed], tmp_
     assert found.returncode != 0
     assert "Traceback" not in found.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_started_inside_the_pictures_the_project_is_made_beside_them(
+    u2pl: Callable[..., Completed], tmp_path: Path
+):
+    pictures = draw_folder(tmp_path / "holes", 8, 5)
+    found = u2pl("auto", ".", "--budget", "1s", cwd=pictures)
+    assert "too short" in found.stderr and "--budget" in found.stderr
+    assert (tmp_path / "holes-u2pl/auto/holes/dataset.yaml").is_file()
+    assert {path.name for path in pictures.iterdir()} == {"images", "masks"}

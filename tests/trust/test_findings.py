@@ -48,7 +48,7 @@ def test_calibration_is_told_as_it_was_measured(
 
 def test_a_threshold_that_tells_nothing_names_no_picture() -> None:
     good = ImageThreshold(40, 26, 0.76, 0.49, 0.52, 60, 66, 55, 145)
-    assert "below 40 % should be looked at" in threshold_in_words(good, 145)
+    assert "below 40.0 % should be looked at" in threshold_in_words(good, 145)
     assert "76 %" in threshold_in_words(good, 145) and "49 % of all" in threshold_in_words(good, 145)
     poor = good._replace(spearman=0.1)
     assert "does not tell" in threshold_in_words(poor, 145)
@@ -66,3 +66,8 @@ def test_leaks_are_pairs_with_validation_images() -> None:
     leak = Pair("a", "b", (VAL, UNLABELED), 1.0, "")
     other = Pair("c", "d", (LABELED, UNLABELED), 1.0, "")
     assert trust(near_duplicates=(leak, other)).leaks == (leak,)
+    assert "Of 20 validation images 1 has" in trust(near_duplicates=(leak, other)).leaks_in_words()
+    assert "too good" in trust(near_duplicates=(leak,)).leaks_in_words()
+    assert "0 have a near duplicate" in trust(near_duplicates=(other,)).leaks_in_words()
+    many = tuple(leak._replace(image=str(k)) for k in range(10))
+    assert "stands still" in trust(near_duplicates=many).leaks_in_words()

@@ -58,7 +58,7 @@ def test_unusual_pictures_come_first_then_the_poorest_each_with_its_reason() -> 
     assert review.look == 3
     first, second = review.images[:2]
     assert len(first.reasons) == 1 and "unlike the images with labels (2." in first.reasons[0]
-    assert second.reasons[0].startswith("expected mIoU 51 %, below 60 %")
+    assert second.reasons[0].startswith("expected mIoU 51.2 %, below 60.0 %")
     assert second.low_confidence == 1 and review.images[-1].low_confidence == 0
     # The temperature of 2 is applied: sigmoid(0.05), not sigmoid(0.1).
     assert second.confidence == pytest.approx(1 / (1 + np.exp(-0.05)))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from u2pl.auto.closer_look import look, remembered
@@ -20,7 +19,7 @@ from u2pl.escaping import command_line
 from u2pl.exchange import model_file
 from u2pl.files import write_atomically, write_json, write_text
 from u2pl.reporting import charts, examples
-from u2pl.reporting.durations import duration
+from u2pl.reporting.page import environment
 from u2pl.runs.records import KINDS
 from u2pl.runs.results import description_of_run, network_so_far
 from u2pl.settings import chosen_recipe_path
@@ -171,10 +170,7 @@ def _to_be_looked_at(trust: Mapping[str, Any]) -> Iterator[str]:
     """What was noticed in the data."""
     if trust["leaks_in_all"]:
         one, other, *_ = trust["leaks"][0]
-        yield (
-            f"{count(trust['leaks_in_all'], 'near duplicate')} of pictures that validate among those that are trained "
-            f"on, such as {one} and {other}: the numbers flatter. Take one of each pair out."
-        )
+        yield f"{trust['leaks_in_words']} Such as {one} and {other}."
     if trust["novel_in_all"]:
         names = ", ".join(name for name, _ in trust["novel"][:3])
         yield f"{count(trust['novel_in_all'], 'unlabelled picture')} unlike those with labels, above all {names}."
@@ -200,26 +196,24 @@ def _what_became(facts: Facts) -> Iterator[str]:
 
 
 def _page(session: Session, facts: Facts) -> str:
-    environment = Environment(
-        loader=PackageLoader("u2pl.auto", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["duration"] = duration
-    return environment.get_template("answer.html.jinja").render(
-        facts=facts,
-        repeats=session.race.state.portfolio.repeats,
-        unit=session.unit,
-        rows=list(_rows(session, facts)),
-        became=list(_what_became(facts)),
-        curves=_curves(session),
-        samples=_samples(session, facts),
-        noticed=list(_to_be_looked_at(trust)) if (trust := (facts["closer_look"] or {}).get("trust")) else [],
-        sheet=_sheet(facts),
-        commands=[command_line(*words) for words in _commands(session, facts)],
-        count=count,
+    return (
+        environment("u2pl.auto")
+        .get_template("answer.html.jinja")
+        .render(
+            facts=facts,
+            repeats=session.race.state.portfolio.repeats,
+            unit=session.unit,
+            rows=list(_rows(session, facts)),
+            became=list(_what_became(facts)),
+            curves=_curves(session),
+            samples=_samples(session, facts),
+            noticed=list(_to_be_looked_at(trust))
+            if (trust := (facts["closer_look"] or {}).get("trust"))
+            else [],
+            sheet=_sheet(facts),
+            commands=[command_line(*words) for words in _commands(session, facts)],
+            count=count,
+        )
     )
 
 

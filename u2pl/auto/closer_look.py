@@ -66,6 +66,7 @@ def _trust(found: Trust) -> Look:
     return {
         "folder": str(found.folder),
         "sentences": [found.calibration_in_words(), found.threshold_in_words(), found.pixel_in_words()],
+        "leaks_in_words": found.leaks_in_words(),
         "validation": found.validation,
         "ece_before": found.calibration.ece_before if found.calibration else None,
         "ece_after": found.calibration.ece_after if found.calibration else None,

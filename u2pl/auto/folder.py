@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from u2pl.annotations import exports
 from u2pl.auto import masks as mask_values
 from u2pl.auto.masks import BACKGROUND_NAMES, IGNORE, VOID_NAMES, Meaning
-from u2pl.auto.pairing import Pairs, pair, pictures_in, sides_from_lists
+from u2pl.auto.pairing import Pairs, is_ours, pair, pictures_in, sides_from_lists
 from u2pl.data.description import Progress, default_color
 from u2pl.data.inspection import BadFile, orientation_of, read_picture, upright
 from u2pl.data.pictures import Color
@@ -63,7 +63,13 @@ def understand(folder: Path, progress: Progress = lambda what, done, total: None
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder. Name a folder of pictures, some of them with masks.")
-    found = exports.find(folder)
+    if is_ours(folder):
+        raise UsageError(f"{folder} was made by u2pl. Name the folder that the pictures come from.")
+    found = [
+        export
+        for export in exports.find(folder)
+        if not any(map(is_ours, set(export.path.parents) - {folder, *folder.parents}))
+    ]
     files = pictures_in(folder)
     if not files:
         raise UserError(

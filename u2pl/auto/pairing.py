@@ -1,5 +1,6 @@
 """Which pictures of a folder are images, which are masks, and which belong together: told by names, then by content."""
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
@@ -72,14 +73,28 @@ class _File:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The files below a folder that are called like pictures, sorted; hidden files and folders are passed over."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
+    """The files below a folder that are called like pictures, sorted.
+
+    Hidden files and folders are passed over, and so are projects of ours, whose pictures are made of others, and
+    suggestions of what to label, whose masks nobody has looked at yet.
+    """
+    found = []
+    for above, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".") and not is_ours(Path(above, name))]
+        found += [
+            path
+            for name in files
+            if not name.startswith(".")
+            and (path := Path(above, name)).suffix.lower() in SUFFIXES
+            and path.is_file()
+        ]
+    return sorted(found)
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder is a project, or what `u2pl suggest` wrote."""
+    is_project = (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file()
+    return is_project or (folder / "suggestion.json").is_file()
 
 
 def pair(folder: Path, files: Collection[Path] | None = None, *, masks: bool = True) -> Pairs:

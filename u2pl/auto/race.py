@@ -352,7 +352,7 @@ class Race:
                 contender.repeat == 0 and contender.method != BASELINE and self._has_rivals(contender, ending)
             ):
                 rivals = {
-                    each.method: curve
+                    each.title: curve
                     for each, curve in first.items()
                     if each != contender and not self.is_out(each)
                 }

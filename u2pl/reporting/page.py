@@ -261,6 +261,19 @@ def _examples(tables: Sequence[TableResults]) -> Iterator[list[tuple[str, list[t
         yield found
 
 
+def environment(package: str) -> Environment:
+    """For the page templates of a package: what is shown is escaped, and what is missing is an error."""
+    found = Environment(
+        loader=PackageLoader(package, "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters["duration"] = duration
+    return found
+
+
 def html(
     plan: ActivePlan,
     tables: Sequence[TableResults],
@@ -277,16 +290,9 @@ def html(
     """
     results = distinct(result for filled in tables for result in filled.results)
     usual = usual_settings(results)
-    environment = Environment(
-        loader=PackageLoader("u2pl.reporting", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["duration"] = duration
-    environment.filters["percent"] = percent
-    return environment.get_template("index.html.jinja").render(
+    pages = environment("u2pl.reporting")
+    pages.filters["percent"] = percent
+    return pages.get_template("index.html.jinja").render(
         plan=plan,
         sections=[_section(filled) for filled in tables],
         examples=dict(zip((filled.name for filled in tables), _examples(tables), strict=True)),

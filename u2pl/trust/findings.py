@@ -12,6 +12,9 @@ from u2pl.trust.thresholds import FEW, ImageThreshold, PixelThreshold
 LABELED, UNLABELED, VAL = "labelled", "unlabelled", "validation"
 """What lists of a split are called."""
 
+MANY = 0.25
+"""Share of the validation images from which near duplicates are no accident."""
+
 
 class Novel(NamedTuple):
     """A picture unlike those with labels."""
@@ -69,6 +72,22 @@ class Trust:
         """Near duplicates of validation images among those that are trained on."""
         return tuple(pair for pair in self.near_duplicates if VAL in pair.lists)
 
+    def leaks_in_words(self) -> str:
+        """How many validation images are as good as trained on, and whether that may be how pictures are taken."""
+        leaked = len({pair.image if pair.lists[0] == VAL else pair.other for pair in self.leaks})
+        has = "has" if leaked == 1 else "have"
+        words = (
+            f"Of {self.validation} validation images {leaked} {has} a near duplicate among those trained on"
+        )
+        if not leaked:
+            return f"{words}."
+        if leaked < MANY * self.validation:
+            return f"{words}: the score is too good by what they bring."
+        return (
+            f"{words}. These are so many that pictures of this data set look alike in any case, as from a camera that "
+            "stands still: the score holds for such pictures, and says nothing of others."
+        )
+
     def calibration_in_words(self) -> str:
         """How far a probability can be believed."""
         found = self.calibration
@@ -121,7 +140,7 @@ def threshold_in_words(found: ImageThreshold | None, validation: int) -> str:
             f"correlation with the true mIoU is {found.spearman:.2f}, no more than chance. No picture is named for it."
         )
     return (
-        f"Pictures with an expected mIoU below {found.threshold:.0f} % should be looked at: of the poorest fifth of "
+        f"Pictures with an expected mIoU below {found.threshold:.1f} % should be looked at: of the poorest fifth of "
         f"the {found.images} validation images (mIoU up to {found.poor_below:.0f} %) {100 * found.found:.0f} % were "
         f"among them, at the price of looking at {100 * found.flagged:.0f} % of all (rank correlation with the true "
         f"mIoU {found.spearman:.2f})."

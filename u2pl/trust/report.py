@@ -332,5 +332,10 @@ def as_json(trust: Trust) -> dict[str, Any]:
             for mask in trust.masks[:SHOWN]
         ],
         "unreadable": [{"image": name, "reason": reason} for name, reason in trust.unreadable],
-        "words": [trust.calibration_in_words(), trust.threshold_in_words(), trust.pixel_in_words()],
+        "words": [
+            trust.calibration_in_words(),
+            trust.threshold_in_words(),
+            trust.pixel_in_words(),
+            trust.leaks_in_words(),
+        ],
     }

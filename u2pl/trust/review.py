@@ -122,7 +122,7 @@ class Reviewer:
         if novelty is not None and novelty > 1:
             reasons.append(f"unlike the images with labels ({novelty:.2f} times the usual distance)")
         if self.image is not None and self.image.is_telling and expected_miou < self.image.threshold:
-            reasons.append(f"expected mIoU {expected_miou:.0f} %, below {self.image.threshold:.0f} %")
+            reasons.append(f"expected mIoU {expected_miou:.1f} %, below {self.image.threshold:.1f} %")
         return tuple(reasons)
 
     def review(self) -> Review:
