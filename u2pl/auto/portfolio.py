@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+Curve = Sequence[tuple[int, float]]
+"""(epoch from 1, mIoU in percent) of each look at the validation images."""
 BASELINE = "suponly"
 CANDIDATES: dict[str, float] = {"u2pl": 2.6, "cutmix": 2.0, "ael": 2.4, "pc2seg": 3.0}
 """Method -> how many times as long as the baseline's its steps take (README, "How the methods compare here"), the most
@@ -121,13 +123,13 @@ def extended(
     return done
 
 
-def cannot_win(
-    own: Sequence[tuple[int, float]], rivals: Mapping[str, Sequence[tuple[int, float]]], epochs: int
-) -> str | None:
+def cannot_win(own: Curve, rivals: Mapping[str, Curve], epochs: int) -> str | None:
     """Why a run of which these are the mIoUs so far cannot become the best; None where it can.
 
-    Past two fifths of its epochs it is hoped to go on rising to its end as steeply as it did over its last two looks
-    at the validation images, and a point more. Where even that stays below what a rival has already, it is lost.
+    Past half of its epochs it is hoped to go on rising as steeply as it did over its last two looks at the validation
+    images, or to rise as much as the rival that has risen most since the same epoch, whichever is more; and a point
+    beyond that. Where even so it stays below what a rival has already, it is lost. Its own slope alone would be unjust:
+    a teacher that has just begun to average lags behind, and all networks rise when the learning rate comes down.
 
     Args:
         own: (epoch from 1, mIoU in percent) of each look.
@@ -137,20 +139,24 @@ def cannot_win(
     if len(own) < 3 or own[-1][0] < _SURE * epochs or own[-1][0] >= epochs:
         return None
     (before, low), (now, value) = own[-3], own[-1]
-    slope = max(0.0, (value - low) / (now - before))
-    hoped = value + slope * (epochs - now) + _HOPE
-    best = max(
-        ((name, curve[-1][1]) for name, curve in rivals.items() if curve and curve[-1][0] >= now),
-        key=lambda each: each[1],
-        default=None,
-    )
-    if best is None or hoped >= best[1]:
+    ahead = {name: curve for name, curve in rivals.items() if curve and curve[-1][0] >= now}
+    if not ahead:
+        return None
+    rises = [curve[-1][1] - _at(curve, now) for curve in ahead.values()]
+    hoped = value + max(0.0, (value - low) / (now - before) * (epochs - now), *rises) + _HOPE
+    name, best = max(((name, curve[-1][1]) for name, curve in ahead.items()), key=lambda each: each[1])
+    if hoped >= best:
         return None
     return (
-        f"{value:.1f} % mIoU after {now} of {epochs} epochs: rising as it did, and a point more, it would end at "
-        f"{hoped:.1f}, and {best[0]} has {best[1]:.1f} already"
+        f"{value:.1f} % mIoU after {now} of {epochs} epochs: even if it rose as it did, or as the others did from "
+        f"there, and a point more, it would end at {hoped:.1f}, and {name} has {best:.1f} already"
     )
 
 
-_SURE = 0.4
+def _at(curve: Curve, epoch: int) -> float:
+    """What a run had at an epoch: at its last look until then, or at its first one."""
+    return next((value for look, value in reversed(curve) if look <= epoch), curve[0][1])
+
+
+_SURE = 0.5
 _HOPE = 1.0
