@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import draw_tiny
 
 from u2pl.data import merged
 from u2pl.data.prepare import prepare
@@ -63,6 +64,52 @@ def test_the_split_is_prepared_again_from_its_record_to_the_same_bytes(
     assert contents(folder) == before
     with pytest.raises(UsageError, match="corrected masks"):
         prepare(half_labeled, "tiny", "round-1", source=["seeded"])
+
+
+@pytest.mark.parametrize("fold", ["fold1of3", "fold2of3"])
+def test_a_round_onto_a_fold_validates_on_what_the_fold_does(
+    half_labeled: Project, hand_in: HandIn, fold: str
+) -> None:
+    prepare(half_labeled, "tiny", fold)
+    base = open_split(half_labeled, "tiny", fold)
+    own = {"16", "17", "18", "19"}
+    assert not own <= set(base.val), "the data set's own list is another"
+    # Images of that list that the fold trains on may be corrected too.
+    also = next(iter(own & set(base.labeled)))
+    corrected = {f"im{also}": np.ones((64, 64), np.uint8)}
+    found = merge(half_labeled, "tiny", hand_in("08", "11", **corrected), onto=fold)
+    assert set(found.taken) == {"08", "11", also} and found.again == [also]
+    folder = half_labeled.split("tiny", "round-1")
+    before = contents(folder)
+    prepare(half_labeled, "tiny", "round-1")
+    assert contents(folder) == before
+    split = open_split(half_labeled, "tiny", "round-1")
+    assert split.val == base.val and split.labeled == [*base.labeled, "08", "11"]
+    assert split.unlabeled == [name for name in base.unlabeled if name not in ("08", "11")]
+    assert (split.mask(also) == 1).all()
+    assert split.manifest["counts"] == {"train": 16, "labeled": 10, "unlabeled": 6, "val": 4}
+    # A validation image of the fold is one, wherever the data set has it.
+    strange = {f"im{base.val[0]}": np.full((64, 64), 2, np.uint8)}
+    with pytest.raises(UserError, match="another mask of a validation image"):
+        merge(half_labeled, "tiny", hand_in(folder="val", **strange))
+    assert merge(half_labeled, "tiny", hand_in("09", folder="more")).onto == "round-1"
+    assert open_split(half_labeled, "tiny", "round-2").val == base.val
+
+
+def test_validation_images_that_come_later_change_no_round(half_labeled: Project, hand_in: HandIn) -> None:
+    merge(half_labeled, "tiny", hand_in("08"))
+    before = open_split(half_labeled, "tiny", "round-1")
+    draw_tiny(half_labeled.root / "more", 16, 5)
+    for part in ("images", "masks"):
+        (half_labeled.root / f"more/{part}/20.png").rename(half_labeled.root / f"pictures/{part}/20.png")
+    with (half_labeled.root / "pictures/val.txt").open("a") as file:
+        file.write("20\n")
+    prepare(half_labeled, "tiny", "round-1")
+    after = open_split(half_labeled, "tiny", "round-1")
+    assert (after.val, after.labeled, after.unlabeled) == (before.val, before.labeled, before.unlabeled)
+    assert after.manifest["counts"] == before.manifest["counts"]
+    prepare(half_labeled, "tiny", "full")
+    assert open_split(half_labeled, "tiny", "full").val == [*before.val, "20"]
 
 
 def test_of_an_image_that_is_merged_twice_the_later_mask_counts_and_the_earlier_round_keeps_its_own(
@@ -137,9 +184,41 @@ def test_a_merge_that_was_cut_off_leaves_no_split_and_is_done_again(
             merge(half_labeled, "tiny", folder)
     with pytest.raises(UserError, match="is not prepared"):
         open_split(half_labeled, "tiny", "round-1")
+    assert not half_labeled.split("tiny", "round-1").exists()
     open_split(half_labeled, "tiny", "full")
     assert merge(half_labeled, "tiny", folder).prepared.split == "round-1"
     assert open_split(half_labeled, "tiny", "round-1").has_mask("09")
+
+
+@pytest.mark.parametrize("place", ["u2pl.data.prepare.splits.write", "u2pl.data.prepare._class_counts"])
+def test_a_split_that_cannot_be_prepared_leaves_no_record(
+    half_labeled: Project, hand_in: HandIn, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise UserError("The disk is full.")
+
+    monkeypatch.setattr(place, fail)
+    mine = half_labeled.split("tiny", "mine")
+    with pytest.raises(UserError, match="disk is full"):
+        merge(half_labeled, "tiny", hand_in("08"), split="mine")
+    assert not mine.exists()
+    mine.mkdir()
+    (mine / "notes.txt").touch()
+    with pytest.raises(UserError, match="disk is full"):
+        merge(half_labeled, "tiny", hand_in("08"), split="mine")
+    assert [path.name for path in mine.iterdir()] == ["notes.txt"]
+
+
+def test_a_split_that_was_prepared_keeps_its_record_also_when_the_command_is_cut_off_then(
+    half_labeled: Project, hand_in: HandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("u2pl.data.prepare._warnings", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        merge(half_labeled, "tiny", hand_in("08"))
+    assert open_split(half_labeled, "tiny", "round-1").has_mask("08")
 
 
 def test_masks_that_are_gone_or_were_changed_in_the_record_are_noticed(

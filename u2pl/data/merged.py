@@ -6,6 +6,7 @@ file, and only splits made from then on show it.
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
+from u2pl.data import splits
 from u2pl.data.check import CheckedImage, sha256_of_pixels
 from u2pl.data.pictures import write_png
 from u2pl.errors import UserError
@@ -43,6 +45,8 @@ class Merged(TypedDict):
     """The split whose labels it goes on with."""
     labeled: list[ImageName]
     unlabeled: list[ImageName]
+    val: list[ImageName]
+    """Those of the split it goes on with, which a fold has not from the data set's own list."""
     masks: dict[ImageName, MergedMask]
     """Of this round and of those before it."""
 
@@ -62,6 +66,16 @@ def recorded(split: Path) -> Merged | None:
 def record(split: Path, merged: Merged) -> None:
     """Write what a round's split is made of, before the split is prepared."""
     write_json(split / RECORD, merged)
+
+
+def withdraw(split: Path) -> None:
+    """Take back the record of a split that could not be prepared, and what lists there are; a prepared one stays."""
+    if (split / "manifest.json").is_file():
+        return
+    for name in (RECORD, *(f"{part}.txt" for part in splits.PARTS)):
+        (split / name).unlink(missing_ok=True)
+    with suppress(OSError):  # it is not there, or not empty
+        split.rmdir()
 
 
 def path_of(data: Path, name: str, mask: MergedMask) -> Path:

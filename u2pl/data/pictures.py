@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from u2pl.data.inspection import BadFile, decoded, opened, read_picture
 from u2pl.errors import UserError
@@ -83,17 +84,31 @@ def read_indices(path: Path) -> NDArray[np.uint8]:
         return np.array(picture) if pixels is None else pixels
 
 
-def write_png(path: Path, pixels: NDArray[np.uint8], palette: Sequence[Color] | None = None) -> None:
+def write_png(
+    path: Path,
+    pixels: NDArray[np.uint8],
+    palette: Sequence[Color] | None = None,
+    texts: Mapping[str, str] | None = None,
+) -> None:
     """Write a picture (H, W, 3) or class indices (H, W) as a PNG; indices with a palette as a palette picture.
 
     Another name becomes `path` at the end, so that no half picture is ever seen; nothing is flushed to the disk, which
     would take minutes for thousands of files.
+
+    Args:
+        path: of the file.
+        pixels: the picture.
+        palette: the colour of each index.
+        texts: keyword -> ASCII text that the file is to hold beside its pixels.
     """
     picture = Image.fromarray(pixels)
     if palette is not None:
         picture.putpalette([value for color in palette for value in color])
+    chunks = PngInfo()
+    for keyword, text in (texts or {}).items():
+        chunks.add_text(keyword, text)
     encoded = BytesIO()  # writing to the file itself, Pillow does not say that the disk is full
-    picture.save(encoded, format="PNG")
+    picture.save(encoded, format="PNG", pnginfo=chunks)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:

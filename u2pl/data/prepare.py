@@ -109,7 +109,8 @@ def _prepare(project: Project, data_set: DataSet, request: Request, progress: Pr
         names = list(dict.fromkeys([*layout.train, *layout.val]))
         labeled = [name for name in lists.labeled if name not in request.masks] if lists else []
         needs_mask = dict.fromkeys(labeled, "a labelled image")
-        needs_mask |= dict.fromkeys(layout.val, "a validation image")
+        validated = [*layout.val, *(lists.val if lists else ())]
+        needs_mask |= dict.fromkeys(validated, "a validation image")
         records, more = check(files, names, needs_mask, known, journal, progress)
     problems += more
     if not problems:
@@ -145,13 +146,14 @@ def _prepare(project: Project, data_set: DataSet, request: Request, progress: Pr
         },
     )
     journal.forget()
-    merged.check(data, request.masks, layout.train)
+    merged.check(data, request.masks, names)
     found, records = records, merged.over(records, request.masks, data)
     classes_of = {n: set(np.flatnonzero(records[n].pixels).tolist()) for n in names if records[n].mask}
     lists = lists or sources.drawn(layout, classes_of, request)
-    # A fold validates on other images than the data set's own list.
-    held_out = set(lists.val)
-    trained = [name for name in names if name not in held_out]
+    # A fold, and a round that goes on with one, validate on other images than the data set's own list; and to that
+    # images may have come since the round was made.
+    trained_on = {*layout.train, *lists.labeled, *lists.unlabeled} - set(lists.val)
+    trained = [name for name in names if name in trained_on]
     folder = project.split(description.name, request.split)
     hashes = splits.write(folder, lists)
     manifest = {

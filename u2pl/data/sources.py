@@ -156,6 +156,8 @@ class Listed:
     labeled: list[str]
     unlabeled: list[str] | None
     """None: all other training images."""
+    val: list[str] | None = None
+    """None: the data set's own."""
     count: int | None = None
     """Of labelled images, where that is known."""
     overlap: bool = False
@@ -176,7 +178,8 @@ def read(project: Project, dataset: str, request: Request, progress: Progress) -
         where = ", ".join(map(str, request.files))
         return Listed(where, labeled, others[0] if others else None, overlap=request.overlap)
     if request.round:
-        return Listed(f"split {request.split!r}", request.round["labeled"], request.round["unlabeled"])
+        of_round = request.round
+        return Listed(f"split {request.split!r}", of_round["labeled"], of_round["unlabeled"], of_round["val"])
     name = splits.parse(request.split).published
     found, entry = published.read(project, request.source, dataset, name, progress)
     sums = {"labeled": entry.labeled, "unlabeled": entry.unlabeled}
@@ -204,7 +207,8 @@ def matched(listed: Listed, layout: Layout, dataset: str) -> splits.Lists:
         unlabeled = lists.Matched([name for name in layout.train if name not in chosen])
     else:
         unlabeled = lists.matched(listed.unlabeled, image, layout.wrong_mask)
-    found = splits.Lists(labeled.names, unlabeled.names, layout.val)
+    val = layout.val if listed.val is None else listed.val
+    found = splits.Lists(labeled.names, unlabeled.names, val)
     problems: list[Problem] = [
         ("no image of the data set", line) for line in (*labeled.strange, *unlabeled.strange)
     ]

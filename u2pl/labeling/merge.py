@@ -148,11 +148,17 @@ def merge(
             "onto": base,
             "labeled": labeled,
             "unlabeled": [image for image in before.unlabeled if image not in has_label],
+            "val": before.val,
             "masks": {**(known["masks"] if known else {}), **masks},
         }
         elsewhere = _elsewhere(project, name, record)
-        merged.record(project.split(name, target), record)
-        prepared = prepare(project, dataset, target, root, progress=progress)
+        place = project.split(name, target)
+        merged.record(place, record)
+        try:
+            prepared = prepare(project, dataset, target, root, progress=progress)
+        except BaseException:
+            merged.withdraw(place)
+            raise
     hashes = suggested["premasks"] if suggested else {}
     return Outcome(
         prepared,
