@@ -12,7 +12,7 @@ from .terminal import console, next_step, say, say_json
 if TYPE_CHECKING:
     from u2pl.labeling.suggestion import Suggestion
 
-_CRITERIA = ("suggestive", "score", "entropy", "coreset", "random")
+_CRITERIA = ("random", "suggestive", "score", "entropy", "coreset")
 
 
 def suggest(
@@ -30,7 +30,7 @@ def suggest(
         typer.Option(
             help=f"How they are chosen: {', '.join(_CRITERIA)}.", autocompletion=completion.among(*_CRITERIA)
         ),
-    ] = "suggestive",
+    ] = "random",
     seed: Annotated[int, typer.Option(min=0, help="Seed of --by random; the others draw nothing.")] = 0,
     blank: Annotated[
         float,
@@ -100,7 +100,7 @@ def suggest(
 def _show(found: "Suggestion") -> None:
     from rich.table import Table
 
-    from u2pl.labeling.choice import CRITERIA
+    from u2pl.labeling.choice import CRITERIA, DEFAULT
 
     table = Table(title=f"{found.dataset}: to label next, by {found.run}")
     table.add_column("", justify="right")
@@ -110,6 +110,11 @@ def _show(found: "Suggestion") -> None:
         table.add_row(str(image.rank), image.name, image.why)
     console().print(table)
     say(f"{len(found.images)} of {found.candidates} images, by {found.by}: {CRITERIA[found.by][1]}.")
+    if found.by == DEFAULT:
+        say(
+            "They are drawn since no other way was shown to teach more (docs/labeling.md). To let the model choose: "
+            "--by suggestive"
+        )
     if found.have_masks:
         say(
             f"All unlabelled images of split {found.split} have masks, as in a benchmark: these are images whose masks "

@@ -1,5 +1,6 @@
 """The loop with people: `u2pl suggest`, `u2pl prepare --merge`, `u2pl train --from`."""
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -90,6 +91,27 @@ def test_a_merge_is_one_object_of_json(project: Project, u2pl: Command) -> None:
     assert facts["split"] == "round-1" and facts["counts"]["labeled"] == 5
     assert facts["round"]["taken"] == [name] and facts["round"]["onto"] == "1/4"
     assert (open_split(project, "tiny", "round-1").mask(name) == 1).all()
+
+
+@pytest.mark.slow
+def test_a_round_onto_a_fold_is_trained_and_scored_on_what_the_fold_is(
+    project: Project, u2pl: Command
+) -> None:
+    words = ["prepare", "--dataset", "tiny"]
+    assert u2pl(*words, "--split", "fold2of3", cwd=project.root).returncode == 0
+    fold = open_split(project, "tiny", "fold2of3")
+    folder = project.root / "corrected"
+    folder.mkdir()
+    shutil.copy(project.root / f"pictures/masks/{fold.labeled[0]}.png", folder)
+    done = u2pl(*words, "--merge", "corrected", "--onto", "fold2of3", cwd=project.root)
+    assert done.returncode == 0, done.stderr
+    words = ["train", "--dataset", "tiny", "--split", "round-1", "--method", "suponly", "--name", "folded"]
+    trained = u2pl(*words, "--set", "epochs=1", "--limit-batches", "1", "--json", cwd=project.root)
+    assert trained.returncode == 0, trained.stderr
+    scored = u2pl("evaluate", "folded", "--json", cwd=project.root)
+    assert scored.returncode == 0 and open_split(project, "tiny", "round-1").val == fold.val
+    with (project.runs / "folded/evaluation/images.csv").open() as file:
+        assert {row["image"] for row in csv.DictReader(file)} == set(fold.val)
 
 
 @pytest.mark.slow

@@ -34,13 +34,15 @@ def test_a_suggestion_is_a_folder_that_can_be_handed_over(project: Project, u2pl
     folder = project.root / "suggestions" / RUN
     assert f"Next: u2pl prepare --dataset tiny --merge suggestions/{RUN}/masks" in done.stdout
     assert "masks were not opened" in done.stdout, "all of tiny's images have masks"
+    assert "by random: drawn by the seed" in done.stdout and "--by suggestive" in done.stdout
     names = (folder / "list.txt").read_text().split()
     split = open_split(project, "tiny", "1/4")
     assert len(names) == 3 and set(names) <= set(split.unlabeled)
     with (folder / "list.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == names and [row["rank"] for row in rows] == ["1", "2", "3"]
-    assert all(row["why"] and row["rare_class"] in split.classes for row in rows)
+    assert all(row["why"].startswith("drawn at random; entropy ") for row in rows)
+    assert all(row["rare_class"] in split.classes and row["rare_class"] in row["why"] for row in rows)
     model, description = Model.of_run(project, RUN), description_of(project, "tiny")
     blank = []
     for row in rows:
@@ -72,9 +74,15 @@ def test_a_suggestion_is_a_folder_that_can_be_handed_over(project: Project, u2pl
     again = u2pl("suggest", RUN, "-n", "3", "--blank", "0.3", "--json", cwd=project.root)
     facts = json.loads(again.stdout)
     assert facts["folder"] == f"{folder}-2" and [image["name"] for image in facts["images"]] == names
-    assert facts["candidates"] == 12 and facts["candidates_have_masks"] and facts["by"] == "suggestive"
+    assert facts["candidates"] == 12 and facts["candidates_have_masks"] and facts["by"] == "random"
     assert (Path(facts["folder"]) / "list.csv").read_bytes() == (folder / "list.csv").read_bytes()
     assert [path.name for path in (project.root / "suggestions").iterdir() if path.name.startswith(".")] == []
+    # Another seed draws others; the model can be asked to choose, and then nothing is said of a draw.
+    seeds = [u2pl("suggest", RUN, "-n", "3", "--seed", k, "--json", cwd=project.root) for k in "0123"]
+    drawn = {tuple(image["name"] for image in json.loads(done.stdout)["images"]) for done in seeds}
+    assert tuple(names) in drawn and len(drawn) > 1
+    chosen = u2pl("suggest", RUN, "-n", "3", "--by", "suggestive", cwd=project.root)
+    assert "the most similar choice for" in " ".join(chosen.stdout.split()) and "drawn" not in chosen.stdout
 
 
 @pytest.mark.slow

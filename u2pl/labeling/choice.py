@@ -1,4 +1,6 @@
-"""Which of many unlabelled images to label next: by what a model is unsure of, by rare classes, by diversity.
+"""Which of many unlabelled images to label next: drawn, or by what a model is unsure of, rare classes, and diversity.
+
+A draw is the default: no other way was shown to teach more (docs/labeling.md has the simulation).
 
 `suggestive` is suggestive annotation (Yang et al., Suggestive Annotation: A Deep Active Learning Framework for
 Biomedical Image Segmentation, MICCAI 2017): of the images the model is least sure of, those that together stand best
@@ -156,15 +158,15 @@ def _random(pool: Pool, n: int, seed: int) -> list[int]:
 
 
 CRITERIA: dict[str, tuple[Callable[[Pool, int, int], list[int]], str]] = {
+    "random": (_random, "drawn by the seed, whatever the model makes of them"),
     "suggestive": (_suggestive, "of the highest entropy x class rarity, those that stand for most others"),
     "score": (_score, "highest entropy x class rarity"),
     "entropy": (_entropy, "highest mean entropy"),
     "coreset": (_coreset, "farthest from all labelled and chosen images in the encoder's features"),
-    "random": (_random, "drawn by the seed"),
 }
 """Name -> the choice (pool, how many, seed) -> indices, best first; and what it is in words."""
 
-DEFAULT = "suggestive"
+DEFAULT = "random"
 
 
 def choose(pool: Pool, n: int, by: str = DEFAULT, seed: int = 0) -> list[int]:

@@ -1,14 +1,17 @@
 """Suggests which images to label next, and writes a folder that can be handed to whoever labels them."""
 
+import os
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
@@ -22,6 +25,7 @@ from u2pl.exchange.model import Model
 from u2pl.files import write_csv, write_json, write_text
 from u2pl.labeling import candidates, choice, premasks, sheet
 from u2pl.labeling.candidates import Candidates, Progress
+from u2pl.labeling.packed import Packed
 from u2pl.project import Project
 from u2pl.runs.records import read_run
 from u2pl.runs.stored_evaluation import run_path
@@ -137,9 +141,7 @@ def suggest(
             f"({found.unreadable[0][1]}). Mend or replace them."
         )
     images = _explained(found, chosen, split, by)
-    folder = _reserved(project, path.name, out)
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    try:
+    with _reserved(project, path.name, out) as (folder, temporary):
         hashes, share = _write_pictures(model, split, images, temporary, folder, blank, progress)
         _write_lists(images, temporary)
         record: Record = {
@@ -152,12 +154,7 @@ def suggest(
             "premasks": hashes,
         }
         write_json(temporary / RECORD, record)
-        folder.rmdir()
         temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        with suppress(OSError):  # unless it is full
-            folder.rmdir()
     return Suggestion(
         folder,
         split.dataset,
@@ -186,22 +183,46 @@ def check_out(out: Path | None) -> None:
     Raises:
         UsageError: it is neither.
     """
-    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out is not None and not _is_free(out):
         raise UsageError(f"{out} is there already, and not empty. Name another folder with --out.")
 
 
-def _reserved(project: Project, run: str, out: Path | None) -> Path:
-    """An empty folder, which no other process takes for the same."""
-    if out is not None:
-        check_out(out)
-        out.mkdir(parents=True, exist_ok=True)
-        return out.resolve()
-    for number in count(1):
-        folder = project.root / "suggestions" / (run if number == 1 else f"{run}-{number}")
-        with suppress(FileExistsError):
-            folder.mkdir(parents=True)
-            return folder
-    raise AssertionError  # there is no last number
+@contextmanager
+def _reserved(project: Project, run: str, out: Path | None) -> Iterator[tuple[Path, Path]]:
+    """Where the folder goes, which no other process takes for the same, and a temporary one to be renamed to it.
+
+    A lock says that it is taken: of a process that was killed nobody holds it, and what that left is deleted.
+
+    Raises:
+        UsageError: there is something where `out` is to be, or another process writes it.
+    """
+    check_out(out)
+    numbered = (
+        project.root / "suggestions" / (run if number == 1 else f"{run}-{number}") for number in count(1)
+    )
+    for folder in numbered if out is None else [out.resolve()]:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.with_name(f".{folder.name}.lock"), blocking=False)
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        try:
+            lock.acquire()
+        except Timeout:
+            continue
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if _is_free(folder):
+                yield folder, temporary
+                return
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
+    raise UsageError(f"Another u2pl suggest is writing to {out}. Name another folder with --out.")
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether nothing is there, or an empty folder."""
+    return not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir()))
 
 
 def _explained(found: Candidates, chosen: Sequence[int], split: Split, by: str) -> list[Suggested]:
@@ -219,8 +240,8 @@ def _explained(found: Candidates, chosen: Sequence[int], split: Split, by: str) 
         ]
         if by in ("suggestive", "coreset"):
             why.append(f"the most similar choice for {closest[rank - 1]} of {len(pool.names)} images")
-        if by == "random":
-            why = ["drawn at random"]
+        if by == "random":  # the rest is to know what one looks at
+            why.insert(0, "drawn at random")
         images.append(
             Suggested(
                 pool.names[at],
@@ -256,6 +277,12 @@ def _write_lists(images: Sequence[Suggested], folder: Path) -> None:
     write_csv(folder / "list.csv", [columns, *rows])
 
 
+def _segmented(model: Model, image: Suggested) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+    """Predicted classes (H, W), and levels of their entropy."""
+    prediction = model.predict(image.file)
+    return prediction.classes, premasks.levels(prediction.entropy, len(model.description.classes))
+
+
 def _write_pictures(
     model: Model,
     split: Split,
@@ -270,16 +297,16 @@ def _write_pictures(
     What names the folder names the final one, which it becomes.
     """
     description = model.description.model_copy(update={"ignore_index": split.ignore_index})
-    predicted, levels = [], []
+    counts = np.zeros(premasks.LEVELS, np.int64)
     for done, image in enumerate(images, 1):
-        prediction = model.predict(image.file)
-        predicted.append(prediction.classes)
-        levels.append(premasks.levels(prediction.entropy, len(split.classes)))
-        progress("segmenting the suggested images", done, len(images))
-    limit = premasks.threshold(levels, blank)
-    entries, written, hashes, blanks, pixels = [], [], {}, 0, 0
-    for image, classes, level in zip(images, predicted, levels, strict=True):
-        mask = premasks.blanked(classes, level, limit, split.ignore_index)
+        counts += premasks.histogram(_segmented(model, image)[1])
+        progress("measuring entropy", done, len(images))
+    limit = premasks.threshold(counts, blank)
+    entries, written, hashes, blanks, pixels = [], Packed(), {}, 0, 0
+    # Once more, and not from memory: many large pictures would not fit.
+    for done, image in enumerate(images, 1):
+        classes, levels = _segmented(model, image)
+        mask = premasks.blanked(classes, levels, limit, split.ignore_index)
         premasks.write(folder / "masks" / f"{image.name}.png", mask, description)
         picture = Path("images") / f"{image.name}{image.file.suffix}"
         (folder / picture).parent.mkdir(parents=True, exist_ok=True)
@@ -287,10 +314,11 @@ def _write_pictures(
         lines = [f"{image.rank}  {image.name}", *image.why.split("; ")]
         entries.append(sheet.entry(read_image(image.file), mask, classes, description, lines))
         shown = np.where(mask == split.ignore_index, np.uint8(annotations.BLANK), mask)
-        written.append(annotations.PreAnnotation(final / picture, image.name, shown))
+        written.append(final / picture, image.name, shown)
         hashes[image.name] = sha256_of_pixels(mask)
         blanks += int((mask == split.ignore_index).sum())
         pixels += mask.size
+        progress("segmenting the suggested images", done, len(images))
     for number, page in enumerate(sheet.pages(entries), 1):
         write_png(folder / f"contact_sheet{'' if number == 1 else f'-{number}'}.png", page)
     annotations.cvat(folder / "cvat", written, split.classes, split.colors)
