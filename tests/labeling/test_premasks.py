@@ -1,6 +1,7 @@
 """Masks to start from: which pixels are blank, that they read as the data set's own, and how they are shown."""
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from u2pl.annotations import write
 from u2pl.data.description import Description, read_mask
 from u2pl.labeling import premasks, sheet
 from u2pl.labeling.packed import Packed
@@ -145,6 +147,22 @@ def test_masks_of_many_pictures_lie_packed() -> None:
     assert len(packed) == 3 and [one.name for one in packed[1:]] == ["1", "2"]
     for one, mask in zip(packed, masks, strict=True):
         assert one.file == Path(f"{one.name}.png") and (one.mask == mask[:, ::-1]).all()
+
+
+@pytest.mark.parametrize("tool", ["cvat", "label_studio"])
+def test_what_tools_import_is_written_without_all_masks_in_memory(tool: str, tmp_path: Path) -> None:
+    side, count = 500, 40
+    packed = Packed()
+    for k in range(count):
+        mask = np.zeros((side, side), np.uint8)
+        mask[k : k + 200, 100:300] = 1
+        packed.append(tmp_path / f"{k}.png", str(k), mask)
+    model = {"model": "m"} if tool == "label_studio" else {}
+    tracemalloc.start()
+    getattr(write, tool)(tmp_path / tool, packed, CLASSES, COLORS, **model)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < count * side**2 / 2
 
 
 def test_blank_has_a_colour_that_no_class_has() -> None:

@@ -2,11 +2,14 @@
 
 One object a class, and not one for every patch of it: a brush then adds to the class or takes from it anywhere in the
 picture, and there are never more objects than classes. Outlines would have no holes.
+
+One picture is written after the other, so that many large ones need no more memory than one.
 """
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -21,7 +24,7 @@ from u2pl.annotations.regions import Region
 from u2pl.data.pictures import Color
 from u2pl.errors import UserError
 from u2pl.escaping import one_line, printable
-from u2pl.files import write_json, write_text
+from u2pl.files import write_atomically, write_json, write_text
 
 BLANK = 255
 """Index of pixels that are left to people."""
@@ -68,16 +71,18 @@ def cvat(
         SubElement(label, "name").text = _for_xml(name)
         SubElement(label, "color").text = _hex(color)
         SubElement(label, "attributes")
-    for k, image in enumerate(images):
-        height, width = image.mask.shape
-        name = _for_xml(file_name(image))
-        element = SubElement(root, "image", id=str(k), name=name, width=str(width), height=str(height))
-        for label_name, region in _layers(image.mask, classes):
-            element.append(_cvat_mask(label_name, region))
     ElementTree.indent(root)
-    annotations = '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, "unicode") + "\n"
+    end = f"</{root.tag}>"
+    head = ElementTree.tostring(root, "unicode").removesuffix(end)
     files = [path / name for name in ("annotations.xml", "labels.json", "import.txt")]
-    write_text(files[0], annotations)
+    _write_parts(
+        files[0],
+        chain(
+            ['<?xml version="1.0" encoding="utf-8"?>\n', head],
+            (f"  {_cvat_image(k, image, classes)}\n" for k, image in enumerate(images)),
+            [end, "\n"],
+        ),
+    )
     write_json(
         files[1],
         [
@@ -127,9 +132,11 @@ def label_studio(
         SubElement(brush, "Label", value=_for_xml(name), background=_hex(color))
     ElementTree.indent(view)
     folder = Path(os.path.commonpath([image.file.parent.resolve() for image in images] or [Path.cwd()]))
-    tasks = [_task(image, classes, folder, model) for image in images]
     files = [path / name for name in ("tasks.json", "label_config.xml", "import.txt")]
-    write_text(files[0], json.dumps(tasks, ensure_ascii=False, allow_nan=False) + "\n")
+    tasks = (_task(image, classes, folder, model) for image in images)
+    texts = (json.dumps(task, ensure_ascii=False, allow_nan=False) for task in tasks)
+    separated = (", " * bool(k) + text for k, text in enumerate(texts))
+    _write_parts(files[0], chain(["["], separated, ["]\n"]))
     write_text(files[1], ElementTree.tostring(view, "unicode") + "\n")
     write_text(
         files[2],
@@ -148,11 +155,32 @@ def file_name(image: PreAnnotation) -> str:
     return image.name if suffix and image.name.endswith(suffix) else image.name + suffix
 
 
+def _write_parts(path: Path, parts: Iterable[str]) -> None:
+    """Write a text atomically that comes in parts."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.writelines(parts)
+
+    write_atomically(path, write)
+
+
 def _layers(mask: NDArray[np.uint8], classes: Sequence[str]) -> Iterator[tuple[str, Region]]:
     """The pixels of each class that a mask has."""
     for index in np.unique(mask).tolist():
         if index != BLANK:
             yield classes[index], mask == index
+
+
+def _cvat_image(number: int, image: PreAnnotation, classes: Sequence[str]) -> str:
+    """The element of a picture, indented as inside the root."""
+    height, width = image.mask.shape
+    name = _for_xml(file_name(image))
+    element = Element("image", id=str(number), name=name, width=str(width), height=str(height))
+    for label_name, region in _layers(image.mask, classes):
+        element.append(_cvat_mask(label_name, region))
+    ElementTree.indent(element, level=1)
+    return ElementTree.tostring(element, "unicode")
 
 
 def _cvat_mask(name: str, region: Region) -> Element:
