@@ -31,7 +31,7 @@ class Packed(Sequence[PreAnnotation]):
     def append(self, file: Path, name: str, mask: NDArray[np.uint8]) -> None:
         """Add one, as `PreAnnotation` has it."""
         height, width = mask.shape
-        packed = zlib.compress(np.ascontiguousarray(mask), _QUICK)
+        packed = zlib.compress(mask.tobytes(), _QUICK)
         self._items.append(_Item(file, name, (height, width), packed))
 
     def __len__(self) -> int:
