@@ -4,9 +4,9 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,7 +28,7 @@ def auto(
     ],
     budget: Annotated[
         str,
-        typer.Option(help="How long it may take in all: 30m, 2h, 1h30m. More, later, goes on from there."),
+        typer.Option(help="How long it may take: 30m, 2h, 1h30m. More, another time, goes on from there."),
     ] = "1h",
     jobs: Annotated[
         int | None,
@@ -48,36 +48,66 @@ def auto(
     Example: u2pl auto photos --budget 2h
     """
     seconds = parse_budget(budget)
-    project = _project(folder)
 
     import warnings
 
     from PIL import Image
 
+    from u2pl.errors import UsageError
+
     from .heavy import heavy_imports
 
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder. Name a folder of pictures, some of them with masks.")
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     with heavy_imports():
-        from u2pl.auto import answer, session
+        from u2pl.auto.session import open_session
 
-    from u2pl.errors import Interrupted
+    from u2pl.auto.folder import understand
 
     from .progress import counting
 
     began = time.monotonic()
-    loud = not json
 
     def tell(found: "Understood", data_set: "DataSet") -> None:
-        if loud:
+        if not json:
             _say_understood(found, data_set)
 
     workers = _workers(jobs)
-    with counting() as progress:
-        opened = session.open_session(project, folder, seconds, workers.jobs, progress, tell)
-    for warning in opened.warnings:
-        say(f"Warning: {warning}", err=True)
-    if loud:
-        _say_plan(opened, seconds)
+    with ExitStack() as stack:
+        with counting() as progress:
+            understood = understand(folder, progress)
+            project = _project(folder)
+            opened = stack.enter_context(
+                open_session(project, understood, seconds, workers.jobs, progress, tell)
+            )
+        for warning in opened.warnings:
+            say(f"Warning: {warning}", err=True)
+        if not json:
+            _say_plan(opened, seconds)
+        facts = _race(opened, seconds, workers, device, quiet=json)
+    if json:
+        say_json(facts)
+        return
+    say(f"Took {_duration(time.monotonic() - began)} now. The answer: {facts['page']}")
+    if facts["model"]:
+        next_step(*facts["predict"])
+
+
+def _race(
+    opened: "Session", seconds: float, workers: "Workers", device: str, *, quiet: bool
+) -> "dict[str, Any]":
+    """Train what is left, and say what came out.
+
+    Raises:
+        Interrupted: somebody asked for an end.
+    """
+    from u2pl.auto import answer
+    from u2pl.auto.session import check_baseline
+    from u2pl.errors import Interrupted
+
+    from .progress import counting
+
     answer.write(opened, budget=seconds)
     with _watching(opened) as (observe, tick):
 
@@ -87,24 +117,15 @@ def auto(
                 answer.write(opened, budget=seconds)
 
         asked = opened.train(workers, device, note, tick)
-    session.check_baseline(opened)
-    if asked:
-        found = answer.write(opened, budget=seconds)
-        for sentence in answer.sentences(found):
-            say(sentence)
-        raise Interrupted(
-            f"Stopped. The best so far is in {answer.page_of(opened)}; the same command goes on."
-        )
+    check_baseline(opened)
     with counting() as progress:
-        found = answer.write(opened, budget=seconds, whole=True, progress=progress)
-    if json:
-        say_json(found)
-        return
-    for sentence in answer.sentences(found):
-        say(sentence)
-    say(f"Took {_duration(time.monotonic() - began)} now. The answer: {answer.page_of(opened)}")
-    if found["model"]:
-        next_step("u2pl", "predict", found["model"], str(folder), "--out", "predictions")
+        facts = answer.write(opened, budget=seconds, whole=not asked, progress=progress)
+    if not quiet:
+        for sentence in answer.sentences(facts):
+            say(sentence)
+    if asked:
+        raise Interrupted(f"Stopped. The best so far is in {facts['page']}; the same command goes on.")
+    return facts
 
 
 def parse_budget(text: str) -> float:
@@ -125,17 +146,16 @@ def parse_budget(text: str) -> float:
 
 def _project(folder: Path) -> "Project":
     """The project one is in, or the one that an earlier start has made for the folder, or a new one."""
+    from contextlib import suppress
+
+    from u2pl.auto.data_set import plain_name
     from u2pl.errors import UserError
-    from u2pl.project import Project, safe_name
-
-    try:
-        return Project.find()
-    except UserError:
-        if not folder.is_dir():
-            raise
     from u2pl.pipeline.new_project import make
+    from u2pl.project import Project
 
-    home = Path(f"{safe_name(folder.resolve().name).strip('._') or 'pictures'}-u2pl")
+    with suppress(UserError):
+        return Project.find()
+    home = Path(f"{plain_name(folder)}-u2pl")
     if home.resolve().is_relative_to(folder.resolve()):
         home = folder.resolve().parent / home  # nothing is written to the pictures
     if not (home / "params.yaml").is_file():
@@ -179,10 +199,14 @@ def _say_understood(found: "Understood", data_set: "DataSet") -> None:
     if data_set.left_out:
         say(report("Not used:", data_set.left_out, "The rest is."))
     if data_set.has_folds:
+        if found.side:
+            say(
+                "Too few pictures that validate, as the folder says, have a mask: they are taken like the others."
+            )
         say(
-            f"So few labels are scored in {len(data_set.splits)} folds: each validates once, while the others train."
+            f"So few labels are scored in folds: one of {len(data_set.splits)} parts validates, the others train."
         )
-    elif found.side:
+    elif data_set.is_val_given:
         say(f"{count(data_set.val, 'picture')} validate, as the folder says.")
     else:
         say(f"{count(data_set.val, 'labelled picture')} are held out to validate; the others train.")
@@ -193,7 +217,7 @@ def _say_plan(opened: "Session", seconds: float) -> None:
     portfolio, spent = race.state.portfolio, race.state.seconds
     names = ", ".join(opened.titles.get(method, method) for method in portfolio.methods)
     again = (
-        f"; then labelled pictures alone and the best method on {portfolio.repeats} {opened.unit}s"
+        f"; then labelled pictures alone and the best method on {portfolio.repeats - 1} more {opened.unit}s"
         if portfolio.repeats > 1 and len(portfolio.methods) > 1
         else f" on {portfolio.repeats} {opened.unit}s" * (portfolio.repeats > 1)
     )

@@ -46,14 +46,68 @@ def test_many_labels_are_held_out_instead(project: Project, tmp_path: Path):
 
 
 def test_the_folders_own_lists_decide_who_validates(project: Project, tmp_path: Path):
-    folder = draw_folder(tmp_path / "holes", 12, 8)
-    (folder / "train.txt").write_text("".join(f"p{k:02}\n" for k in [0, 1, 2, 3, 8, 9]))
-    (folder / "val.txt").write_text("p04\np05\np11\n")
+    folder = draw_folder(tmp_path / "holes", 14, 12)
+    (folder / "train.txt").write_text("".join(f"p{k:02}\n" for k in [0, 1, 2, 3, 4, 13]))
+    (folder / "val.txt").write_text("".join(f"p{k:02}\n" for k in [6, 7, 8, 9, 10, 12]))
     found = understand(folder)
     made = data_set.make(project, found)
-    assert read_names(made.folder / "val.txt") == ["p04", "p05"]
-    assert made.splits == ("full",)
+    assert read_names(made.folder / "val.txt") == ["p06", "p07", "p08", "p09", "p10"]
+    assert made.splits == ("full",) and made.is_val_given
     assert any("neither" in sentence for sentence in found.said)
+
+
+def test_of_too_few_that_validate_no_miou_could_be_told(project: Project, tmp_path: Path):
+    folder = draw_folder(tmp_path / "holes", 14, 12)
+    (folder / "val.txt").write_text("p00\np13\n")
+    made = data_set.make(project, understand(folder))
+    assert made.has_folds and not made.is_val_given
+
+
+def test_val_txt_is_the_first_fold(project: Project, tmp_path: Path):
+    made = data_set.make(project, understand(draw_folder(tmp_path / "holes", 12, 10)))
+    prepare(project, str(made.description), made.splits[0])
+    assert open_split(project, made.name, made.splits[0]).val == read_names(made.folder / "val.txt")
+
+
+def test_a_folder_of_the_users_is_never_taken_for_one_of_ours(project: Project, tmp_path: Path):
+    folder = draw_folder(project.auto / "golf", 8, 5)
+    made = data_set.make(project, understand(folder))
+    assert made.name == "golf-2"
+    assert len(list((folder / "images").iterdir())) == 8
+    with pytest.raises(UsageError, match="made by u2pl"):
+        understand(made.folder)
+
+
+def test_what_a_start_left_that_was_cut_off_is_made_anew(project: Project, tmp_path: Path):
+    folder = draw_folder(tmp_path / "holes", 8, 5)
+    made = data_set.make(project, understand(folder))
+    record = json.loads((made.folder / "folder.json").read_text())
+    (made.folder / "folder.json").write_text(json.dumps({**record, "digest": "unfinished"}))
+    (made.folder / "masks/p00.png").write_bytes(b"half")
+    again = data_set.make(project, understand(folder))
+    assert (again.name, again.is_new) == ("holes", True)
+    with Image.open(again.folder / "masks/p00.png") as picture:
+        assert picture.size == (SIDE, SIDE)
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"), [("Fotos München 2", "Fotos_Munchen_2"), ("- dash", "dash"), ("照片", "pictures")]
+)
+def test_folders_of_any_name_become_data_sets(project: Project, tmp_path: Path, name: str, plain: str):
+    made = data_set.make(project, understand(draw_folder(tmp_path / name, 8, 5)))
+    assert made.name == plain
+    assert prepare(project, str(made.description), made.splits[0]).description.name == plain
+
+
+def test_an_annotation_among_many_masks_is_not_what_counts(tmp_path: Path):
+    folder = draw_folder(tmp_path / "holes", 8, 6)
+    size = {"imageHeight": SIDE, "imageWidth": SIDE, "imageData": None}
+    shape = {"label": "cat", "points": [[0, 0], [9, 0], [9, 9]], "shape_type": "polygon"}
+    document = {"version": "5", "shapes": [shape], "imagePath": "p07.jpg", **size}
+    (folder / "images/p07.json").write_text(json.dumps(document))
+    found = understand(folder)
+    assert len(found.draw) == 6
+    assert any("labelme is there too" in sentence for sentence in found.said)
 
 
 def test_seen_again_it_is_the_same_data_set_and_changed_another_one(project: Project, tmp_path: Path):

@@ -119,7 +119,7 @@ def test_black_and_white_with_shades_between_is_two_classes_even_as_jpeg(tmp_pat
 
 def test_photographs_are_no_masks(tmp_path: Path):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3))
-    with pytest.raises(UserError, match="look like photographs"):
+    with pytest.raises(UserError, match="looks like a photograph"):
         understand([saved(tmp_path, pixels)])
 
 
@@ -128,6 +128,42 @@ def test_all_masks_that_cannot_be_read_are_told_at_once(tmp_path: Path):
         (tmp_path / f"{name}.png").write_bytes(b"x")
     with pytest.raises(UserError, match=r"2 of 3 masks"):
         understand([*sorted(tmp_path.glob("*.png")), saved(tmp_path, [[0, 1]], "c")])
+
+
+def test_one_file_among_many_that_can_be_no_mask_does_not_spoil_the_others(tmp_path: Path):
+    paths = [saved(tmp_path, [[0, 1, 2]], f"{k}") for k in range(9)]
+    (tmp_path / "x.png").write_bytes(b"")
+    saved(tmp_path, np.random.default_rng(0).integers(0, 256, (40, 40, 3)), "y")
+    meaning = understand([*paths, tmp_path / "x.png", tmp_path / "y.png"])
+    assert meaning.classes == ["class 0", "class 1", "class 2"]
+    for name in "xy":
+        with pytest.raises(BadFile):
+            read(tmp_path / f"{name}.png", meaning)
+
+
+def test_values_that_were_chosen_for_the_eye_are_classes_up_to_white(tmp_path: Path):
+    path = saved(tmp_path, [[0, 128, 255]])
+    assert read(path, understand([path])).tolist() == [[0, 1, 2]]
+    assert understand([path], [(name, None) for name in "abc"]).classes == ["a", "b", "c"]
+
+
+def test_masks_of_0_and_1_beside_shaded_ones(tmp_path: Path):
+    disk = np.hypot(*np.mgrid[-60:60, -60:60]) < 40
+    soft = tmp_path / "soft.jpg"
+    Image.fromarray((255 * disk).astype(np.uint8)).save(soft)
+    path = saved(tmp_path, [[0, 1, 1]])
+    assert read(path, understand([soft, path])).tolist() == [[0, 1, 1]]
+
+
+def test_labelmes_list_of_classes_begins_with_a_name_for_no_value(tmp_path: Path):
+    (tmp_path / "labels.txt").write_text("__ignore__\r\n_background_\r\n\r\ncat\r\ndog\r\n")
+    found = class_names(tmp_path)
+    assert found is not None
+    path = saved(tmp_path, [[0, 1, 2]])
+    meaning = understand([path], found[1])
+    assert meaning.classes == ["_background_", "cat", "dog"]
+    assert read(path, meaning).tolist() == [[0, 1, 2]]
+    assert any("1 is cat" in note for note in meaning.notes)
 
 
 def test_one_class_alone_is_refused(tmp_path: Path):

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from u2pl.auto.pairing import looks_flat, pair, sides_from_lists
+from u2pl.data.lists import read_names
 
 
 def photo(path: Path) -> None:
@@ -83,6 +84,34 @@ def test_pictures_of_one_name_and_two_suffixes_keep_them(tmp_path: Path):
     photo(tmp_path / "a.jpg")
     photo(tmp_path / "a.bmp")
     assert sorted(pair(tmp_path).images) == ["a_bmp", "a_jpg"]
+
+
+def test_no_two_pictures_have_one_name_and_every_name_can_stand_in_a_list(tmp_path: Path):
+    for name in ("a.jpg", "a.bmp", "a_jpg.jpg", " lead.jpg", "line\nbreak.jpg", "trail .jpg"):
+        photo(tmp_path / name)
+    found = pair(tmp_path)
+    assert len(found.images) == 6
+    (tmp_path / "all.txt").write_text("".join(f"{name}\n" for name in found.images))
+    assert sorted(read_names(tmp_path / "all.txt")) == sorted(found.images)
+
+
+def test_linked_folders_are_followed_and_circles_are_not(tmp_path: Path):
+    photo(tmp_path / "pictures/images/a.jpg")
+    mask(tmp_path / "elsewhere/a.png")
+    (tmp_path / "pictures/masks").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "pictures/again").symlink_to(tmp_path / "pictures")
+    found = pair(tmp_path / "pictures")
+    assert (list(found.images), list(found.masks)) == (["a"], ["a"])
+
+
+def test_what_predict_wrote_is_passed_over_and_a_test_bench_is_no_test(tmp_path: Path):
+    photo(tmp_path / "test_bench/a.jpg")
+    photo(tmp_path / "test_images/b.jpg")
+    for kind in ("overlays", "colors", "masks"):
+        mask(tmp_path / f"predictions/{kind}/a.png")
+    found = pair(tmp_path)
+    assert not found.masks and len(found.images) == 2
+    assert found.side == {"test_images/b": "test"}
 
 
 def test_hidden_files_and_thumbnails_are_passed_over(tmp_path: Path):

@@ -10,6 +10,7 @@ from tiny import edit_params
 from u2pl.auto import race as module
 from u2pl.auto.portfolio import Costs, Portfolio
 from u2pl.auto.race import Contender, Event, Race, State
+from u2pl.files import sha256
 from u2pl.pipeline.workers import Workers
 from u2pl.project import Project
 
@@ -193,3 +194,23 @@ def test_a_state_of_another_version_is_none(tmp_path: Path):
     (tmp_path / "state.json").write_text('{"portfolio": 3}')
     assert State.read(tmp_path / "state.json") is None
     assert State.read(tmp_path / "nothing.json") is None
+
+
+def test_what_was_trained_with_other_settings_is_not_finished(
+    run: Callable[..., tuple[Race, list[Event]]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "fingerprint", lambda project, resolved: sha256(resolved.name)[:16])
+    ends = {"suponly": 50.0, "u2pl": 60.0}
+    race, _ = run(ends, repeats=1)
+    assert len(finished(race)) == 2
+    monkeypatch.setattr(module, "fingerprint", lambda project, resolved: "another")
+    race, events = run(ends, repeats=1, jobs=1, stop_after=1)
+    assert [event.what for event in events][:1] == ["started"]
+    assert not finished(race)
+
+
+def test_one_that_could_not_win_goes_on_where_its_rival_fails(run: Callable[..., tuple[Race, list[Event]]]):
+    race, events = run({"suponly": 50.0, "ael": 12.0, "u2pl": 60.0}, fails=("u2pl",), repeats=1)
+    assert [event.what for event in events if event.contender.method == "ael"][:2] == ["started", "stopped"]
+    assert ("ael", 0) in finished(race)
+    assert not race.state.stopped

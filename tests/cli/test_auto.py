@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import filelock
 import pytest
 from PIL import Image
 
@@ -98,9 +99,19 @@ def test_a_budget_that_is_no_duration(u2pl: Callable[..., Completed], tmp_path: 
 
 def test_what_is_no_folder_makes_no_project(u2pl: Callable[..., Completed], tmp_path: Path):
     found = u2pl("auto", "nowhere")
-    assert found.returncode != 0
-    assert "Traceback" not in found.stderr
-    assert not list(tmp_path.iterdir())
+    assert found.returncode == 2
+    assert "nowhere is no folder" in found.stderr
+    (tmp_path / "empty").mkdir()
+    assert "no picture" in u2pl("auto", "empty").stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_two_at_a_time_on_one_folder_are_one_too_many(u2pl: Callable[..., Completed], tmp_path: Path):
+    pictures = draw_folder(tmp_path / "holes", 8, 5)
+    assert "too short" in u2pl("auto", "holes", "--budget", "1s").stderr
+    with filelock.FileLock(tmp_path / "holes-u2pl/auto/holes/.lock"):
+        found = u2pl("auto", str(pictures), "--budget", "1s")
+    assert found.returncode == 1 and "Another `u2pl auto`" in found.stderr
 
 
 def test_started_inside_the_pictures_the_project_is_made_beside_them(

@@ -62,6 +62,7 @@ def write(
         contender, epoch, miou = leader
         facts["unfinished"] = {"title": contender.title, "run": contender.run, "epoch": epoch, "miou": miou}
         facts["model"] = _model_of_unfinished(session, contender.run)
+    facts["predict"] = _predict(session, facts) if facts["model"] else None
     write_json(folder / "answer.json", facts)
     write_text(page_of(session), _page(session, facts))
     return facts
@@ -110,7 +111,9 @@ def _facts(session: Session, verdict: Verdict, budget: float) -> Facts:
         )
     return {
         "data_set": data_set.name,
-        "folder": str(session.found.folder),
+        "folder": str(session.found.folder.resolve()),
+        "page": str(page_of(session)),
+        "predict": None,
         "pictures": len(session.found.images),
         "labeled": data_set.labeled,
         "unlabeled": data_set.unlabeled,
@@ -279,10 +282,17 @@ def _sheet(facts: Facts) -> str | None:
     return examples.thumbnail(path, 1200) if path and path.is_file() else None
 
 
+def _predict(session: Session, facts: Facts) -> tuple[str, ...]:
+    """How to segment all pictures; by their links, since beside the pictures themselves lie masks."""
+    review = ("--review",) if (facts["closer_look"] or {}).get("trust") else ()
+    images, out = session.data_set.folder / "images", session.data_set.folder / "predictions"
+    return "u2pl", "predict", facts["model"], str(images), "--out", str(out), *review
+
+
 def _commands(session: Session, facts: Facts) -> Iterator[tuple[str, ...]]:
-    if facts["model"]:
-        review = ("--review",) if (facts["closer_look"] or {}).get("trust") else ()
-        yield "u2pl", "predict", facts["model"], facts["folder"], "--out", "predictions", *review
+    yield "cd", str(session.project.root)
+    if facts["predict"]:
+        yield facts["predict"]
     if (facts["closer_look"] or {}).get("suggested"):
         yield "u2pl", "prepare", "--dataset", facts["data_set"], "--merge", "FOLDER_WITH_CORRECTED_MASKS"
     yield "u2pl", "plan", facts["plan"]

@@ -1,12 +1,15 @@
 """Makes an ordinary data set of a folder as it was understood: links to the pictures, masks of class indices, lists."""
 
 import os
+import re
 import shutil
+import unicodedata
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import yaml
@@ -14,7 +17,6 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from u2pl.auto.folder import LEAST_MASKS, Understood, count
-from u2pl.auto.masks import IGNORE
 from u2pl.data import splits
 from u2pl.data.catalog import built_in
 from u2pl.data.description import Progress
@@ -23,7 +25,7 @@ from u2pl.data.pictures import write_png
 from u2pl.data.problems import Problem, report
 from u2pl.errors import UserError
 from u2pl.files import read_json, sha256, sha256_json, write_json, write_text
-from u2pl.project import Project, safe_name
+from u2pl.project import Project
 from u2pl.settings import Params
 
 FOLDS, FOLDS_BELOW = 3, 100
@@ -32,6 +34,11 @@ _HELD_OUT = 4
 """Of more labels one in so many is held out ..."""
 _MOST_HELD_OUT = 150
 """... but no more than these."""
+_LEAST_GIVEN = 5
+"""Masks of pictures that validate, as the folder says; of fewer no mIoU can be told, and they are taken like others."""
+_LONGEST = 60
+RECORD, UNFINISHED = "folder.json", "unfinished"
+"""Which folder a data set is of, and the hash of what it held."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,9 @@ class DataSet:
     """Pictures with a usable mask, those that validate included."""
     unlabeled: int
     val: int
-    """Pictures that validate; where there are folds, of each."""
+    """Pictures that validate; where there are folds, of the first."""
+    is_val_given: bool
+    """Whether the folder says who validates."""
     splits: tuple[str, ...]
     """`full`, on which seeds differ, or the folds."""
     shares: dict[str, float]
@@ -75,7 +84,7 @@ def make(project: Project, found: Understood, progress: Progress = lambda what, 
     Raises:
         UserError: too few masks can be used.
     """
-    masks, problems = _read_masks(found, progress)
+    masks, problems = _look_at_masks(found, progress)
     if len(masks) < LEAST_MASKS:
         raise UserError(
             report(
@@ -84,14 +93,15 @@ def make(project: Project, found: Understood, progress: Progress = lambda what, 
                 "Mend these, or label a few more pictures, then start the same command again.",
             )
         )
-    classes_of = {name: {*np.unique(mask).tolist()} - {IGNORE} for name, mask in masks.items()}
-    val, kinds = _held_out(found, classes_of)
+    classes_of = {name: {*np.flatnonzero(mask.pixels).tolist()} for name, mask in masks.items()}
+    seed = Params.read(project).values["splits"]["seed"]
+    val, kinds, is_given = _held_out(found, classes_of, seed)
     train = [name for name in found.images if name not in set(val)]
     digest = sha256_json(
         [
             [found.classes, found.background, sorted(val)],
             [[name, path.stat().st_size] for name, path in found.images.items()],
-            [[name, sha256(repr(mask.shape).encode() + mask.tobytes())] for name, mask in masks.items()],
+            [[name, mask.sha256] for name, mask in masks.items()],
         ]
     )
     project.auto.mkdir(exist_ok=True)
@@ -99,12 +109,11 @@ def make(project: Project, found: Understood, progress: Progress = lambda what, 
         name, before, is_new = _name(project, found.folder, digest)
         folder = project.auto / name
         if is_new:
+            known = {"folder": str(found.folder.resolve())}
+            write_json(folder / RECORD, known | {"digest": UNFINISHED})
             _write(folder, found, masks, train, val, name)
-            write_json(folder / "folder.json", {"folder": str(found.folder.resolve()), "digest": digest})
-    pixels = np.zeros(256, dtype=np.int64)
-    for mask in masks.values():
-        pixels += np.bincount(mask.reshape(-1), minlength=256)
-    pixels = pixels[: len(found.classes)]
+            write_json(folder / RECORD, known | {"digest": digest})
+    pixels = np.sum([mask.pixels for mask in masks.values()], axis=0)
     shares = dict(zip(found.classes, (pixels / pixels.sum()).tolist(), strict=True))
     return DataSet(
         name=name,
@@ -112,6 +121,7 @@ def make(project: Project, found: Understood, progress: Progress = lambda what, 
         labeled=len(masks),
         unlabeled=len(found.images) - len(masks),
         val=len(val),
+        is_val_given=is_given,
         splits=kinds,
         shares=shares,
         left_out=[*found.left_out, *problems],
@@ -120,46 +130,67 @@ def make(project: Project, found: Understood, progress: Progress = lambda what, 
     )
 
 
-def _read_masks(found: Understood, progress: Progress) -> tuple[dict[str, NDArray[np.uint8]], list[Problem]]:
-    def read(name: str) -> NDArray[np.uint8] | Problem:
+class _Mask(NamedTuple):
+    """What is kept of a mask: all masks at once may be more than memory holds."""
+
+    sha256: str
+    pixels: NDArray[np.int64]
+    """(C,) of each class."""
+
+
+def _look_at_masks(found: Understood, progress: Progress) -> tuple[dict[str, _Mask], list[Problem]]:
+    def look(name: str) -> _Mask | Problem:
         try:
-            height, width = read_picture(found.images[name]).pixels.shape[:2]
-            mask = found.draw[name]((height, width))
+            mask = _drawn(found, name)
         except BadFile as error:
             return error.kind, f"{error.path.name} {error.detail}".strip()
-        return mask if (mask != IGNORE).any() else ("mask that is all void", name)
+        except UserError as error:
+            return "annotation that does not fit its picture", f"{name}: {error}"
+        pixels = np.bincount(mask.reshape(-1), minlength=256)[: len(found.classes)]
+        if not pixels.any():
+            return "mask that is all void", name
+        return _Mask(sha256(repr(mask.shape).encode() + mask.tobytes()), pixels)
 
-    masks: dict[str, NDArray[np.uint8]] = {}
+    masks: dict[str, _Mask] = {}
     problems: list[Problem] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, (name, mask) in enumerate(zip(found.draw, pool.map(read, found.draw), strict=True), 1):
-            if isinstance(mask, tuple):
-                problems.append(mask)
-            else:
+        for done, (name, mask) in enumerate(zip(found.draw, pool.map(look, found.draw), strict=True), 1):
+            if isinstance(mask, _Mask):
                 masks[name] = mask
+            else:
+                problems.append(mask)
             progress("reading masks", done, len(found.draw))
     return masks, problems
 
 
+def _drawn(found: Understood, name: str) -> NDArray[np.uint8]:
+    height, width = read_picture(found.images[name]).pixels.shape[:2]
+    return found.draw[name]((height, width))
+
+
 def _held_out(
-    found: Understood, classes_of: Mapping[str, Collection[int]]
-) -> tuple[list[str], tuple[str, ...]]:
-    """The pictures that validate, and the splits to train on."""
+    found: Understood, classes_of: Mapping[str, Collection[int]], seed: int
+) -> tuple[list[str], tuple[str, ...], bool]:
+    """The pictures that validate, the splits to train on, and whether the folder says so.
+
+    Folds are drawn by the seed that `u2pl prepare` draws them by, so that val.txt is the first one.
+    """
     given = [name for name in classes_of if found.side.get(name) == "val"]
-    if len(given) >= 2 and len(classes_of) - len(given) >= 2:
-        return given, ("full",)
+    if len(given) >= _LEAST_GIVEN and len(classes_of) - len(given) >= 2:
+        return given, ("full",), True
     labels = len(classes_of)
     if labels < FOLDS_BELOW:
         folds = min(FOLDS, labels // 2)
-        return splits.folds(classes_of, folds, 0)[0], tuple(f"fold{k}of{folds}" for k in range(1, folds + 1))
+        names = tuple(f"fold{k}of{folds}" for k in range(1, folds + 1))
+        return splits.folds(classes_of, folds, seed)[0], names, False
     parts = max(_HELD_OUT, -(-labels // _MOST_HELD_OUT))
-    return splits.folds(classes_of, parts, 0)[0], ("full",)
+    return splits.folds(classes_of, parts, seed)[0], ("full",), False
 
 
 def _name(project: Project, folder: Path, digest: str) -> tuple[str, str | None, bool]:
     """Name of the data set, that of the folder as it was before, and whether it has still to be written."""
-    params = Params.read(project)
-    base = safe_name(folder.resolve().name).strip("._") or "pictures"
+    params, here = Params.read(project), str(folder.resolve())
+    base = plain_name(folder)
     if base in built_in() or params.section(base) != "custom":
         base = f"my-{base}"
     before, number = None, 1
@@ -167,21 +198,28 @@ def _name(project: Project, folder: Path, digest: str) -> tuple[str, str | None,
         name = base if number == 1 else f"{base}-{number}"
         there = project.auto / name
         known = _known(there)
-        if known == {"folder": str(folder.resolve()), "digest": digest}:
+        if known == {"folder": here, "digest": digest}:
             return name, before, False
+        if known == {"folder": here, "digest": UNFINISHED}:
+            shutil.rmtree(there)  # what was left by a start that was cut off, and has been marked as ours
+            continue
         if known is None and not there.exists() and not project.data(name).exists():
             return name, before, True
-        if known and known.get("folder") == str(folder.resolve()):
+        if known and known.get("folder") == here:
             before = name
-        if known is None and there.is_dir() and not (there / "dataset.yaml").exists():
-            shutil.rmtree(there)  # what a writer left that was killed
-            continue
         number += 1
 
 
+def plain_name(folder: Path) -> str:
+    """What is called after a folder: letters of ASCII, digits and `_.-`, as names of data sets are."""
+    text = unicodedata.normalize("NFKD", folder.resolve().name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("_.-")[:_LONGEST] or "pictures"
+
+
 def _known(folder: Path) -> dict[str, str] | None:
+    """Which folder a data set is of, and its hash; None where none of ours is there."""
     with suppress(OSError, UserError):
-        found = read_json(folder / "folder.json")
+        found = read_json(folder / RECORD)
         return found if isinstance(found, dict) else None
     return None
 
@@ -189,15 +227,20 @@ def _known(folder: Path) -> dict[str, str] | None:
 def _write(
     folder: Path,
     found: Understood,
-    masks: Mapping[str, NDArray[np.uint8]],
+    masks: Collection[str],
     train: list[str],
     val: list[str],
     name: str,
 ) -> None:
     for each, path in found.images.items():
         _link(path.resolve(), folder / "images" / f"{each}{path.suffix.lower()}")
-    for each, mask in masks.items():
-        write_png(folder / "masks" / f"{each}.png", mask)
+
+    def write(name: str) -> None:
+        write_png(folder / "masks" / f"{name}.png", _drawn(found, name))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(write, masks):
+            pass
     write_text(folder / "train.txt", splits.text(train))
     write_text(folder / "val.txt", splits.text(val))
     values = {

@@ -78,8 +78,11 @@ def understand(folder: Path, progress: Progress = lambda what, done, total: None
     pairs = pair(folder, files)
     named = mask_values.class_names(folder)
     draw: dict[str, Draw]
-    if found:
+    annotated = sum(len(export.pictures) for export in found)
+    if found and annotated >= len(pairs.masks):
         draw, classes, colors, background, said, problems = _of_exports(found, pairs)
+        if pairs.masks:
+            said.append(f"{count(len(pairs.masks), 'mask picture')} beside them: not used.")
     else:
         if not pairs.masks:
             raise UserError(_no_masks(folder, pairs))
@@ -87,6 +90,10 @@ def understand(folder: Path, progress: Progress = lambda what, done, total: None
         draw = {name: partial(_draw, path, meaning, pairs.images[name]) for name, path in pairs.masks.items()}
         classes, colors, background = meaning.classes, meaning.colors, meaning.background
         said, problems = _said_of_masks(meaning, pairs, named[0] if named else None), []
+        if found:
+            said.append(
+                f"{found[0].format} is there too, for {count(annotated, 'picture')}: not used, masks are more."
+            )
     listed = sides_from_lists(folder, pairs.images)
     side = listed or pairs.side
     test = [name for name in pairs.images if side.get(name) == "test"]
@@ -180,7 +187,8 @@ def _of_exports(
     said = [
         f"Labels are of {', '.join(dict.fromkeys(e.format for e in found))}: "
         f"{some([e.path.name for e in found])}. Pixels under no object are "
-        f"{'not labelled, since there is a class ' + background[0] if background else 'background'}."
+        f"{'not labelled, since there is a class ' + background[0] if background else 'background'}. Pictures on which "
+        "nothing is drawn count as unlabelled: whether anybody looked at them, no export says."
     ]
     return draw, classes, [default_color(k) for k in range(len(classes))], True, said, problems
 

@@ -30,6 +30,10 @@ _BORDER: Color = (224, 224, 192)
 _NEAR = 40
 """How far from black or white a pixel of a black-and-white mask may lie that was scaled or saved with loss."""
 _NEARLY_ALL = 0.97
+_BAD = 0.2
+"""Share of masks that may be none before all are refused."""
+_SCALED = 32
+"""Values that were chosen for the eye, as 0, 128 and 255, begin here; where they were, 255 is one of them."""
 
 Key = int | Color
 """A value of index masks, or a colour."""
@@ -67,7 +71,8 @@ def read(path: Path, meaning: Meaning) -> NDArray[np.uint8]:
         BadFile: it cannot be read, or holds what `meaning` does not know.
     """
     if meaning.threshold:
-        return (_grey(path) >= 128).astype(np.uint8)
+        grey = _grey(path)
+        return (grey > (0 if grey.max() <= 1 else 127)).astype(np.uint8)  # some may hold 0 and 1
     values = _values(path, in_colors=meaning.in_colors)
     present, places = np.unique(values, return_inverse=True)
     keys = [_key(value, meaning.in_colors) for value in present.tolist()]
@@ -83,37 +88,40 @@ def understand(paths: Sequence[Path], names: Sequence[tuple[str, Color | None]] 
 
     Two values are background (the smaller one, or black) and a class. 255 beside others is void, and so is PASCAL VOC's
     border colour. Palette masks count by their indices if each index has one colour in all of them, else by their
-    colours. Shades of grey of which nearly all pixels are nearly black or white are two classes.
+    colours. Shades of grey of which nearly all pixels are nearly black or white are two classes. A
+    few files that cannot be masks are passed over here; `read` refuses them.
 
     Args:
         paths: of masks, at least one.
         names: of the classes, in the order of their values, or with their colours; empty: they are called by number.
 
     Raises:
-        UserError: they are no masks, or do not fit the names; or files cannot be read, all of which are named.
+        UserError: they do not fit the names, or many of them are no masks, which are named.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         seen = list(pool.map(_look, paths))
     bad = [found for found in seen if isinstance(found, BadFile)]
-    if bad:
+    if len(bad) > _BAD * len(paths):
         from u2pl.data.problems import report
 
         raise UserError(
             report(
-                f"{len(bad)} of {len(paths)} masks cannot be read:",
+                f"{len(bad)} of {len(paths)} masks cannot be used:",
                 [(error.kind, f"{error.path} {error.detail}".strip()) for error in bad],
                 "Mend, replace or move them, then start the same command again.",
             )
         )
     masks = [found for found in seen if isinstance(found, _Seen)]
     shaded = sum(mask.shaded for mask in masks)
-    if shaded and all(mask.shaded or set(mask.pixels) <= {0, 1, 255} for mask in masks):
+    plain = [mask for mask in masks if not mask.shaded]
+    if shaded and all(set(mask.pixels) <= {0, 1, 255} for mask in plain):
         return _two(names, f"{shaded} masks hold shades of grey, nearly all black or white: parted at 128.")
+    masks = plain
     pixels: Counter[Key] = sum((mask.pixels for mask in masks), Counter())
-    if any(mask.shaded for mask in masks) or len(pixels) > _MOST + 2:
+    if len(pixels) > _MOST + 2:
         raise UserError(
-            f"The masks hold {len(pixels):,} different values: they look like photographs, or were saved with loss. "
-            "Save them as PNG with a value or a colour a class."
+            f"The masks hold {len(pixels):,} different values together. Save them as PNG with a value or a colour a "
+            f"class, {_MOST} classes at most."
         )
     in_colors = any(isinstance(key, tuple) for key in pixels)
     palette: dict[int, Color] = {}
@@ -150,8 +158,8 @@ def _look(path: Path) -> _Seen | BadFile:
     present, counts = np.unique(flat, return_counts=True)
     if values.ndim == 2 and palette is None and _has_shades(present) and _is_two_shades(values):
         return _Seen(Counter(), {}, True)
-    if len(present) > 1000:
-        return _Seen(Counter({k: 1 for k in range(1000)}), {}, False)
+    if len(present) > _MOST + 2:
+        return BadFile("mask that looks like a photograph", path, f"{len(present):,} values")
     keys = (_key(value, values.ndim == 3) for value in present.tolist())
     return _Seen(
         Counter(dict(zip(keys, counts.tolist(), strict=True))),
@@ -234,7 +242,9 @@ def _of_values(
     values = sorted(key for key in pixels if isinstance(key, int))
     notes: list[str] = []
     void: set[int] = set()
-    if 255 in values and len(values) > 2:
+    words = [name for name, _ in names]
+    is_class = len(words) == len(values) or min(filter(None, values), default=255) >= _SCALED
+    if 255 in values and len(values) > 2 and not is_class:
         void.add(255)
         notes.append("255 was taken for void.")
     kept = [value for value in values if value not in void]
@@ -242,7 +252,6 @@ def _of_values(
         raise UserError(
             f"All masks hold the value {kept[0] if kept else 255} alone. Two classes at least are needed."
         )
-    words = [name for name, _ in names]
     if not words:
         classes = [f"class {value}" for value in kept]
         if len(kept) == 2:
@@ -269,6 +278,8 @@ def _of_values(
             f"There are {len(words)} class names, and the masks hold the values {', '.join(map(str, kept[:12]))}"
             f"{', ...' if len(kept) > 12 else ''}. Name the classes in the order of their values, one a line."
         )
+    if words:
+        notes.append(f"{', '.join(f'{v} is {name}' for v, name in zip(kept[:12], classes, strict=False))}.")
     of: dict[Key, int] = dict.fromkeys(void, IGNORE)
     of |= {value: k for k, value in enumerate(kept)}
     return _meaning(classes, [palette.get(value) for value in kept], of, notes)
@@ -390,6 +401,8 @@ def class_names(folder: Path) -> tuple[Path, list[tuple[str, Color | None]]] | N
             found.append((front[4].strip(), _color(path, line, front.groups()[:3])))
         else:
             found.append((line.rstrip(":"), None))
+    if found and found[0][0] == "__ignore__":
+        found = found[1:]  # labelme's name for -1, which no mask holds
     names = [name for name, _ in found]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)

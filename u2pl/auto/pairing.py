@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -79,8 +79,12 @@ def pictures_in(folder: Path) -> list[Path]:
     suggestions of what to label, whose masks nobody has looked at yet.
     """
     found = []
-    for above, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and not is_ours(Path(above, name))]
+    seen = {folder.resolve()}
+    for above, folders, files in os.walk(folder, followlinks=True):
+        below = [Path(above, name) for name in folders if not name.startswith(".")]
+        new = [path for path in below if path.resolve() not in seen and not is_ours(path)]
+        seen |= {path.resolve() for path in new}  # links may lead in a circle
+        folders[:] = [path.name for path in new]
         found += [
             path
             for name in files
@@ -92,9 +96,10 @@ def pictures_in(folder: Path) -> list[Path]:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether a folder is a project, or what `u2pl suggest` wrote."""
+    """Whether a folder is a project, or what `u2pl auto`, `suggest` or `predict` wrote."""
     is_project = (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file()
-    return is_project or (folder / "suggestion.json").is_file()
+    written = is_project or any((folder / name).is_file() for name in ("suggestion.json", "folder.json"))
+    return written or all((folder / name).is_dir() for name in ("overlays", "colors", "masks"))
 
 
 def pair(folder: Path, files: Collection[Path] | None = None, *, masks: bool = True) -> Pairs:
@@ -129,7 +134,8 @@ def _file(path: Path, folder: Path, *, masks: bool) -> _File:
         words = [word for word in re.split(r"[ _.-]+", plain(part).lower()) if word]
         words = [piece for word in words for piece in _pieces(word)]
         is_mask |= any(word in _MASK for word in words)
-        side = next((_SIDES[word] for word in words if word in _SIDES), side)
+        if all(word in _SIDES or word in _MASK or word in _IMAGE for word in words):  # not of test_bench
+            side = next((_SIDES[word] for word in words if word in _SIDES), side)
         rest = [word for word in words if word not in (*_MASK, *_IMAGE)]
         if rest:
             kept.append("_".join(rest))
@@ -205,14 +211,27 @@ def _names(folder: Path, images: Iterable[Path]) -> dict[Path, str]:
     shared = len(above) == 1 and above != {""}
     if shared:
         relative = {path: Path(*name.parts[1:]) for path, name in relative.items()}
-    stems = {path: str(PurePosixPath(name.with_suffix(""))) for path, name in relative.items()}
-    count: dict[str, int] = defaultdict(int)
-    for stem in stems.values():
-        count[plain(stem).lower()] += 1
-    return {
-        path: plain(stem if count[plain(stem).lower()] == 1 else f"{stem}_{path.suffix[1:]}")
-        for path, stem in stems.items()
-    }
+    stems = {path: _listable(name.with_suffix("")) for path, name in relative.items()}
+    common = Counter(stem.lower() for stem in stems.values())
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for path, stem in stems.items():
+        base = name = stem if common[stem.lower()] == 1 else f"{stem}_{path.suffix[1:]}"
+        number = 1
+        while name.lower() in taken:
+            number += 1
+            name = f"{base}-{number}"
+        taken.add(name.lower())
+        names[path] = name
+    return names
+
+
+def _listable(path: Path) -> str:
+    """A path as a name that a list can hold: no blanks at the ends of its parts, no control characters."""
+    parts = [
+        re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]", "_", plain(part)).strip() or "_" for part in path.parts
+    ]
+    return str(PurePosixPath(*parts))
 
 
 def _matched(files: list[_File], images: list[_File], names: dict[Path, str]) -> Pairs:

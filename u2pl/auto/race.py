@@ -10,7 +10,8 @@ from typing import Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
-from u2pl.auto.portfolio import BASELINE, Costs, Portfolio, cannot_win
+from u2pl.auto.portfolio import BASELINE, RESERVE, Costs, Portfolio, cannot_win
+from u2pl.data.prepared import open_split
 from u2pl.errors import UserError
 from u2pl.files import read_json, write_json
 from u2pl.pipeline import process_groups
@@ -20,11 +21,12 @@ from u2pl.project import Project
 from u2pl.runs import frames
 from u2pl.runs.events import Events
 from u2pl.runs.records import is_complete, read_metrics
-from u2pl.settings import Params
+from u2pl.settings import Params, ResolvedRun, hyper, load
+from u2pl.training.description import description
 
 _LOOK_SECONDS = 3.0
 """Between two looks at how far the runs are."""
-_ALMOST, _ALMOST_FIRST = 0.05, 0.25
+_ALMOST, _ALMOST_FIRST = 0.05, RESERVE
 """A run that ends within this share of the budget is not stopped when the budget is up; of the first round, without
 which there is no answer, within the larger one."""
 MIOU = "val/miou"
@@ -45,6 +47,8 @@ class Contender:
     repeat: int
     """From 0."""
     epochs: int
+    fingerprint: str | None
+    """Of its settings and its data as they are today; None where the split is not prepared."""
 
     @property
     def title(self) -> str:
@@ -110,7 +114,8 @@ class TrainProcess:
     ):
         log.parent.mkdir(parents=True, exist_ok=True)
         words = ["train", "--dataset", dataset, "--split", contender.split, "--method", contender.method]
-        words += ["--seed", str(contender.seed), "--device", device]
+        # A run of other settings, as before somebody changed the recipe, is moved aside.
+        words += ["--seed", str(contender.seed), "--device", device, "--fresh"]
         self._log, self._reaper = log, reaper
         with log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -154,6 +159,20 @@ class Event:
     sentence: str = ""
 
 
+def fingerprint(project: Project, run: ResolvedRun) -> str | None:
+    """Of a run's settings and data as they are today; None where its split is not prepared."""
+    cls = hyper.find(run.spec.method)
+    try:
+        split = open_split(project, run.spec.dataset, run.spec.split)
+        return (
+            str(description(run, split, load(cls, run.hyper, run.spec.method))["fingerprint"])
+            if cls
+            else None
+        )
+    except UserError:
+        return None
+
+
 class Race:
     """The runs of a portfolio.
 
@@ -188,7 +207,8 @@ class Race:
         def contender(method: str, repeat: int) -> Contender:
             split, seed = (self._splits[repeat], 0) if len(self._splits) > 1 else (self._splits[0], repeat)
             run = params.resolve(params.spec(self._dataset, split, method, seed))
-            return Contender(run.name, method, split, seed, repeat, run.recipe.epochs)
+            known = fingerprint(self.project, run)
+            return Contender(run.name, method, split, seed, repeat, run.recipe.epochs, known)
 
         self.contenders = {
             (method, repeat): contender(method, repeat)
@@ -208,8 +228,15 @@ class Race:
     # ---- what is known --------------------------------------------------------------------------------
 
     def is_done(self, contender: Contender) -> bool:
-        """Whether the run has finished."""
-        return is_complete(self.project.runs / contender.run)
+        """Whether the run has finished, with the settings of today."""
+        folder = self.project.runs / contender.run
+        if not is_complete(folder):
+            return False
+        try:
+            found = read_metrics(folder)["fingerprint"]
+        except (OSError, UserError):
+            return False
+        return contender.fingerprint in (None, found)
 
     def is_out(self, contender: Contender) -> bool:
         """Whether it was stopped for good, or failed."""
@@ -333,6 +360,10 @@ class Race:
         if why is not None:
             return Event(contender, "interrupted")
         self.state.failed[contender.run] = process.reason(code)
+        if not any(
+            self._is_left(each) for (method, _), each in self.contenders.items() if method != BASELINE
+        ):
+            self.state.stopped.clear()  # one that could not win is better than none
         return Event(contender, "failed", self.state.failed[contender.run])
 
     def _judge(
@@ -360,6 +391,9 @@ class Race:
             if why is not None:
                 ending[contender.run] = why
                 process.stop()
+
+    def _is_left(self, contender: Contender) -> bool:
+        return contender.repeat == 0 and not self.is_out(contender)
 
     def _has_rivals(self, contender: Contender, ending: Mapping[str, str]) -> bool:
         """Whether another method than the baseline is left: one has to tell what unlabelled images gain."""

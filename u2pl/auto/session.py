@@ -1,11 +1,15 @@
 """One start of `u2pl auto`: from a folder to a race that goes on where it was, and to an answer."""
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
+
 from u2pl.auto.data_set import DataSet, make
-from u2pl.auto.folder import Understood, understand
+from u2pl.auto.folder import Understood
 from u2pl.auto.portfolio import BASELINE, RESERVE, extended
 from u2pl.auto.race import Contender, Event, Race, State, TrainProcess
 from u2pl.auto.settle import settle, write_plan
@@ -13,6 +17,7 @@ from u2pl.auto.verdict import Scored, Verdict, judge
 from u2pl.data.description import Progress
 from u2pl.data.prepare import prepare
 from u2pl.errors import UserError
+from u2pl.files import holder_in_words, write_holder
 from u2pl.pipeline import process_groups, read_table
 from u2pl.pipeline.plan_runner import counted_signals
 from u2pl.pipeline.workers import Workers
@@ -53,7 +58,9 @@ class Session:
             scored,
             repeats=self.race.state.portfolio.repeats,
             unit=self.unit,
+            tried=len(self.race.state.portfolio.methods) - 1,
             unlabeled=self.data_set.unlabeled,
+            val=self.data_set.val,
             title=self.titles,
         )
 
@@ -104,30 +111,62 @@ class Session:
         return race.take(more)
 
 
+@contextmanager
 def open_session(
     project: Project,
-    folder: Path,
+    found: Understood,
     seconds: float,
     jobs: int,
     progress: Progress,
     say: Callable[[Understood, DataSet], None],
-) -> Session:
-    """Understand and prepare a folder, and choose what to train on it, or go on from what was chosen before.
+) -> Iterator[Session]:
+    """Prepare a folder, and choose what to train on it, or go on from what was chosen before.
 
     Args:
         project: where everything is written.
-        folder: of pictures and some masks.
+        found: of the folder.
         seconds: of the budget, what was spent before included.
         jobs: runs that train side by side.
         progress: told how far it is.
         say: told what was understood, before anything takes long.
 
     Raises:
-        UserError: the folder cannot be understood, or the budget is too small.
+        UserError: too few masks can be used, the budget is too small, or another process is at this folder.
     """
-    found = understand(folder, progress)
+    began = time.monotonic()
     data_set = make(project, found, progress)
     say(found, data_set)
+    with _claimed(data_set):
+        yield _opened(project, found, data_set, seconds, jobs, progress, began)
+
+
+@contextmanager
+def _claimed(data_set: DataSet) -> Iterator[None]:
+    """Hold the data set: two races would take each other's runs for failed."""
+    lock = filelock.FileLock(data_set.folder / ".lock", timeout=1)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise UserError(
+            f"Another `u2pl auto`{holder_in_words(data_set.folder)} is at work on this folder. Wait for it, or stop it "
+            "first."
+        ) from None
+    try:
+        write_holder(data_set.folder)
+        yield
+    finally:
+        lock.release()
+
+
+def _opened(
+    project: Project,
+    found: Understood,
+    data_set: DataSet,
+    seconds: float,
+    jobs: int,
+    progress: Progress,
+    began: float,
+) -> Session:
     warnings: dict[str, None] = {}
     for split in data_set.splits:
         prepared = prepare(project, str(data_set.description), split, progress=progress)
@@ -136,7 +175,7 @@ def open_session(
     state = State.read(path)
     if state is None:
         portfolio, costs = settle(project, data_set, seconds, jobs, progress)
-        state = State(portfolio, costs)
+        state = State(portfolio, costs, seconds=time.monotonic() - began)
         state.write(path)
     state.failed.clear()  # whoever starts it again may have mended the cause
     budget = seconds * (1 - RESERVE)

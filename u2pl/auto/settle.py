@@ -29,7 +29,7 @@ def settle(
     jobs: int,
     progress: Progress = lambda what, done, total: None,
 ) -> tuple[Portfolio, Costs]:
-    """Choose the settings of all splits of a data set, and the portfolio; writes the recipes that are not there yet.
+    """Choose the settings of all splits of a data set, and the portfolio; writes the recipes.
 
     Args:
         project: where the splits are prepared.
@@ -68,9 +68,9 @@ def settle(
         )
     choices += chosen_recipe.length(found, recipe.batch, recipe.crop, speed, best.steps)
     for each in data_set.splits:
+        # One that is there was written by a start that was cut off, for another budget.
         path = chosen_recipe_path(project, data_set.name, each)
-        if not path.exists():
-            write_text(path, chosen_recipe.text(open_split(project, data_set.name, each), found, choices))
+        write_text(path, chosen_recipe.text(open_split(project, data_set.name, each), found, choices))
     return best, costs
 
 

@@ -1,14 +1,14 @@
 """What the finished runs say: what unlabelled images gained, which method to take, and how sure that is."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pandas as pd
 
 from u2pl.auto.portfolio import BASELINE
-from u2pl.reporting.numbers import spread_text
+from u2pl.reporting.numbers import signed, spread_text
 from u2pl.reporting.paired import Paired, paired
 
 _LIKELY = 0.05
@@ -60,7 +60,14 @@ class Verdict:
 
 
 def judge(
-    scored: Sequence[Scored], *, repeats: int, unit: str, unlabeled: int, title: Mapping[str, str]
+    scored: Sequence[Scored],
+    *,
+    repeats: int,
+    unit: str,
+    tried: int,
+    unlabeled: int,
+    val: int,
+    title: Mapping[str, str],
 ) -> Verdict:
     """The verdict on what has finished so far.
 
@@ -68,92 +75,115 @@ def judge(
         scored: finished runs, in any order.
         repeats: that there are to be.
         unit: what differs between repeats: "seed" or "fold".
+        tried: methods beside the baseline that began in the first round.
         unlabeled: images without a label.
+        val: images that validate.
         title: method -> what it is called.
     """
     if not scored:
         return Verdict(None, None, None, "No run has finished yet: there is nothing to say.", "")
     frame = pd.DataFrame([asdict(each) for each in scored])
     numbers = frame.pivot(index="repeat", columns="method", values="miou").reindex(range(repeats))
-    pairs = (
-        paired(numbers, BASELINE, [str(m) for m in numbers if m != BASELINE]) if BASELINE in numbers else []
-    )
+    others = [str(name) for name in numbers if name != BASELINE]
+    pairs = paired(numbers, BASELINE, others) if BASELINE in numbers else []
     # A gain that was seen more often counts first: the others were left after one look.
     gain = max(pairs, key=lambda pair: (pair.seeds, pair.mean), default=None)
     method = gain.label if gain and gain.mean > 0 else BASELINE
     if BASELINE not in numbers:
         method = str(numbers.mean().idxmax())
-    best = max((each for each in scored if each.method == method), key=lambda each: each.miou)
-    headline, doubt = _sentences(gain, numbers, method, unit=unit, unlabeled=unlabeled, title=title)
+    own = [each for each in scored if each.method == method]
+    # Numbers of folds rank pictures, and not networks: there the first one is taken.
+    best = min(own, key=lambda each: each.repeat) if unit == "fold" else max(own, key=lambda each: each.miou)
+    words = _Words(numbers, unit, unlabeled, val, title)
+    doubts = [words.doubt(gain, method), *words.chosen(gain, tried), *_missing(scored, method, unit)]
     return Verdict(
         method,
         best.run,
         best.miou,
-        headline,
-        doubt,
+        words.headline(gain, method),
+        " ".join(filter(None, doubts)),
         [_as_json(pair) for pair in sorted(pairs, key=lambda pair: (-pair.seeds, -pair.mean))],
         {str(name): [None if math.isnan(v) else v for v in column] for name, column in numbers.items()},
         class_gains(scored, gain.label if gain else None),
     )
 
 
-def _sentences(
-    gain: Paired | None,
-    numbers: pd.DataFrame,
-    method: str,
-    *,
-    unit: str,
-    unlabeled: int,
-    title: Mapping[str, str],
-) -> tuple[str, str]:
-    mean = spread_text(numbers[method].mean(), numbers[method].std(), 1)
-    if not unlabeled:
+@dataclass(frozen=True)
+class _Words:
+    """Sentences about what was found."""
+
+    numbers: pd.DataFrame
+    """A row a repeat, a column a method."""
+    unit: str
+    unlabeled: int
+    val: int
+    title: Mapping[str, str]
+
+    def headline(self, gain: Paired | None, method: str) -> str:
+        """What was gained, or that it was not."""
+        own = self.numbers[method]
+        reached = f"{self.title[method]} reaches {spread_text(own.mean(), own.std(), 1)} % mIoU"
+        if not self.unlabeled:
+            return (
+                f"{reached}. Every picture has a label, so there was nothing to learn from unlabelled ones."
+            )
+        if gain is None:
+            return f"{reached}; what unlabelled pictures gain is not known yet."
+        difference = f"{'+' if gain.mean >= 0 else '−'}{spread_text(abs(gain.mean), gain.sd, 1)}"
+        base, ours = spread_text(gain.base, gain.base_sd, 1), spread_text(gain.ours, gain.ours_sd, 1)
+        label, alone = self.title[gain.label], f"from the labelled ones alone ({self.title[gain.against]})"
+        if gain.mean > 0:
+            return (
+                f"The {self.unlabeled:,} unlabelled pictures gained {difference} mIoU: {label} reaches {ours} %, and "
+                f"{base} % is reached {alone}."
+            )
         return (
-            f"{title[method]} reaches {mean} % mIoU. Every picture has a label, so there was nothing to learn from "
-            "unlabelled ones.",
-            _few(int(numbers[method].count()), unit),
+            f"The {self.unlabeled:,} unlabelled pictures gained nothing: {label} reaches {ours} %, {difference} "
+            f"against {base} % {alone}."
         )
-    if gain is None:
-        reached = f"{title[method]} reaches {mean} % mIoU"
-        return f"{reached}; what unlabelled pictures gain is not known yet.", _few(1, unit)
-    sign = "+" if gain.mean >= 0 else "−"
-    difference = f"{sign}{spread_text(abs(gain.mean), gain.sd, 1)}"
-    base = spread_text(gain.base, gain.base_sd, 1)
-    ours = spread_text(gain.ours, gain.ours_sd, 1)
-    if gain.mean > 0:
-        head = (
-            f"The {unlabeled:,} unlabelled pictures gained {difference} mIoU: {title[gain.label]} reaches {ours} %, "
-            f"and {base} % is reached from the labelled ones alone ({title[gain.against]})."
+
+    def doubt(self, gain: Paired | None, method: str) -> str:
+        """How sure that is."""
+        unit = self.unit
+        seen = gain.seeds if gain else int(self.numbers[method].count())
+        if seen < 2:
+            return f"One {unit} alone: how much another would differ is not known."
+        if gain is None:
+            return f"Over {seen} {unit}s."
+        if not gain.exceeds_spread:
+            return f"That is not more than {unit}s differ, over {seen} {unit}s: it may be chance."
+        more = f"That is more than {seen} {unit}s differ"
+        if unit == "fold":
+            # Their training images overlap, so that a test would find too much.
+            return f"{more}; folds share training pictures, so no test says how likely chance is."
+        same = f"All seeds are scored on the same {self.val:,} pictures: of others they say less."
+        if math.isnan(gain.p):
+            return f"{more}, but two are few. {same}"
+        chance = "hardly chance of the seeds" if gain.p < _LIKELY else "but so few can mislead"
+        return f"{more} (paired t-test, p = {gain.p:.2g}): {chance}. {same}"
+
+    def chosen(self, gain: Paired | None, tried: int) -> Iterator[str]:
+        """That the method was chosen by a number that is among those that it is judged by."""
+        if gain is None or tried < 2 or gain.seeds < 2:
+            return
+        others = self.numbers[gain.label][1:] - self.numbers[BASELINE][1:]
+        kept = others.dropna()
+        yield (
+            f"{self.title[gain.label]} was chosen of {tried} methods by its first {self.unit}, which flatters: over "
+            f"the other{'s' if len(kept) > 1 else ''} it is {signed(kept.mean())}."
         )
-    else:
-        head = (
-            f"The {unlabeled:,} unlabelled pictures gained nothing: {title[gain.label]} reaches {ours} %, "
-            f"{difference} against {base} % from the labelled ones alone ({title[gain.against]})."
-        )
-    return head, _doubt(gain, unit)
 
 
-def _doubt(gain: Paired, unit: str) -> str:
-    if gain.seeds < 2:
-        return _few(1, unit)
-    if not gain.exceeds_spread:
-        return f"That is not more than {unit}s differ, over {gain.seeds} {unit}s: it may be chance."
-    if math.isnan(gain.p):
-        return f"That is more than {gain.seeds} {unit}s differ, but two are few."
-    if gain.p < _LIKELY:
-        return (
-            f"That is more than {gain.seeds} {unit}s differ (paired t-test, p = {gain.p:.2g}): hardly chance."
-        )
-    return (
-        f"That is more than {gain.seeds} {unit}s differ, but so few can still mislead "
-        f"(paired t-test, p = {gain.p:.2g})."
-    )
-
-
-def _few(count: int, unit: str) -> str:
-    if count < 2:
-        return f"One {unit} alone: how much another would differ is not known."
-    return f"Over {count} {unit}s."
+def _missing(scored: Sequence[Scored], method: str, unit: str) -> Iterator[str]:
+    """That some mIoUs are over fewer classes than others, since a class is in no picture that validates there."""
+    own = [each for each in scored if each.method == method]
+    some = [
+        name
+        for name in own[0].iou
+        if 0 < sum(each.iou.get(name) is None for each in own) < len(own) and unit == "fold"
+    ]
+    if some:
+        yield f"{', '.join(some)} cannot be scored in every fold, so that their mIoUs are over different classes."
 
 
 def class_gains(scored: Sequence[Scored], method: str | None) -> list[ClassGain]:

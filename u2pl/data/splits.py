@@ -125,10 +125,10 @@ def draw(
 
 
 def folds(classes_of: Mapping[str, Collection[int]], count: int, seed: int) -> list[list[str]]:
-    """Images with a mask in so many parts, each sorted, as equal as can be, every class spread over them.
+    """Images with a mask in so many parts, each sorted, no part larger than need be, every class spread over them.
 
     In a seeded order, those that show the rarest class first, each image goes to the part that has the fewest images
-    of the rarest class that it shows, and of those to the smallest one.
+    of the rarest class that it shows, and of those to the smallest one; full parts take none.
 
     Args:
         classes_of: of each image with a mask, the classes in it.
@@ -142,9 +142,11 @@ def folds(classes_of: Mapping[str, Collection[int]], count: int, seed: int) -> l
         name: min(found, key=lambda c: (images[c], c), default=-1) for name, found in classes_of.items()
     }
     parts: list[list[str]] = [[] for _ in range(count)]
+    full = ceil(len(classes_of) / count)
     of_class = [dict.fromkeys([*images, -1], 0) for _ in range(count)]
     for name in sorted(shuffled, key=lambda name: images.get(rarest[name], len(shuffled))):
-        k = min(range(count), key=lambda k: (of_class[k][rarest[name]], len(parts[k])))
+        open_ = [k for k in range(count) if len(parts[k]) < full]
+        k = min(open_, key=lambda k: (of_class[k][rarest[name]], len(parts[k])))
         parts[k].append(name)
         for shown in classes_of[name] or [-1]:
             of_class[k][shown] += 1

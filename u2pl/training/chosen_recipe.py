@@ -23,6 +23,7 @@ from u2pl.models.encoders import build
 from u2pl.project import Project
 from u2pl.settings import Params, Recipe, chosen_recipe_path, has_native_bfloat16
 from u2pl.settings import load as load_settings
+from u2pl.settings.device import is_gpu
 
 _SAMPLED = 200
 """Images whose sizes are looked up."""
@@ -98,7 +99,7 @@ def look(
         with Image.open(split.images[name]) as picture:
             sizes.append(picture.size)
         progress("looking at sizes", done, len(some))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if is_gpu() else "cpu"
     memory = torch.cuda.mem_get_info()[1] if device == "cuda" else psutil.virtual_memory().total
     return Found(
         classes=len(split.classes),
@@ -261,7 +262,7 @@ def speed(recipe: Recipe, classes: int, threads: int | None = None) -> float:
 
 
 def _speed(recipe: Recipe, classes: int) -> float:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if is_gpu() else "cpu")
     network = DeepLabV3Plus(classes, recipe.model_copy(update={"weights": "none"}), representation=False)
     network = network.to(device).train()
     images = torch.rand(2 * recipe.batch, 3, recipe.crop, recipe.crop, device=device)
