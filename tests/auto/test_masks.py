@@ -9,8 +9,10 @@ from PIL import Image
 
 from u2pl.auto import masks
 from u2pl.auto.masks import IGNORE, class_names, read, understand
+from u2pl.data.description import Description
 from u2pl.data.inspection import BadFile
 from u2pl.errors import UserError
+from u2pl.labeling import premasks
 
 
 def saved(folder: Path, values: Any, name: str = "a", palette: list[int] | None = None) -> Path:
@@ -193,6 +195,23 @@ def test_masks_of_0_and_1_beside_masks_of_0_and_255_are_of_one_class(tmp_path: P
     assert [read(each, meaning).tolist() for each in (a, b)] == [[[0, 1]]] * 2
     c = saved(tmp_path, [[0, 1, 255]], "c")
     assert read(c, understand([a, b, c])).tolist() == [[0, 1, IGNORE]]
+
+
+def test_masks_that_were_suggested_say_themselves_how_they_are_read(tmp_path: Path):
+    white = [saved(tmp_path, [[0, 255]], f"{k}") for k in range(3)]
+    description = Description(name="holes", classes=["background", "object"], background=True)
+    premasks.write(tmp_path / "back.png", np.array([[0, 1, 255]], np.uint8), description)
+    meaning = understand([*white, tmp_path / "back.png"])
+    assert [read(path, meaning).tolist() for path in white] == [[[0, 1]]] * 3
+    assert read(tmp_path / "back.png", meaning).tolist() == [[0, 1, IGNORE]]
+
+
+def test_where_another_program_has_saved_them_nobody_guesses(tmp_path: Path):
+    white = [saved(tmp_path, [[0, 255]], f"{k}") for k in range(3)]
+    back = saved(tmp_path, [[0, 1, 255]], "back")
+    with pytest.raises(UserError, match="prepare --merge"):
+        understand([*white, back])
+    assert read(back, understand([back, *(saved(tmp_path, [[0, 1]], f"x{k}") for k in range(3))])).tolist()
 
 
 @given(st.sets(st.integers(0, 254), min_size=2, max_size=40), st.randoms(use_true_random=False))

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from u2pl.data.inspection import BadFile, read_raw_mask
 from u2pl.data.pictures import Color
 from u2pl.errors import UserError
 from u2pl.files import content
+from u2pl.labeling.premasks import Said, said
 
 IGNORE = 255
 """Of the class indices that masks are written as."""
@@ -70,6 +71,8 @@ def read(path: Path, meaning: Meaning) -> NDArray[np.uint8]:
     Raises:
         BadFile: it cannot be read, or holds what `meaning` does not know.
     """
+    if (own := said(path)) is not None:
+        meaning = _of_premask(own, meaning)
     if meaning.threshold:
         grey = _grey(path)
         return (grey > (0 if grey.max() <= 1 else 127)).astype(np.uint8)  # some may hold 0 and 1
@@ -98,6 +101,8 @@ def understand(paths: Sequence[Path], names: Sequence[tuple[str, Color | None]] 
     Raises:
         UserError: they do not fit the names, or many of them are no masks, which are named.
     """
+    # What `u2pl suggest` wrote says itself how it is to be read, and may have other values.
+    paths = [path for path in paths if said(path) is None] or paths
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         seen = list(pool.map(_look, paths))
     bad = [found for found in seen if isinstance(found, BadFile)]
@@ -128,6 +133,7 @@ def understand(paths: Sequence[Path], names: Sequence[tuple[str, Color | None]] 
     if not in_colors:
         palette, agree = _palette([mask.palette for mask in masks])
         in_colors = not agree
+    _refuse_two_kinds(masks)
     if set(pixels) == {0, 1, 255} and not any(set(mask.pixels) >= {1, 255} for mask in masks):
         note = "Some masks hold 0 and 1, others 0 and 255: 255 was taken for 1, since no mask holds both."
         classes = [name for name, _ in names] if len(names) == 2 else ["background", "object"]
@@ -136,6 +142,30 @@ def understand(paths: Sequence[Path], names: Sequence[tuple[str, Color | None]] 
         pixels = sum((_in_colors(mask) for mask in masks), Counter())
         return _of_colors(pixels, names)
     return _of_values(pixels, palette, names)
+
+
+def _refuse_two_kinds(masks: Sequence[_Seen]) -> None:
+    """Refuse masks of which 255 seems to mean the object in most and void in others.
+
+    Raises:
+        UserError: they are such.
+    """
+    white = sum(set(mask.pixels) == {0, 255} for mask in masks)
+    both = [mask for mask in masks if {1, 255} <= set(mask.pixels) <= {0, 1, 255}]
+    if both and white > len(masks) / 2:
+        raise UserError(
+            f"{white} masks hold 0 and 255, and {len(both)} others 0, 1 and 255: in those 255 seems to be the object, "
+            "in these void. Save all with the same values. Masks that u2pl suggest wrote come back with: "
+            "u2pl prepare --merge"
+        )
+
+
+def _of_premask(own: Said, meaning: Meaning) -> Meaning:
+    """How a mask that `u2pl suggest` wrote is read, by the names of its classes."""
+    place = {name: k for k, name in enumerate(meaning.classes)}
+    of: dict[Key, int] = {own.blank: IGNORE}
+    of |= {value: place[name] for value, name in zip(own.values, own.classes, strict=True) if name in place}
+    return replace(meaning, of=of, in_colors=own.in_colors, threshold=False)
 
 
 def _look(path: Path) -> _Seen | BadFile:
