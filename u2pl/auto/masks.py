@@ -164,7 +164,8 @@ def _of_premask(own: Said, meaning: Meaning) -> Meaning:
     """How a mask that `u2pl suggest` wrote is read, by the names of its classes."""
     place = {name: k for k, name in enumerate(meaning.classes)}
     of: dict[Key, int] = {own.blank: IGNORE}
-    of |= {value: place[name] for value, name in zip(own.values, own.classes, strict=True) if name in place}
+    keys: Sequence[Key] = own.values
+    of |= {value: place[name] for value, name in zip(keys, own.classes, strict=True) if name in place}
     return replace(meaning, of=of, in_colors=own.in_colors, threshold=False)
 
 
