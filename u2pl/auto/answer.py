@@ -237,24 +237,17 @@ def _rows(session: Session, facts: Facts) -> Iterator[Mapping[str, Any]]:
 
 
 def _curves(session: Session) -> Mapping[str, Any]:
-    """The learning curves of all methods, as one picture, and their legend."""
-    curves = []
-    for index, method in enumerate(session.race.state.portfolio.methods):
-        seeds = [
-            pd.Series(dict(curve), dtype="float64")
-            for (name, _), each in session.race.contenders.items()
-            if name == method and (curve := session.race.curve(each))
-        ]
-        if seeds:
-            # A run that was stopped is shown as far as it went.
-            longest = max(map(len, seeds))
-            seeds = [each for each in seeds if len(each) == longest]
-            curves.append(charts.curve(session.titles.get(method, method), index, seeds))
+    """The learning curves of the first round, in which all methods have the same pictures, and their legend."""
+    curves = [
+        charts.curve(session.titles.get(method, method), index, [pd.Series(dict(found), dtype="float64")])
+        for index, method in enumerate(session.race.state.portfolio.methods)
+        if (found := session.race.curve(session.race.contenders[method, 0]))
+    ]
     if not curves:
         return {"svg": "", "legend": []}
-    panel = charts.Panel("mIoU on what validates (%)", "mIoU %", tuple(curves))
+    panel = charts.Panel(f"mIoU on what validates, first {session.unit}", "mIoU %", tuple(curves))
     legend = [(each.label, *charts.dashes(each.style)) for each in curves]
-    return {"svg": Markup(charts.svg(panel, "curves")), "legend": legend}
+    return {"svg": Markup(charts.svg(panel, "curves")), "legend": legend}  # noqa: S704
 
 
 def _samples(session: Session, facts: Facts) -> list[Mapping[str, str]]:
