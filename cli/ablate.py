@@ -49,6 +49,7 @@ def ablate(
     save_every: options.SaveEvery = None,
     limit_batches: options.LimitBatches = None,
     weights: options.Weights = None,
+    from_: options.From = None,
     fresh: options.Fresh = False,
     compare: Annotated[
         bool, typer.Option("--compare", help="Train nothing: compare the runs that have finished.")
@@ -79,7 +80,8 @@ def ablate(
     if place.started():
         raise UsageError("torchrun is for u2pl train. Here --nproc starts the processes, run by run.")
     given = options.training(
-        project, set_=set_, batch=batch, micro_batch=micro_batch, limit_batches=limit_batches, weights=weights,
+        project, set_=set_, batch=batch, micro_batch=micro_batch, limit_batches=limit_batches,
+        weights=weights, from_=from_, dataset=dataset,
         seed=seed, seeds=seeds, recompute=recompute, compiled=compiled, workers=workers, save_every=save_every,
     )  # fmt: skip
     plans = [

@@ -149,6 +149,8 @@ def training(
     micro_batch: int | None,
     limit_batches: int | None,
     weights: str | None,
+    from_: str | None,
+    dataset: str | None,
     seed: int | None,
     seeds: str | None,
     recompute: bool,
@@ -161,10 +163,18 @@ def training(
     Raises:
         UsageError: two of them contradict each other, or one has a value that it cannot have.
     """
+    from u2pl.errors import UsageError
     from u2pl.settings import WORDS_FOR_WEIGHTS, Params, merged, parse_overrides
     from u2pl.training.machine import Machine
 
     params = Params.read(project)
+    if from_ is not None:
+        if weights is not None:
+            raise UsageError(
+                f"--from {from_} and --weights {weights} both say what to start from. Leave one out."
+            )
+        chosen = params.default("dataset") if dataset is None else dataset
+        weights = str(project.root / model_to_start_from(project, chosen, from_))
     given: dict[str, Any] = {"batch": batch, "micro_batch": micro_batch, "limit_batches": limit_batches}
     if weights is not None:
         # On the command line a file lies below the current folder, in the settings below the project's.

@@ -61,22 +61,15 @@ def train(
     from u2pl.errors import EndedElsewhere, Interrupted, UsageError
     from u2pl.project import Project
     from u2pl.runs.stored_evaluation import result_in_words
-    from u2pl.settings import Params
     from u2pl.training import place
 
     from .targets import check_target, is_weights
 
     project = Project.find()
     check_target(project, model, "--model", is_weights)
-    if from_ is not None:
-        if weights is not None:
-            raise UsageError(
-                f"--from {from_} and --weights {weights} both say what to start from. Leave one out."
-            )
-        chosen = Params.read(project).default("dataset") if dataset is None else dataset
-        weights = str(project.root / options.model_to_start_from(project, chosen, from_))
     given = options.training(
-        project, set_=set_, batch=batch, micro_batch=micro_batch, limit_batches=limit_batches, weights=weights,
+        project, set_=set_, batch=batch, micro_batch=micro_batch, limit_batches=limit_batches,
+        weights=weights, from_=from_, dataset=dataset,
         seed=seed, seeds=seeds, recompute=recompute, compiled=compiled, workers=workers, save_every=save_every,
     )  # fmt: skip
     for option, value in (("--name", name), ("--model", model)):

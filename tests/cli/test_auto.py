@@ -82,8 +82,8 @@ def test_from_an_empty_folder_to_an_answer_through_an_interruption(
 
     found = u2pl("predict", answer["model"], str(pictures / "images"), "--review", cwd=work)
     assert found.returncode == 0, found.stderr
-    mask = work / "predictions/masks/p20.png"
-    assert Image.open(mask).size == (64, 64)
+    with Image.open(work / "predictions/masks/p20.png") as mask:
+        assert mask.size == (64, 64)
 
     # The budget is spent: the same command has its answer at once.
     at_once = u2pl("auto", str(pictures), "--budget", "75s", "--json", cwd=work)
