@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from u2pl.reporting.durations import duration
+
 from . import run_options as options
 from .terminal import next_step, say, say_json
 
 if TYPE_CHECKING:
     from u2pl.auto.data_set import DataSet
     from u2pl.auto.folder import Understood
-    from u2pl.auto.race import Contender, Curve, Event
+    from u2pl.auto.portfolio import Curve
+    from u2pl.auto.race import Contender, Event
     from u2pl.auto.session import Session
     from u2pl.pipeline.workers import Workers
     from u2pl.project import Project
@@ -89,7 +92,7 @@ def auto(
     if json:
         say_json(facts)
         return
-    say(f"Took {_duration(time.monotonic() - began)} now. The answer: {facts['page']}")
+    say(f"Took {duration(time.monotonic() - began)} now. The answer: {facts['page']}")
     if facts["model"]:
         next_step(*facts["predict"])
 
@@ -166,20 +169,15 @@ def _project(folder: Path) -> "Project":
 
 
 def _workers(jobs: int | None) -> "Workers":
-    import os
+    from u2pl.pipeline.workers import Workers, cores, visible_gpus
 
-    from u2pl.pipeline.workers import Workers, visible_gpus
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    gpus = visible_gpus()
-    return Workers.of(jobs or len(gpus) or min(2, cores), None)
+    return Workers.of(jobs or len(visible_gpus()) or min(2, cores()), None)
 
 
 def _say_understood(found: "Understood", data_set: "DataSet") -> None:
     from rich.table import Table
 
-    from u2pl.auto.folder import count
-    from u2pl.data.problems import report
+    from u2pl.data.problems import count, report
 
     from .terminal import console
 
@@ -221,22 +219,16 @@ def _say_plan(opened: "Session", seconds: float) -> None:
         if portfolio.repeats > 1 and len(portfolio.methods) > 1
         else f" on {portfolio.repeats} {opened.unit}s" * (portfolio.repeats > 1)
     )
-    say(f"In {_duration(seconds)} there is time for {names}, some {portfolio.steps} steps each{again}.")
+    say(f"In {duration(seconds)} there is time for {names}, some {portfolio.steps} steps each{again}.")
     if not opened.data_set.unlabeled:
         say("No picture is without a mask, so there is nothing that other methods could learn from.")
     if spent:
-        say(f"{_duration(spent)} of it are spent already, {len(race.finished())} runs finished.")
+        say(f"{duration(spent)} of it are spent already, {len(race.finished())} runs finished.")
     say(
         f"These are ordinary runs of data set {opened.data_set.name} ({opened.data_set.description}), with settings in "
         f"{opened.project.relative(opened.project.data(opened.data_set.name) / 'recipes')}; all in one plan: "
         f"u2pl plan {opened.plan.stem}"
     )
-
-
-def _duration(seconds: float) -> str:
-    from u2pl.reporting.durations import duration
-
-    return duration(seconds)
 
 
 @contextmanager
@@ -257,7 +249,7 @@ def _watching(
             seen = f" {curve[-1][1]:.1f} % at epoch {curve[-1][0]}/{contender.epochs}" if curve else ""
             parts.append(f"{contender.title}{seen}")
         left = max(0.0, race.budget - race.state.seconds)
-        return f"{time.strftime('%H:%M:%S')} {'; '.join(parts) or 'starting'}; at most {_duration(left)} more training"
+        return f"{time.strftime('%H:%M:%S')} {'; '.join(parts) or 'starting'}; at most {duration(left)} more training"
 
     def observe(event: "Event") -> None:
         sentence = f": {event.sentence}" if event.sentence else ""

@@ -181,13 +181,17 @@ def _merge(
             }
         )
     else:
-        say(f"{_count(found.taken, 'mask')} of {folder} taken, onto split {found.onto} ({found.why_onto}).")
+        from u2pl.data.problems import count
+
+        say(
+            f"{count(len(found.taken), 'mask')} of {folder} taken, onto split {found.onto} ({found.why_onto})."
+        )
         if found.again:
-            say(f"{_count(found.again, 'image')} had a label before; the new masks count from here on.")
+            say(f"{count(len(found.again), 'image')} had a label before; the new masks count from here on.")
         if found.validation:
-            say(f"{_count(found.validation, 'validation image')} left as they are: the masks agree.")
+            say(f"{count(len(found.validation), 'validation image')} left as they are: the masks agree.")
         if found.empty:
-            say(f"{_count(found.empty, 'image')} of the export left out: nothing is drawn on them.")
+            say(f"{count(len(found.empty), 'image')} of the export left out: nothing is drawn on them.")
         _show(project, prepared, choices, _start(project, found.run) if found.run else [])
     for warning in (*prepared.warnings, *_untouched(found.untouched), *_elsewhere(found.elsewhere)):
         say(f"Warning: {warning}", err=True)
@@ -209,17 +213,15 @@ def _start(project: "Project", name: str) -> list[str]:
     return ["--method", run["method"], *settings, "--from", name]
 
 
-def _count(names: "Sequence[str]", what: str) -> str:
-    return f"1 {what}" if len(names) == 1 else f"{len(names):,} {what}s"
-
-
 def _untouched(names: "Sequence[str]") -> list[str]:
     if not names:
         return []
+    from u2pl.data.problems import count
+
     some = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     return [
-        f"{_count(names, 'mask')} exactly as u2pl suggest wrote them, perhaps not looked at yet: {some}. A model that "
-        "learns its own predictions learns its errors."
+        f"{count(len(names), 'mask')} exactly as u2pl suggest wrote them, perhaps not looked at yet: {some}. A model "
+        "that learns its own predictions learns its errors."
     ]
 
 

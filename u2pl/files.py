@@ -10,7 +10,8 @@ import os
 import platform
 import re
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -276,3 +277,29 @@ def holder_in_words(folder: Path) -> str:
     """` (process 12 on host)`, or nothing where that is not known."""
     found = holder(folder)
     return f" (process {found[1]} on {found[0]})" if found else ""
+
+
+@contextmanager
+def claimed(folder: Path, lock: str, refusal: str) -> Iterator[None]:
+    """Hold a folder by a lock file in it, and say there which process holds it.
+
+    Args:
+        folder: made where it is not there.
+        lock: name of the file.
+        refusal: what to say where another process holds it, with `{holder}` where that one is named.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # Whoever asks whether it is held holds it for an instant.
+    held = filelock.FileLock(folder / lock, timeout=1)
+    try:
+        held.acquire()
+    except filelock.Timeout:
+        raise UserError(refusal.format(holder=holder_in_words(folder))) from None
+    try:
+        write_holder(folder)
+        yield
+    finally:
+        held.release()

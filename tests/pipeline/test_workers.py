@@ -274,7 +274,7 @@ def test_a_result_that_cannot_be_read_is_left_to_the_table(planned: tuple[Projec
 
 def test_each_slot_has_its_device_and_its_share_of_the_threads(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("u2pl.pipeline.workers._cores", lambda: 8)
+    monkeypatch.setattr("u2pl.pipeline.workers.cores", lambda: 8)
     workers = Workers.of(None, "0, 3")
     assert workers.jobs == 2
     assert [workers.environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in (0, 1, 2)] == ["0", "3", "0"]

@@ -10,11 +10,11 @@ import pandas as pd
 from markupsafe import Markup
 
 from u2pl.auto.closer_look import look, remembered
-from u2pl.auto.folder import count
 from u2pl.auto.portfolio import BASELINE
 from u2pl.auto.session import Session
 from u2pl.auto.verdict import Verdict
 from u2pl.data.description import Progress
+from u2pl.data.problems import count
 from u2pl.escaping import command_line
 from u2pl.exchange import model_file
 from u2pl.files import write_atomically, write_json, write_text

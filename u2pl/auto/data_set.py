@@ -16,20 +16,22 @@ import yaml
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from u2pl.auto.folder import LEAST_MASKS, Understood, count
+from u2pl.auto.folder import LEAST_MASKS, Understood
 from u2pl.data import splits
 from u2pl.data.catalog import built_in
+from u2pl.data.check import sha256_of_pixels
 from u2pl.data.description import Progress
-from u2pl.data.inspection import BadFile, read_picture
+from u2pl.data.inspection import BadFile
 from u2pl.data.pictures import write_png
-from u2pl.data.problems import Problem, report
+from u2pl.data.problems import Problem, count, report
 from u2pl.errors import UserError
-from u2pl.files import read_json, sha256, sha256_json, write_json, write_text
+from u2pl.files import read_json, sha256_json, write_json, write_text
 from u2pl.project import Project
 from u2pl.settings import Params
 
 FOLDS, FOLDS_BELOW = 3, 100
 """Folds where there are fewer labels than that: of a quarter of them no mIoU could be told."""
+SEEDS = 3
 _HELD_OUT = 4
 """Of more labels one in so many is held out ..."""
 _MOST_HELD_OUT = 150
@@ -74,6 +76,11 @@ class DataSet:
     def has_folds(self) -> bool:
         """Whether every label validates once."""
         return len(self.splits) > 1
+
+    @property
+    def repeats(self) -> int:
+        """How often a method can be compared with another, at most: on each fold, or with so many seeds."""
+        return len(self.splits) if self.has_folds else SEEDS
 
 
 def make(project: Project, found: Understood, progress: Progress = lambda what, done, total: None) -> DataSet:
@@ -149,7 +156,7 @@ def _look_at_masks(found: Understood, progress: Progress) -> tuple[dict[str, _Ma
         pixels = np.bincount(mask.reshape(-1), minlength=256)[: len(found.classes)]
         if not pixels.any():
             return "mask that is all void", name
-        return _Mask(sha256(repr(mask.shape).encode() + mask.tobytes()), pixels)
+        return _Mask(sha256_of_pixels(mask), pixels)
 
     masks: dict[str, _Mask] = {}
     problems: list[Problem] = []
@@ -164,8 +171,7 @@ def _look_at_masks(found: Understood, progress: Progress) -> tuple[dict[str, _Ma
 
 
 def _drawn(found: Understood, name: str) -> NDArray[np.uint8]:
-    height, width = read_picture(found.images[name]).pixels.shape[:2]
-    return found.draw[name]((height, width))
+    return found.draw[name](found.sizes[name])
 
 
 def _held_out(

@@ -17,7 +17,7 @@ from u2pl.auto.pairing import Pairs, is_ours, pair, pictures_in, sides_from_list
 from u2pl.data.description import Progress, default_color
 from u2pl.data.inspection import BadFile, orientation_of, read_picture, upright
 from u2pl.data.pictures import Color
-from u2pl.data.problems import Problem, report, some
+from u2pl.data.problems import Problem, count, report, some
 from u2pl.errors import UsageError, UserError
 
 Draw = Callable[[tuple[int, int]], NDArray[np.uint8]]
@@ -34,6 +34,8 @@ class Understood:
     folder: Path
     images: dict[str, Path]
     """Name -> file, in order; test pictures are not among them."""
+    sizes: dict[str, tuple[int, int]]
+    """Name -> height and width, as shown."""
     draw: dict[str, Draw]
     """Of the labelled ones."""
     classes: list[str]
@@ -111,11 +113,11 @@ def understand(folder: Path, progress: Progress = lambda what, done, total: None
         for name, paths in pairs.several.items()
         if not found
     ]
-    bad = _unreadable(images, progress)
-    problems += bad.values()
-    images = {name: path for name, path in images.items() if name not in bad}
+    sizes, bad = _opened(images, progress)
+    problems += bad
+    images = {name: path for name, path in images.items() if name in sizes}
     known = Understood(
-        folder, images, {n: draw[n] for n in images if n in draw}, classes, colors, background,
+        folder, images, sizes, {n: draw[n] for n in images if n in draw}, classes, colors, background,
         {n: s for n, s in side.items() if n in images and s in ("train", "val")} if "val" in side.values() else {},
         said, problems,
     )  # fmt: skip
@@ -199,25 +201,25 @@ def _draw_export(
     return export.mask(picture, index, size, unpainted)
 
 
-def _unreadable(images: Mapping[str, Path], progress: Progress) -> dict[str, Problem]:
-    """Of pictures that cannot be read the reason."""
+def _opened(
+    images: Mapping[str, Path], progress: Progress
+) -> tuple[dict[str, tuple[int, int]], list[Problem]]:
+    """Heights and widths of the pictures that can be read, and why the others cannot."""
 
-    def look(path: Path) -> Problem | None:
+    def look(path: Path) -> tuple[int, int] | BadFile:
         try:
-            read_picture(path)
+            height, width = read_picture(path).pixels.shape[:2]
         except BadFile as error:
-            return error.kind, path.name
-        return None
+            return error
+        return height, width
 
-    found: dict[str, Problem] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    problems: list[Problem] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, (name, problem) in enumerate(zip(images, pool.map(look, images.values()), strict=True), 1):
-            if problem:
-                found[name] = problem
+        for done, (name, found) in enumerate(zip(images, pool.map(look, images.values()), strict=True), 1):
+            if isinstance(found, BadFile):
+                problems.append((found.kind, images[name].name))
+            else:
+                sizes[name] = found
             progress("opening pictures", done, len(images))
-    return found
-
-
-def count(number: int, what: str) -> str:
-    """`1 picture`, `2 pictures`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+    return sizes, problems

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
-from u2pl.auto.portfolio import BASELINE, RESERVE, Costs, Portfolio, cannot_win
+from u2pl.auto.portfolio import BASELINE, RESERVE, Costs, Curve, Portfolio, cannot_win
 from u2pl.data.prepared import open_split
 from u2pl.errors import UserError
 from u2pl.files import read_json, write_json
@@ -30,9 +30,6 @@ _ALMOST, _ALMOST_FIRST = 0.05, RESERVE
 """A run that ends within this share of the budget is not stopped when the budget is up; of the first round, without
 which there is no answer, within the larger one."""
 MIOU = "val/miou"
-
-Curve = list[tuple[int, float]]
-"""(epoch from 1, mIoU in percent) of each look at the validation images."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
-
 from u2pl.auto.data_set import DataSet, make
 from u2pl.auto.folder import Understood
 from u2pl.auto.portfolio import BASELINE, RESERVE, extended
@@ -17,13 +15,15 @@ from u2pl.auto.verdict import Scored, Verdict, judge
 from u2pl.data.description import Progress
 from u2pl.data.prepare import prepare
 from u2pl.errors import UserError
-from u2pl.files import holder_in_words, write_holder
+from u2pl.files import claimed
 from u2pl.pipeline import process_groups, read_table
 from u2pl.pipeline.plan_runner import counted_signals
 from u2pl.pipeline.workers import Workers
 from u2pl.project import Project
 from u2pl.runs.records import read_metrics
 from u2pl.settings import Params
+
+_BUSY = "Another `u2pl auto`{holder} is at work on this folder. Wait for it, or stop it first."
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,15 @@ class Session:
     def _has_work(self) -> bool:
         """Whether something is left to train; where all has finished before the budget is spent, more is found."""
         race, state = self.race, self.race.state
-        if race.wanted() or (race.is_over and state.seconds >= race.budget):
-            return not race.is_over
+        if state.seconds >= race.budget:
+            return False
+        if race.wanted():
+            return True
         more = extended(
             state.portfolio,
             race.budget - state.seconds,
             state.costs,
-            repeats=len(self.data_set.splits) if self.data_set.has_folds else 3,
+            repeats=self.data_set.repeats,
             unlabeled=self.data_set.unlabeled,
             known=Params.read(self.project).listed_methods,
         )
@@ -136,26 +138,9 @@ def open_session(
     began = time.monotonic()
     data_set = make(project, found, progress)
     say(found, data_set)
-    with _claimed(data_set):
+    # Two races would take each other's runs for failed.
+    with claimed(data_set.folder, ".lock", _BUSY):
         yield _opened(project, found, data_set, seconds, jobs, progress, began)
-
-
-@contextmanager
-def _claimed(data_set: DataSet) -> Iterator[None]:
-    """Hold the data set: two races would take each other's runs for failed."""
-    lock = filelock.FileLock(data_set.folder / ".lock", timeout=1)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise UserError(
-            f"Another `u2pl auto`{holder_in_words(data_set.folder)} is at work on this folder. Wait for it, or stop it "
-            "first."
-        ) from None
-    try:
-        write_holder(data_set.folder)
-        yield
-    finally:
-        lock.release()
 
 
 def _opened(

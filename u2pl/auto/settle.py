@@ -56,9 +56,14 @@ def settle(
         step=_BESIDE * recipe.batch * recipe.crop**2 / speed,
         look=data_set.val * found.height * found.width * recipe.resize**2 / (_LOOK_SPEED * speed),
     )
-    known, repeats = params.listed_methods, len(data_set.splits) if data_set.has_folds else 3
+    known = params.listed_methods
     best = choose(
-        seconds, costs, device=found.device, repeats=repeats, unlabeled=data_set.unlabeled, known=known
+        seconds,
+        costs,
+        device=found.device,
+        repeats=data_set.repeats,
+        unlabeled=data_set.unlabeled,
+        known=known,
     )
     if best is None:
         least = least_seconds(costs, device=found.device, unlabeled=data_set.unlabeled, known=known)

@@ -21,3 +21,8 @@ def some(places: Sequence[str]) -> str:
     """How many there are, and the first few."""
     more = "; ..." if len(places) > EXAMPLES else ""
     return f"{len(places)} ({'; '.join(places[:EXAMPLES])}{more})"
+
+
+def count(number: int, what: str) -> str:
+    """`1 picture`, `2 pictures`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

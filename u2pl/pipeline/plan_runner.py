@@ -9,10 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-import filelock
-
 from u2pl.errors import UserError
-from u2pl.files import holder_in_words, write_holder
+from u2pl.files import claimed
 from u2pl.pipeline import ActivePlan, planned_names, process_groups
 from u2pl.pipeline.outdated_results import move_outdated, outdated_folder
 from u2pl.pipeline.scheduling import (
@@ -30,6 +28,11 @@ from u2pl.pipeline.scheduling import (
 from u2pl.pipeline.stage_process import StageProcess
 from u2pl.pipeline.workers import Workers
 from u2pl.project import RESULTS, Project
+
+_BUSY = (
+    "Another `u2pl plan run`{holder} is at work in this project. Wait for it, or stop it first; u2pl status shows how "
+    "far it is."
+)
 
 
 def run_plan(
@@ -55,7 +58,8 @@ def run_plan(
         )
     if git_problem:
         raise UserError(git_problem)
-    with _claimed(project):
+    # Two schedulers would run every stage twice.
+    with claimed(plan_folder(project), "lock", _BUSY):
         reaper = process_groups.Reaper()
         try:
             return _run(project, plan, workers, reaper, observe, tick)
@@ -123,27 +127,6 @@ def make_folders(project: Project, plan: ActivePlan, name: str) -> None:
     }
     for folder in wanted.get(kind, lambda: [])():
         (project.root / folder).mkdir(parents=True, exist_ok=True)
-
-
-@contextmanager
-def _claimed(project: Project) -> Iterator[None]:
-    """Hold the project's lock: two schedulers would run every stage twice."""
-    folder = plan_folder(project)
-    folder.mkdir(parents=True, exist_ok=True)
-    # Whoever asks whether it is held holds it for an instant.
-    lock = filelock.FileLock(folder / "lock", timeout=1)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise UserError(
-            f"Another `u2pl plan run`{holder_in_words(folder)} is at work in this project. Wait for it, or stop it "
-            "first; u2pl status shows how far it is."
-        ) from None
-    try:
-        write_holder(folder)
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

@@ -52,7 +52,7 @@ class Workers:
             values["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
         if self.jobs > 1:
             # As many threads in each process as there are cores would get in each other's way.
-            values.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // self.jobs)))
+            values.setdefault("OMP_NUM_THREADS", str(max(1, cores() // self.jobs)))
         # Where `u2pl` is called by its path, the stages must find it all the same.
         own = str(Path(sys.executable).parent)
         values["PATH"] = os.pathsep.join([*filter(None, [values.get("PATH")]), own])
@@ -76,6 +76,6 @@ def visible_gpus() -> list[str]:
     return [] if "MIG" in listed.stdout else re.findall(r"^GPU (\d+):", listed.stdout, re.MULTILINE)
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
