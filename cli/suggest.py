@@ -46,6 +46,8 @@ def suggest(
 
     Example: u2pl suggest shapes-1_8-u2pl-s0 -n 20
     """
+    from dataclasses import asdict
+
     from u2pl.errors import unknown
     from u2pl.labeling.choice import CRITERIA
     from u2pl.project import Project
@@ -64,19 +66,7 @@ def suggest(
             project, run, number, by=by, seed=seed, out=out, blank=blank, progress=progress
         )
     if json:
-        images = [
-            {
-                "rank": image.rank,
-                "name": image.name,
-                "file": str(image.file),
-                "entropy": image.entropy,
-                "rare_class": image.rare_class,
-                "rare_share": image.rare_share,
-                "times_average": image.times_average,
-                "why": image.why,
-            }
-            for image in found.images
-        ]
+        images = [{**asdict(image), "file": str(image.file)} for image in found.images]
         facts = {
             "folder": str(found.folder),
             "dataset": found.dataset,

@@ -1,17 +1,16 @@
 """The images of a split that could be labelled next, and what a model makes of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from u2pl.data.description import Progress
 from u2pl.data.prepared import Split
 from u2pl.exchange.model import Model
 from u2pl.labeling.choice import Pool
 from u2pl.trust.looked import Look, look
-
-Progress = Callable[[str, int, int], None]
 
 
 class Candidates(NamedTuple):

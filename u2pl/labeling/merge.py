@@ -20,7 +20,7 @@ from u2pl.annotations.exports import Export
 from u2pl.data import lists, merged, splits
 from u2pl.data.check import sha256_of_pixels
 from u2pl.data.data_set import find
-from u2pl.data.description import VOID, Description, read_mask
+from u2pl.data.description import VOID, Description, Progress, read_mask
 from u2pl.data.inspection import BadFile
 from u2pl.data.pictures import SUFFIXES
 from u2pl.data.prepare import Prepared, prepare
@@ -29,7 +29,6 @@ from u2pl.data.problems import Problem, report
 from u2pl.data.records import Manifest
 from u2pl.errors import UsageError, UserError
 from u2pl.labeling import premasks, suggestion
-from u2pl.labeling.candidates import Progress
 from u2pl.project import Project
 from u2pl.typed_files import read
 

@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 
 from u2pl.annotations import write as annotations
 from u2pl.data.check import sha256_of_pixels
+from u2pl.data.description import Progress
 from u2pl.data.pictures import read_image, write_png
 from u2pl.data.prepared import Split, open_split
 from u2pl.data.splits import text
@@ -24,7 +25,7 @@ from u2pl.errors import UsageError, UserError
 from u2pl.exchange.model import Model
 from u2pl.files import write_csv, write_json, write_text
 from u2pl.labeling import candidates, choice, premasks, sheet
-from u2pl.labeling.candidates import Candidates, Progress
+from u2pl.labeling.candidates import Candidates
 from u2pl.labeling.packed import Packed
 from u2pl.project import Project
 from u2pl.runs.records import read_run
