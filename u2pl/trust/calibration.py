@@ -111,13 +111,19 @@ def halves(image_P: NDArray[np.int64]) -> NDArray[np.bool_]:
     return image_P < numbers[len(numbers) // 2] if len(numbers) else np.zeros(0, np.bool_)
 
 
-def calibrate(logits_PC: Floats, labels_P: NDArray[np.int64], image_P: NDArray[np.int64]) -> Calibration:
+def calibrate(
+    logits_PC: Floats,
+    labels_P: NDArray[np.int64],
+    image_P: NDArray[np.int64],
+    by_other_P: Floats | None = None,
+) -> Calibration:
     """Fit the temperature on all images, and measure it on each half with that of the other half.
 
     Args:
         logits_PC: (P, C) float32, of P > 0 pixels.
         labels_P: (P,) int64.
         image_P: (P,) int64, of each pixel the number of its image.
+        by_other_P: what `crossed_temperatures` gives for these; None: it is found here.
     """
     right = logits_PC.argmax(axis=1) == labels_P
     before = reliability(confidences(logits_PC), right)
@@ -134,8 +140,9 @@ def calibrate(logits_PC: Floats, labels_P: NDArray[np.int64], image_P: NDArray[n
             before,
             **common,
         )
-    by_other = crossed_temperatures(logits_PC, labels_P, image_P)
-    scaled = logits_PC / by_other[:, None]
+    if by_other_P is None:
+        by_other_P = crossed_temperatures(logits_PC, labels_P, image_P)
+    scaled = logits_PC / by_other_P[:, None]
     after = reliability(confidences(scaled), right)
     return Calibration(
         temperature,

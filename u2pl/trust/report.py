@@ -22,7 +22,7 @@ from u2pl.runs.records import read_run
 from u2pl.runs.stored_evaluation import run_path
 from u2pl.trust import calibration, novelty, sheets, thresholds
 from u2pl.trust.findings import LABELED, UNLABELED, VAL, DoubtfulMask, Novel, Trust
-from u2pl.trust.label_quality import regions, softmin
+from u2pl.trust.label_quality import SURE, regions, softmin
 from u2pl.trust.looked import Look, Seen, look_of, seen_by
 from u2pl.trust.near_duplicates import Grey, near_duplicates, thumbnail
 from u2pl.trust.novelty import Novelty
@@ -64,9 +64,10 @@ def examine(
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file. Name a folder with --out.")
     sample = _sampled(model, split, progress)
-    found = calibration.calibrate(*sample) if len(sample.labels) else None
+    by_other = _temperatures_of_others(sample)
+    found = calibration.calibrate(*sample, by_other) if len(sample.labels) else None
     temperature = found.temperature if found else 1.0
-    pixel = _pixel_threshold(sample) if found else None
+    pixel = _pixel_threshold(sample, by_other) if found else None
     seen = _Everything(model, split, temperature, pixel.threshold if pixel else None)
     seen.look(progress)
     scored = [name for name in split.val if name in seen.mious]
@@ -125,12 +126,15 @@ def _sampled(model: Model, split: Split, progress: Progress) -> _Sample:
     return _Sample(np.concatenate(logits), np.concatenate(labels), np.concatenate(images))
 
 
-def _pixel_threshold(sample: _Sample) -> thresholds.PixelThreshold | None:
+def _temperatures_of_others(sample: _Sample) -> NDArray[np.float32]:
+    """Of each pixel the temperature that fits the other half of the images; 1 where there is one image alone."""
+    if len(np.unique(sample.images)) > 1:
+        return calibration.crossed_temperatures(*sample)
+    return np.ones(len(sample.labels), np.float32)
+
+
+def _pixel_threshold(sample: _Sample, by_other: NDArray[np.float32]) -> thresholds.PixelThreshold | None:
     """Of probabilities with the temperature of the other half of the images, as they are measured."""
-    several = len(np.unique(sample.images)) > 1
-    by_other = (
-        calibration.crossed_temperatures(*sample) if several else np.ones(len(sample.labels), np.float32)
-    )
     confidence = calibration.confidences(sample.logits / by_other[:, None])
     right = sample.logits.argmax(axis=1) == sample.labels
     return thresholds.pixel_threshold(confidence, right, calibration.halves(sample.images))
@@ -181,7 +185,7 @@ class _Everything:
         if which == VAL:
             counts = scores.confusion(predicted, label, classes, ignore)
             self.mious[seen.name] = float(scores.iou(counts).nanmean())
-        sure = (predicted.numpy() != given) & (confidence.numpy() >= 0.5) & known
+        sure = (predicted.numpy() != given) & (confidence.numpy() >= SURE) & known
         self.masks.append(
             DoubtfulMask(
                 seen.name,
