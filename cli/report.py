@@ -9,10 +9,10 @@ def report(json: options.Json = False) -> None:
 
     Example: u2pl report
     """
+    from u2pl.page.write import write
     from u2pl.pipeline import ActivePlan
     from u2pl.project import Project
     from u2pl.reporting.headline import headlines
-    from u2pl.reporting.page import write
     from u2pl.reporting.results import collect_all
     from u2pl.tracking.sidecar import sync_report
 

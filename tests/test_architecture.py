@@ -63,8 +63,9 @@ ALLOWED = {
     "evidence": {"runs", "inference", "losses", "models", "batches", "data", *GROUND},
     "pipeline": {"runs", "data.splits", "data.records", *GROUND},
     "reporting": {"pipeline", "tracking.addresses", "runs", *GROUND},
+    "page": {"reporting", "pipeline", "runs", "data", *GROUND},
     "auto": {
-        *("reporting", "pipeline", "training", "labeling", "trust", "annotations", "exchange"),
+        *("page", "reporting", "pipeline", "training", "labeling", "trust", "annotations", "exchange"),
         *("runs", "methods", "data", *GROUND),
     },
 }
@@ -231,7 +232,7 @@ USED = {
         "u2pl.reporting.table": {"pivot", "merge"},
         "u2pl.reporting.paired": {"count", "mean", "std"},
         "u2pl.reporting.measures": {"groupby"},
-        "u2pl.reporting.page": {"groupby"},
+        "u2pl.page.groups": {"groupby"},
     },
     "rich": {
         "cli.terminal": {"Console"},
@@ -250,8 +251,8 @@ USED = {
     "scipy": {"u2pl.reporting.paired": {"stdtr"}, "u2pl.evidence.comparison": {"binary_opening", "label"}},
     "scikit-learn": {"u2pl.evidence.features": {"TSNE", "NearestNeighbors"}},
     "matplotlib": {"u2pl.reporting.charts": {"Figure"}, "u2pl.reporting.paper_figures": {"Figure"}},
-    "jinja2": {"u2pl.reporting.page": {"Environment"}},
-    "markupsafe": {"u2pl.reporting.page": {"Markup"}},
+    "jinja2": {"u2pl.page.templates": {"Environment"}},
+    "markupsafe": {"u2pl.page.render": {"Markup"}},
     "filelock": {"u2pl.runs.folder": {"FileLock"}},
     "pycocotools": {"u2pl.annotations.regions": {"frPyObjects", "decode"}},
     "defusedxml": {"u2pl.annotations.cvat": {"fromstring"}},

@@ -1,9 +1,8 @@
 """Learning curves, and our numbers beside the paper's, drawn by matplotlib without a screen."""
 
 import io
-import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import blended_transform_factory
 
 from u2pl.escaping import one_line
+from u2pl.reporting.axes import Span, miou_span
 from u2pl.runs.frames import in_common
 
 rcParams["text.parse_math"] = False  # a label may hold a dollar sign
@@ -68,23 +67,51 @@ def curve(label: str, style: int, seeds: Sequence["pd.Series[float]"]) -> Curve:
 
 
 @dataclass(frozen=True)
+class Quantity:
+    """What an axis shows."""
+
+    words: str
+    """`mIoU (%)`."""
+    scale: float = 1.0
+    """What recorded values are multiplied by."""
+    span: Span | None = None
+    """The whole axis, where it does not follow the values."""
+
+
+MIOU = Quantity("mIoU (%)")
+
+
+@dataclass(frozen=True)
 class Panel:
     """Curves that share their axes."""
 
     title: str
-    ylabel: str
+    quantity: Quantity
     curves: tuple[Curve, ...]
-    span: tuple[float, float] | None = None
-    """Lowest and highest value of the axis, where panels are to be compared."""
+    common: Span | None = None
+    """The vertical axis of several panels that are to be compared."""
+
+    @property
+    def across(self) -> Span:
+        """First and last epoch, with a margin."""
+        epochs = [epoch for each in self.curves for epoch in each.epochs] or [1]
+        margin = 0.03 * ((max(epochs) - min(epochs)) or 1)
+        return min(epochs) - margin, max(epochs) + margin
+
+    @property
+    def up(self) -> Span:
+        """Lowest and highest value of the axis: wide enough that noise does not look like a result."""
+        return self.quantity.span or self.common or miou_span(_values([self]))
+
+
+def _values(panels: Iterable[Panel]) -> list[float]:
+    return [value for panel in panels for each in panel.curves for value in (*each.low, *each.high)]
 
 
 def with_common_span(panels: Sequence[Panel]) -> list[Panel]:
     """The panels with one vertical axis, wide enough for all of them."""
-    values = [v for panel in panels for each in panel.curves for v in (*each.low, *each.high)]
-    if not values:
-        return list(panels)
-    margin = 0.05 * ((max(values) - min(values)) or 1.0)
-    return [replace(panel, span=(min(values) - margin, max(values) + margin)) for panel in panels]
+    span = miou_span(_values(panels))
+    return [replace(panel, common=span) for panel in panels]
 
 
 def draw(axes: Axes, panel: Panel, ink: str) -> None:
@@ -103,11 +130,11 @@ def draw(axes: Axes, panel: Panel, ink: str) -> None:
         )
         if each.low != each.high:
             axes.fill_between(each.epochs, each.low, each.high, color=colour, alpha=0.15, linewidth=0)
-    if panel.span:
-        axes.set_ylim(panel.span)
+    axes.set_xlim(panel.across)
+    axes.set_ylim(panel.up)
     axes.set_title(panel.title, color=ink, fontsize=10, y=1)  # found by itself, the place takes long
     axes.set_xlabel("epoch", color=ink)
-    axes.set_ylabel(panel.ylabel, color=ink)
+    axes.set_ylabel(panel.quantity.words, color=ink)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.tick_params(colors=ink, labelsize=8)
     axes.grid(color=ink, alpha=0.15, linewidth=0.6)
@@ -118,6 +145,8 @@ def draw(axes: Axes, panel: Panel, ink: str) -> None:
 
 SIZE = (4.2, 2.9)
 """Of a picture in the page, inches."""
+MARGINS = {"left": 0.72, "right": 0.06, "top": 0.3, "bottom": 0.48}
+"""Of the axes of a panel in it, inches."""
 REMEMBERED = 512
 """Pictures kept: a plan shows many of its runs in several tables."""
 
@@ -129,20 +158,43 @@ def svg(panel: Panel, name: str) -> str:
     """
     # What tells equal panels apart, the words of the legend, stands outside the picture.
     unnamed = replace(panel, curves=tuple(replace(each, label="") for each in panel.curves))
-    return _with_prefix(_panel(unnamed), name)
+    return with_prefix(_panel(unnamed), name)
+
+
+def readings(panel: Panel) -> dict[str, Any]:
+    """What a page needs to say the values under the pointer: where the axes lie in `svg`, and what is drawn there."""
+    width, height = SIZE
+    box = (
+        MARGINS["left"] / width,
+        MARGINS["top"] / height,
+        1 - (MARGINS["left"] + MARGINS["right"]) / width,
+        1 - (MARGINS["top"] + MARGINS["bottom"]) / height,
+    )
+    return {
+        "box": [round(share, 4) for share in box],
+        "across": panel.across,
+        "curves": [
+            {
+                "label": each.label,
+                "epochs": each.epochs,
+                **{name: [round(v, 2) for v in getattr(each, name)] for name in ("mean", "low", "high")},
+            }
+            for each in panel.curves
+        ],
+    }
 
 
 @lru_cache(REMEMBERED)
 def _panel(panel: Panel) -> str:
     figure = Figure(figsize=SIZE)
-    axes = _axes(figure, left=0.72, right=0.06, top=0.3, bottom=0.48)
+    axes = axes_in(figure, **MARGINS)
     draw(axes, panel, INK)
     axes.yaxis.set_label_coords(-0.5 / 3.42, 0.5)
     axes.xaxis.set_label_coords(0.5, -0.27 / 2.12)
-    return _element(figure, f"{panel.title}: {panel.ylabel} by epoch")
+    return element(figure, f"{panel.title}: {panel.quantity.words} by epoch")
 
 
-def _axes(figure: Figure, *, left: float, right: float, top: float, bottom: float) -> Axes:
+def axes_in(figure: Figure, *, left: float, right: float, top: float, bottom: float) -> Axes:
     """Axes with these margins in inches: fitted to their words they would take twice as long to draw."""
     width, height = figure.get_size_inches()
     return figure.add_axes(
@@ -150,19 +202,19 @@ def _axes(figure: Figure, *, left: float, right: float, top: float, bottom: floa
     )
 
 
-def _width(texts: Iterable[str], size: float) -> float:
+def width_of(texts: Iterable[str], size: float) -> float:
     """Of the longest of the texts, inches."""
     font = FontProperties(family="DejaVu Sans", size=size)
     widths = (text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] for text in texts)
     return max(widths, default=0.0) / 72
 
 
-def _with_prefix(drawn: str, name: str) -> str:
+def with_prefix(drawn: str, name: str) -> str:
     """The element with all its ids begun by `name`, so that a page may hold it twice."""
     return re.sub(r'(\bid="|href="#|url\(#)', lambda found: f"{found[0]}{name}-", drawn)
 
 
-def _element(figure: Figure, description: str) -> str:
+def element(figure: Figure, description: str) -> str:
     """A figure as an `<svg>` element whose size and text colour come from the page."""
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "u2pl", "font.sans-serif": ["DejaVu Sans"]}):
         out = io.StringIO()
@@ -191,137 +243,6 @@ def _small(text: str) -> str:
     used = set(re.findall(r'(?:href="|url\()#([^")]+)', text))
     text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
     return re.sub(r"\s*\n\s*", "\n", text)
-
-
-@dataclass(frozen=True)
-class Point:
-    """A cell of a table: ours, its standard deviation over seeds, and the paper's number; None where there is none."""
-
-    label: str
-    mean: float | None
-    sd: float | None
-    paper: float | None
-
-
-def _ours(style: int) -> dict[str, Any]:
-    colour, _ = STYLES[style % len(STYLES)]
-    return {"color": colour, "marker": "o", "markersize": 5, "elinewidth": 1.8, "capsize": 3, "capthick": 1.4}
-
-
-def _papers(colour: str) -> dict[str, Any]:
-    return {"marker": "D", "markersize": 5, "markerfacecolor": "none", "markeredgecolor": colour}
-
-
-def _frame(axes: Axes) -> None:
-    axes.tick_params(colors=INK, labelsize=8)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(INK)
-
-
-def spread_svg(groups: Mapping[str, Sequence[Point]], name: str) -> str:
-    """Ours with its spread over seeds, beside the paper's number: a line a cell, under the title of its group."""
-    return _with_prefix(_spread(_hashable(groups)), name)
-
-
-Groups = tuple[tuple[str, tuple[Point, ...]], ...]
-
-
-def _hashable(groups: Mapping[str, Sequence[Point]]) -> Groups:
-    return tuple((title, tuple(points)) for title, points in groups.items())
-
-
-@lru_cache(REMEMBERED)
-def _spread(groups: Groups) -> str:
-    lines = sum(1 + len(points) for _, points in groups)
-    figure = Figure(figsize=(SIZE[0], 0.2 * lines + 0.75))
-    words = [point.label for _, points in groups for point in points]
-    axes = _axes(figure, left=_width(words, 8) + 0.12, right=0.1, top=0.05, bottom=0.7)
-    position, placed = 0, {}
-    for title, points in groups:
-        heading = blended_transform_factory(axes.transAxes, axes.transData)
-        axes.text(0.01, position, title, color=INK, fontsize=8, va="center", weight="bold", transform=heading)
-        for point in points:
-            position += 1
-            placed[position] = point
-        position += 1
-    ours = [(p.mean, y, math.nan if p.sd is None else p.sd) for y, p in placed.items() if p.mean is not None]
-    papers = {place: point.paper for place, point in placed.items() if point.paper is not None}
-    if ours:
-        means, places, spreads = zip(*ours, strict=True)
-        bars = None if all(map(math.isnan, spreads)) else spreads
-        axes.errorbar(means, places, xerr=bars, label="ours", linestyle="none", **_ours(2))
-    if papers:
-        axes.plot(
-            list(papers.values()), list(papers), linestyle="none", label="paper", zorder=3, **_papers(INK)
-        )
-    axes.set_ylim(position - 0.4, -0.6)
-    axes.set_yticks(list(placed), [point.label for point in placed.values()])
-    axes.set_xlabel("mIoU (%)", color=INK, fontsize=9)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.grid(color=INK, alpha=0.15, linewidth=0.6)
-    axes.tick_params(axis="y", length=0)
-    _frame(axes)
-    _legend(figure, axes)
-    return _element(figure, f"Ours and the paper's mIoU, {', '.join(title for title, _ in groups)}")
-
-
-def values_svg(groups: Mapping[str, Sequence[Point]], axis: str, name: str) -> str:
-    """The same where a group's cells are the values of one setting: a line a group over the values."""
-    return _with_prefix(_values(_hashable(groups), axis), name)
-
-
-@lru_cache(REMEMBERED)
-def _values(groups: Groups, axis: str) -> str:
-    figure = Figure(figsize=SIZE)
-    marks = sum(
-        any(number is not None for number in numbers)
-        for _, points in groups
-        for numbers in ([point.mean for point in points], [point.paper for point in points])
-    )
-    axes = _axes(figure, left=0.55, right=0.1, top=0.08, bottom=0.45 + 0.19 * -(-marks // 2))
-    labels = [point.label for point in groups[0][1]]
-    shift = 0.12 if len(groups) > 1 else 0.0
-    for style, (title, points) in enumerate(groups, start=2):
-        colour, pattern = STYLES[style % len(STYLES)]
-        places = [place + shift * (style - 2 - (len(groups) - 1) / 2) for place in range(len(points))]
-        papers = [math.nan if point.paper is None else point.paper for point in points]
-        means = [math.nan if point.mean is None else point.mean for point in points]
-        spreads = [point.sd or 0.0 for point in points]
-        if not all(map(math.isnan, means)):
-            bars = spreads if any(spreads) else None
-            label = f"{title}, ours"
-            axes.errorbar(
-                places, means, yerr=bars, label=label, linestyle=pattern, linewidth=1.8, **_ours(style)
-            )
-        if not all(map(math.isnan, papers)):
-            axes.plot(
-                places,
-                papers,
-                label=f"{title}, paper",
-                color=colour,
-                alpha=0.9,
-                linewidth=0.8,
-                **_papers(colour),
-            )
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set_xlabel(axis, color=INK, fontsize=9)
-    axes.set_ylabel("mIoU (%)", color=INK, fontsize=9)
-    axes.grid(color=INK, alpha=0.15, linewidth=0.6)
-    _frame(axes)
-    _legend(figure, axes)
-    return _element(figure, f"mIoU by {axis}, {', '.join(title for title, _ in groups)}")
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    """What the marks of the axes mean, below them."""
-    handles, labels = axes.get_legend_handles_labels()
-    marks = dict(sorted(zip(labels, handles, strict=True), key=lambda mark: mark[0]))
-    columns = 2 if len(marks) > 1 else 1
-    figure.legend(
-        marks.values(), marks.keys(), loc="lower center", ncols=columns, frameon=False, fontsize=8,
-        labelcolor=INK, borderaxespad=0, borderpad=0.2,
-    )  # fmt: skip
 
 
 def curves_png(panels: Sequence[Panel], path: Path) -> None:

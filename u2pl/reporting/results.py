@@ -107,6 +107,12 @@ class Result:
         return self.metrics["miou"]["best"]
 
     @property
+    def best_epoch(self) -> int | None:
+        """Which epoch that was, counted from 1; None of an imported network."""
+        epoch = self.metrics["miou"]["best_epoch"]
+        return None if epoch is None else int(epoch) + 1
+
+    @property
     def recipe(self) -> str:
         """The recipe in a few words, but for its batch."""
         recipe = self.metrics["recipe"]
@@ -140,6 +146,12 @@ class Result:
     def history(self) -> pd.DataFrame:
         """A row an epoch, a column a metric, missing where the epoch has none; empty without a history.csv."""
         return epochs(self.folder)
+
+    @cached_property
+    def confusion(self) -> pd.DataFrame | None:
+        """TEMPORARY."""
+        path = self.folder / "confusion.csv"
+        return pd.read_csv(path, index_col=0) if path.is_file() else None
 
     def sample(self, image: str, kind: str) -> Path:
         """The picture of a validation image: kind is input, truth or prediction."""

@@ -29,7 +29,7 @@ def write(found: Comparison, path: Path) -> None:
     figure = Figure(figsize=(6, 3.8 + 0.22 * len(curves)), layout="constrained", dpi=150)
     axes = figure.subplots()
     title = found.groups[0].any_record["dataset"]
-    charts.draw(axes, charts.Panel(title, "mIoU (%)", tuple(curves)), _INK)
+    charts.draw(axes, charts.Panel(title, charts.MIOU, tuple(curves)), _INK)
     # Names are long: one below the other, all of them fit.
     figure.legend(loc="outside lower center", ncols=1, frameon=False, fontsize=8, labelcolor=_INK)
     charts.save(figure, path)

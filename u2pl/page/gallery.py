@@ -1,0 +1,97 @@
+"""Validation images of a plan with their truth, what each method makes of them, and where it is unsure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from u2pl.page.groups import Group, groups
+from u2pl.reporting import examples
+from u2pl.reporting.results import Result, TableResults
+
+SHOWN = 6
+"""Images of a table, or one a split where there are more splits."""
+MOST = 18
+"""Images of a page."""
+SHEET = 3
+"""Rows of the contact sheet, or one a split."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a validation image."""
+
+    kind: str
+    """Input, truth, prediction or entropy."""
+    label: str
+    """Whose prediction or entropy it is, else empty."""
+    path: Path
+
+    @property
+    def title(self) -> str:
+        """What stands below it."""
+        return f"{self.label}, entropy" if self.kind == "entropy" else self.label or self.kind.capitalize()
+
+    @property
+    def address(self) -> str:
+        """The picture itself, small."""
+        return examples.thumbnail(self.path, exact=False if self.kind == "entropy" else None)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A validation image as the methods of one split see it."""
+
+    dataset: str
+    title: str
+    """`1/8 (60 labelled)`."""
+    image: str
+    pictures: list[Picture]
+
+
+def rows(tables: Sequence[TableResults]) -> list[Row]:
+    """The images of all tables of methods, each once for a split; those of ablations where there are no others."""
+    methods = [filled for filled in tables if filled.table.ablate is None]
+    found: dict[tuple[str, str, str], Row] = {}
+    for filled in methods or tables:
+        for row in rows_of(filled, SHOWN):
+            found.setdefault((row.dataset, row.title, row.image), row)
+    return list(found.values())[:MOST]
+
+
+def rows_of(filled: TableResults, shown: int) -> list[Row]:
+    """Validation images with all that the runs of a table made of them, `shown` or one a split.
+
+    They are the first ones there are, another each time: nobody picked them.
+    """
+    found = []
+    compared = groups(filled)
+    each = max(1, shown // max(1, len(compared)))
+    for index, group in enumerate(compared):
+        first = {label: runs[0] for label, runs in group.runs.items() if runs[0].images}
+        if first:
+            images = next(iter(first.values())).images
+            places = dict.fromkeys((index * each + k) % len(images) for k in range(each))
+            found += [_row(filled.table.dataset, group, images[place], first) for place in places]
+    return found
+
+
+def _row(dataset: str, group: Group, image: str, runs: Mapping[str, Result]) -> Row:
+    any_run = next(iter(runs.values()))
+    pictures = [
+        Picture("input", "", any_run.sample(image, "input")),
+        Picture("truth", "", any_run.sample(image, "truth")),
+        *(
+            Picture(kind, label, path)
+            for kind in ("prediction", "entropy")
+            for label, run in runs.items()
+            if (path := run.sample(image, kind)).is_file()
+        ),
+    ]
+    return Row(dataset, group.title, image, pictures)
+
+
+def sheet_rows(filled: TableResults) -> Iterator[examples.SheetRow]:
+    """The rows of a contact sheet: images with input, truth and predictions."""
+    for row in rows_of(filled, SHEET):
+        shown = {each.title: each.path for each in row.pictures if each.kind != "entropy"}
+        yield examples.SheetRow(row.title, shown)

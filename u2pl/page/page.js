@@ -1,0 +1,380 @@
+// What a reader may click: tables that sort, curves that say their values, images beside each other, runs that open.
+// Without it the page shows the same facts: links lead to the runs' own entries, pictures stand in rows.
+(() => {
+  "use strict";
+  const SVG = "http://www.w3.org/2000/svg";
+  const LEAST = 10; // points that an axis of mIoU spans at least, as in the drawn ones
+  const facts = JSON.parse(document.getElementById("facts").textContent);
+
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+  function make(tag, attributes = {}, ...children) {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+      else if (value !== null && value !== false) element.setAttribute(name, value);
+    }
+    element.append(...children.filter((child) => child !== null));
+    return element;
+  }
+
+  function draw(tag, attributes = {}, text = "") {
+    const element = document.createElementNS(SVG, tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    element.textContent = text;
+    return element;
+  }
+
+  const signed = (value) => (value < 0 ? "\u2212" : "+") + Math.abs(value).toFixed(2);
+  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+  const deviation = (values) => Math.sqrt(values.reduce((sum, v) => sum + (v - mean(values)) ** 2, 0) / (values.length - 1));
+  const spread = (values, write) => write(mean(values)) + (values.length > 1 ? ` \u00b1 ${deviation(values).toFixed(2)}` : "");
+
+  // ---- tables that sort ----------------------------------------------------------------------------------
+
+  const numberIn = (cell) => {
+    if (cell.dataset.number !== undefined) return Number(cell.dataset.number);
+    const found = cell.textContent.replace(/[\u2212]/g, "-").replace(/,/g, "").match(/^\s*[+-]?\d+(\.\d+)?/);
+    return found ? Number(found[0]) : NaN;
+  };
+
+  function sortable(table) {
+    const body = table.tBodies[0];
+    const heads = [...table.tHead.rows[0].cells];
+    const first = [...body.rows];
+    if (first.length < 2) return;
+    heads.forEach((head, column) => {
+      const words = [...head.childNodes];
+      const button = make("button", { type: "button", onclick: () => sort(head, column) });
+      button.append(...words);
+      head.append(button);
+    });
+    function sort(head, column) {
+      const numbers = first.map((row) => numberIn(row.cells[column]));
+      const numeric = numbers.some((value) => !Number.isNaN(value));
+      // The best number first, then the worst, then as it was.
+      const order = numeric ? ["descending", "ascending", "none"] : ["ascending", "descending", "none"];
+      const next = order[(order.indexOf(head.getAttribute("aria-sort") || "none") + 1) % 3];
+      heads.forEach((each) => each.removeAttribute("aria-sort"));
+      if (next !== "none") head.setAttribute("aria-sort", next);
+      const way = next === "ascending" ? 1 : -1;
+      const key = (row) => (numeric ? numberIn(row.cells[column]) : row.cells[column].textContent.trim());
+      const compare = (one, other) => {
+        const [a, b] = [key(one), key(other)];
+        if (!numeric) return way * a.localeCompare(b, undefined, { numeric: true });
+        if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b); // without a number: last
+        return way * (a - b);
+      };
+      body.append(...(next === "none" ? first : [...first].sort(compare)));
+    }
+  }
+
+  // ---- curves that say their values ----------------------------------------------------------------------
+
+  function readable(figure, readings) {
+    const [left, top, wide, high] = readings.box;
+    const [low, end] = readings.across;
+    const epochs = [...new Set(readings.curves.flatMap((curve) => curve.epochs))].sort((a, b) => a - b);
+    const cursor = make("div", { class: "cursor scripted", hidden: "" });
+    const reading = make("div", { class: "reading scripted", role: "status", hidden: "" });
+    figure.append(cursor, reading);
+    const hide = () => [cursor, reading].forEach((each) => (each.hidden = true));
+    const show = (event) => {
+      const picture = figure.querySelector("svg").getBoundingClientRect();
+      const share = ((event.clientX - picture.left) / picture.width - left) / wide;
+      if (share < -0.05 || share > 1.05) return hide();
+      const at = low + share * (end - low);
+      const epoch = epochs.reduce((best, each) => (Math.abs(each - at) < Math.abs(best - at) ? each : best));
+      const place = (left + (wide * (epoch - low)) / (end - low)) * picture.width;
+      Object.assign(cursor.style, { left: `${place}px`, top: `${top * picture.height}px`, height: `${high * picture.height}px` });
+      const lines = readings.curves.flatMap((curve) => {
+        const index = curve.epochs.indexOf(epoch);
+        if (index < 0) return [];
+        const range = curve.low && curve.low[index] !== curve.high[index] ? ` (${curve.low[index].toFixed(1)} to ${curve.high[index].toFixed(1)})` : "";
+        return [make("div", {}, `${curve.label}: ${curve.mean[index].toFixed(1)}${range}`)];
+      });
+      reading.replaceChildren(make("b", {}, `epoch ${epoch}`), ...lines);
+      [cursor, reading].forEach((each) => (each.hidden = false));
+      const room = figure.clientWidth - reading.offsetWidth;
+      reading.style.left = `${Math.max(0, Math.min(room, place < room ? place + 8 : place - reading.offsetWidth - 8))}px`;
+    };
+    figure.addEventListener("pointermove", show);
+    figure.addEventListener("pointerdown", show);
+    figure.addEventListener("pointerleave", hide);
+  }
+
+  // Curves of a run that has been opened. Each: label, kind (a or b), faint, points [epoch, value].
+  function chart(title, curves, span = null) {
+    const points = curves.flatMap((curve) => curve.points);
+    const values = points.map((point) => point[1]);
+    let [low, high] = span || [Math.min(...values), Math.max(...values)];
+    if (!span) {
+      const room = Math.max(LEAST, 1.1 * (high - low));
+      low = Math.max(0, Math.min((low + high - room) / 2, 100 - room));
+      high = low + room;
+    }
+    const epochs = points.map((point) => point[0]);
+    const margin = 0.03 * (Math.max(...epochs) - Math.min(...epochs) || 1);
+    const [first, last] = [Math.min(...epochs) - margin, Math.max(...epochs) + margin];
+    const [width, height, left, right, top, bottom] = [420, 250, 44, 8, 26, 34];
+    const x = (epoch) => left + ((width - left - right) * (epoch - first)) / (last - first);
+    const y = (value) => height - bottom - ((height - top - bottom) * (value - low)) / (high - low);
+    const picture = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title} by epoch` });
+    const text = (words, place) => picture.append(draw("text", { "font-size": 11, fill: "currentColor", ...place }, words));
+    text(title, { x: left, y: 15, "font-weight": 600 });
+    text("epoch", { x: width - right, y: height - 4, "text-anchor": "end" });
+    const step = [1, 2, 5, 10, 20, 25, 50].find((each) => (high - low) / each <= 6);
+    for (let value = Math.ceil(low / step) * step; value <= high; value += step) {
+      picture.append(draw("path", { d: `M${left} ${y(value)}H${width - right}`, stroke: "currentColor", opacity: 0.15 }));
+      text(String(value), { x: left - 6, y: y(value) + 4, "text-anchor": "end" });
+    }
+    const whole = [...new Set(epochs)].sort((a, b) => a - b);
+    const every = Math.ceil(whole.length / 8);
+    whole.forEach((epoch, index) => {
+      if (index % every === 0) text(String(epoch), { x: x(epoch), y: height - 18, "text-anchor": "middle" });
+    });
+    for (const curve of curves) {
+      const path = curve.points.map((point, index) => `${index ? "L" : "M"}${x(point[0]).toFixed(1)} ${y(point[1]).toFixed(1)}`).join("");
+      const style = { fill: "none", stroke: "currentColor", class: curve.kind, "stroke-width": curve.faint ? 1 : 2.2, opacity: curve.faint ? 0.5 : 1 };
+      picture.append(draw("path", { d: path, ...style, ...(curve.kind === "b" ? { "stroke-dasharray": "6 3" } : {}) }));
+      if (curve.points.length === 1) picture.append(draw("circle", { cx: x(curve.points[0][0]), cy: y(curve.points[0][1]), r: 3, fill: "currentColor", class: curve.kind }));
+    }
+    const figure = make("figure", { class: "chart" });
+    figure.append(picture);
+    readable(figure, {
+      box: [left / width, top / height, 1 - (left + right) / width, 1 - (top + bottom) / height],
+      across: [first, last],
+      curves: curves.map((curve) => ({ label: curve.label, epochs: curve.points.map((p) => p[0]), mean: curve.points.map((p) => p[1]) })),
+    });
+    return figure;
+  }
+
+  // ---- images beside each other --------------------------------------------------------------------------
+
+  const gallery = document.getElementById("gallery");
+  let compareImages = () => {};
+
+  function viewer() {
+    const rows = all(".row", gallery);
+    const pictures = (row) => new Map(all("figure", row).map((each) => [each.querySelector("figcaption").textContent, each.querySelector("img").src]));
+    let row = rows[0];
+    const stage = make("div", { class: "stage" }, make("img", { alt: "" }), make("img", { alt: "" }));
+    const slider = make("input", { type: "range", min: 0, max: 100, value: 50, "aria-label": "Where the left picture ends" });
+    const [left, right] = ["Left", "Right"].map((side) => make("select", { "aria-label": `${side} picture`, onchange: show }));
+    const film = make("div", { class: "film", role: "group", "aria-label": "Images" });
+    slider.addEventListener("input", () => stage.style.setProperty("--at", `${slider.value}%`));
+    const drag = (event) => {
+      if (event.type === "pointermove" && !event.buttons) return;
+      const { left: start, width } = stage.getBoundingClientRect();
+      slider.value = (100 * (event.clientX - start)) / width;
+      slider.dispatchEvent(new Event("input"));
+    };
+    stage.addEventListener("pointerdown", drag);
+    stage.addEventListener("pointermove", drag);
+    stage.addEventListener("dragstart", (event) => event.preventDefault());
+    for (const each of rows) {
+      const button = make("button", { type: "button", title: each.dataset.title, onclick: () => choose(each) });
+      button.append(make("img", { src: all("img", each)[0].src, alt: each.dataset.title }), make("span", {}, each.dataset.title));
+      film.append(button);
+    }
+    function choose(next) {
+      row = next;
+      all("button", film).forEach((button, index) => button.setAttribute("aria-pressed", rows[index] === row));
+      all(".classes", gallery).forEach((legend) => (legend.hidden = legend.dataset.dataset !== row.dataset.dataset));
+      const titles = [...pictures(row).keys()];
+      const kept = [left.value || titles[1], right.value || titles.filter((title) => !title.endsWith(", entropy")).at(-1)];
+      [left, right].forEach((select, index) => {
+        select.replaceChildren(...titles.map((title) => make("option", { value: title }, title)));
+        select.value = titles.includes(kept[index]) ? kept[index] : titles[index];
+      });
+      show();
+    }
+    function show() {
+      const found = pictures(row);
+      const [below, above] = all("img", stage);
+      Object.assign(below, { src: found.get(left.value), alt: left.value });
+      Object.assign(above, { src: found.get(right.value), alt: right.value });
+    }
+    compareImages = (one, other) => {
+      const shows = (each) => [one, other].every((title) => !title || pictures(each).has(title));
+      choose(rows.find(shows) || row);
+      if (one && pictures(row).has(one)) left.value = one;
+      if (other && pictures(row).has(other)) right.value = other;
+      show();
+    };
+    const choice = make("div", { class: "choice" }, make("label", {}, "Left", left), make("label", {}, "Right", right));
+    gallery.querySelector("h2").after(make("div", { class: "viewer scripted" }, make("div", {}, choice, stage, slider), film));
+    gallery.querySelector(".strips").open = false;
+    choose(row);
+  }
+
+  // ---- runs that open ------------------------------------------------------------------------------------
+
+  const dialog = make("dialog", { "aria-label": "Runs", class: "scripted" });
+  document.body.append(dialog);
+  const contenderOf = (run) => facts.contenders.findIndex((each) => each.runs.includes(run));
+  const named = (contender) => `${contender.label}, ${contender.dataset}, ${contender.title}`;
+
+  function address(run, beside) {
+    return `#see=${encodeURIComponent(run)}${beside ? `&beside=${encodeURIComponent(beside)}` : ""}`;
+  }
+
+  function show(run, beside) {
+    const [one, other] = [run, beside].map((name) => (name ? contenderOf(name) : -1));
+    if (one < 0) return;
+    const [first, second] = [facts.contenders[one], facts.contenders[other]];
+    const [a, b] = [facts.runs[run], facts.runs[beside]];
+    const go = (next, against) => (location.hash = address(next, against));
+    const others = make("select", { "aria-label": "Beside", onchange: (event) => go(run, event.target.value && sameSeed(event.target.value, a.seed)) });
+    others.append(make("option", { value: "" }, "nothing"));
+    const order = facts.contenders.map((each, place) => [each, place]).filter(([, place]) => place !== one);
+    const near = (each) => (each.dataset === first.dataset) + (each.dataset === first.dataset && each.split === first.split);
+    order.sort(([x, i], [y, j]) => near(y) - near(x) || i - j);
+    for (const [each, place] of order) others.append(make("option", { value: place, selected: place === other ? "" : null }, named(each)));
+    const seeds = first.runs.map((name) => make("button", { type: "button", class: "button", "aria-pressed": name === run,
+      onclick: () => go(name, second ? sameSeed(other, facts.runs[name].seed) : "") }, `seed ${facts.runs[name].seed}`));
+    const head = make("header", {},
+      make("h2", {}, key("a"), named(first), ...(second ? [make("br"), key("b"), named(second)] : [])),
+      make("button", { type: "button", class: "button close", "aria-label": "Close", onclick: () => dialog.close() }, "\u2715"),
+      make("div", { class: "choice" }, ...seeds, make("label", {}, "Beside", others)));
+    const parts = [numbers(one, other, run, beside), ...curves(first, second, run, beside), classTable(a, b), settings(a, b),
+      confusion(a, second ? "a" : ""), b ? confusion(b, "b") : null, known(run, second ? "a" : ""), b ? known(beside, "b") : null, pictures(first, second)];
+    dialog.replaceChildren(head, make("div", { class: "parts" }, ...parts.filter(Boolean)));
+    all("table.sortable", dialog).forEach(sortable);
+    if (!dialog.open) dialog.showModal();
+    dialog.scrollTop = 0;
+  }
+
+  const sameSeed = (place, seed) => {
+    const { runs } = facts.contenders[place];
+    return runs.find((name) => facts.runs[name].seed === seed) || runs[0];
+  };
+  const key = (kind) => make("span", { class: `key ${kind}` });
+  const part = (title, kind, ...children) => make("div", {}, make("h3", {}, kind ? key(kind) : "", title), ...children);
+  const table = (heads, rows, name = "") => {
+    const cell = (tag) => (content) => (content instanceof Node ? content : make(tag, tag === "th" ? { scope: "col" } : {}, content));
+    const head = make("thead", {}, make("tr", {}, ...heads.map(cell("th"))));
+    const body = make("tbody", {}, ...rows.map(([title, ...cells]) => make("tr", {}, make("th", { scope: "row" }, title), ...cells.map(cell("td")))));
+    return make("div", { class: "wide", tabindex: 0 }, make("table", { class: name }, head, body));
+  };
+
+  // The runs of both by seed, and what their differences say.
+  function numbers(one, other, run, beside) {
+    const bySeed = (place) => new Map(facts.contenders[place].runs.map((name) => [facts.runs[name].seed, facts.runs[name].miou]));
+    const ours = bySeed(one);
+    const write = (value) => value.toFixed(2);
+    if (other < 0) {
+      const rows = [...ours].map(([seed, value]) => [`seed ${seed}`, write(value)]);
+      if (ours.size > 1) rows.push(["mean", spread([...ours.values()], write)]);
+      return part("mIoU (%)", "", table(["", "reported"], rows));
+    }
+    const theirs = bySeed(other);
+    const shared = [...ours.keys()].filter((seed) => theirs.has(seed));
+    const rows = [...new Set([...ours.keys(), ...theirs.keys()])].map((seed) => [
+      `seed ${seed}`, ours.has(seed) ? write(ours.get(seed)) : "\u2014", theirs.has(seed) ? write(theirs.get(seed)) : "\u2014",
+      shared.includes(seed) ? signed(ours.get(seed) - theirs.get(seed)) : "\u2014"]);
+    const differences = shared.map((seed) => ours.get(seed) - theirs.get(seed));
+    if (shared.length > 1) rows.push(["mean", spread([...ours.values()], write), spread([...theirs.values()], write), spread(differences, signed)]);
+    return part("mIoU (%)", "", table(["", heads("a"), heads("b"), "difference"], rows), make("p", { class: "note" }, judged(one, other, differences)));
+  }
+
+  const heads = (kind) => make("th", { scope: "col" }, key(kind));
+
+  function judged(one, other, differences) {
+    const [first, second] = [facts.contenders[one], facts.contenders[other]];
+    if (first.dataset !== second.dataset || first.split !== second.split) return "Other images or labels: their difference is no comparison of methods.";
+    if (!differences.length) return "They share no seed, so nothing is paired.";
+    if (differences.length === 1) return "One shared seed: whether the difference is more than chance is not known.";
+    const tested = facts.p.find(([i, j]) => (i === one && j === other) || (i === other && j === one));
+    if (!tested) return Math.abs(mean(differences)) > deviation(differences)
+      ? `Larger than its spread over ${differences.length} seeds, but there is no test.` : `Not more than ${differences.length} seeds differ.`;
+    return `p ${tested[2] < 0.001 ? "< 0.001" : `= ${tested[2].toFixed(3)}`}: two-sided paired t-test over ${differences.length} seeds. Of many comparisons some have a small p by chance.`;
+  }
+
+  function curves(first, second, run, beside) {
+    const sides = [["a", first, run], ...(second ? [["b", second, beside]] : [])];
+    const lines = (metric, words) => sides.flatMap(([kind, contender, chosen]) => contender.runs
+      .filter((name) => facts.runs[name].curves[metric]?.length)
+      .map((name) => ({ kind, faint: name !== chosen, label: `${words}${contender.label}, seed ${facts.runs[name].seed}`, points: facts.runs[name].curves[metric] })));
+    const found = [["mIoU (%)", "val/miou", null], ["Reliable pixels (%)", "train/reliable/share", [0, 100]],
+      ["Right ones of the reliable pixels (%)", "train/reliable/accuracy", [0, 100]]];
+    return found.map(([title, metric, span]) => [title, lines(metric, ""), span]).filter(([, drawn]) => drawn.length).map((each) => chart(...each));
+  }
+
+  function classTable(a, b) {
+    const bars = (...values) => {
+      const cell = make("td", { class: "bars" });
+      values.forEach(([value, kind]) => value !== null && cell.append(make("span", { class: `bar ${kind}`, style: `width: ${value}%` })));
+      return cell;
+    };
+    const text = (value) => (value === null ? "\u2014" : value.toFixed(1));
+    const rows = facts.classes[a.dataset].map((name, k) => {
+      const [ours, theirs] = [a.iou[k], b && b.dataset === a.dataset ? b.iou[k] : undefined];
+      if (theirs === undefined) return [name, text(ours), bars([ours, "a"])];
+      return [name, text(ours), text(theirs), ours === null || theirs === null ? "\u2014" : signed(ours - theirs), bars([ours, "a"], [theirs, "b"])];
+    });
+    const compared = rows[0].length > 3;
+    return part("IoU of each class (%)", "", table(compared ? ["Class", heads("a"), heads("b"), "difference", ""] : ["Class", "IoU", ""], rows, compared ? "" : "sortable"));
+  }
+
+  function confusion(run, kind) {
+    if (!run.confusion) return null;
+    const names = facts.classes[run.dataset];
+    const rows = run.confusion.map((row, truth) => [names[truth], ...row.map((share, k) => {
+      const words = `${(share / 10).toFixed(1)} % of ${names[truth]} taken for ${names[k]}`;
+      return make("td", { style: `--heat: ${(share * 0.055).toFixed(1)}%`, title: words }, share < 5 ? "" : String(Math.round(share / 10)));
+    })]);
+    return part("Confusion: of the pixels of a row's class, % taken for a column's", kind, table(["", ...names], rows, "heat confusion"));
+  }
+
+  function settings(a, b) {
+    const keys = ["method", "split", "seed", ...new Set([a, b || a].flatMap((run) => Object.keys(run.different)))];
+    const value = (run, name) => String(run[name] ?? run.different[name] ?? facts.usual[name] ?? "\u2014");
+    const shown = b ? keys.filter((name) => value(a, name) !== value(b, name)) : keys.slice(3);
+    if (!shown.length) return part(b ? "Settings that differ" : "Settings other than most runs'", "", make("p", { class: "note" }, "None."));
+    return b ? part("Settings that differ", "", table(["Setting", heads("a"), heads("b")], shown.map((name) => [name, value(a, name), value(b, name)])))
+      : part("Settings other than most runs'", "", table(["Setting", "Value", "Most"], shown.map((name) => [name, value(a, name), facts.usual[name] ?? "\u2014"])));
+  }
+
+  function known(name, kind) {
+    const card = document.getElementById(`run-${name}`);
+    return part(name, kind, card.querySelector(".known").cloneNode(true), card.querySelector(".all-settings").cloneNode(true));
+  }
+
+  function pictures(first, second) {
+    if (!gallery) return null;
+    const titles = [first, second].map((each) => (each ? each.label : ""));
+    return part("Predictions", "", make("button", { type: "button", class: "button", onclick: () => {
+      dialog.close();
+      compareImages(second ? titles[0] : "Truth", second ? titles[1] : titles[0]);
+      gallery.scrollIntoView();
+    } }, second ? "Look at both beside each other" : "Look at them beside the truth"));
+  }
+
+  function follow() {
+    const asked = new URLSearchParams(location.hash.slice(1));
+    if (asked.has("see") && facts.runs[asked.get("see")]) show(asked.get("see"), facts.runs[asked.get("beside")] ? asked.get("beside") : "");
+    else if (dialog.open) dialog.close();
+  }
+
+  dialog.addEventListener("close", () => {
+    if (location.hash.startsWith("#see=")) history.replaceState(null, "", "#");
+  });
+  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a[data-contender], a[data-run]");
+    if (!link || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    location.hash = address(link.dataset.run || facts.contenders[link.dataset.contender].runs[0], "");
+  });
+  document.addEventListener("click", (event) => {
+    const picture = event.target.closest(".picture > :first-child");
+    if (picture) picture.parentElement.classList.toggle("large");
+  });
+  window.addEventListener("hashchange", follow);
+
+  all("table.sortable").forEach(sortable);
+  all(".chart[data-readings]").forEach((figure) => readable(figure, JSON.parse(figure.dataset.readings)));
+  if (gallery) viewer();
+  follow();
+})();
