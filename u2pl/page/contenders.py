@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
 
-from u2pl.reporting.paired import paired
+from u2pl.reporting.paired import TESTED_FROM, paired
 from u2pl.reporting.results import Result, TableResults, distinct, split_title
 
 CURVES = ("val/miou", "train/reliable/share", "train/reliable/accuracy")
@@ -47,13 +47,21 @@ def contenders(tables: Iterable[TableResults]) -> list[Contender]:
 def p_values(found: list[Contender]) -> list[tuple[int, int, float]]:
     """Two places in the list, of one data set and split, and the p of their paired t-test, where there is one."""
     tested = []
-    for one, other in combinations(range(len(found)), 2):
-        first, second = found[one], found[other]
-        if (first.dataset, first.split) == (second.dataset, second.split):
-            numbers = pd.DataFrame({"one": _by_seed(first), "other": _by_seed(second)})
-            p = [pair.p for pair in paired(numbers, "other", ["one"])]
-            tested += [(one, other, value) for value in p if not math.isnan(value)]
+    for _, several in groupby(
+        sorted(range(len(found)), key=lambda k: (_where(found[k]), k)), lambda k: _where(found[k])
+    ):
+        places = list(several)
+        numbers = pd.DataFrame({str(place): _by_seed(found[place]) for place in places})
+        if len(numbers) < TESTED_FROM:
+            continue
+        for index, place in enumerate(places):
+            against = paired(numbers, str(place), [str(other) for other in places[index + 1 :]])
+            tested += [(place, int(pair.label), pair.p) for pair in against if not math.isnan(pair.p)]
     return tested
+
+
+def _where(contender: Contender) -> tuple[str, str]:
+    return contender.dataset, contender.split
 
 
 def _by_seed(contender: Contender) -> "pd.Series[float]":

@@ -173,15 +173,15 @@ def readings(panel: Panel) -> dict[str, Any]:
     return {
         "box": [round(share, 4) for share in box],
         "across": panel.across,
-        "curves": [
-            {
-                "label": each.label,
-                "epochs": each.epochs,
-                **{name: [round(v, 2) for v in getattr(each, name)] for name in ("mean", "low", "high")},
-            }
-            for each in panel.curves
-        ],
+        "curves": [_reading(each) for each in panel.curves],
     }
+
+
+def _reading(each: Curve) -> dict[str, Any]:
+    """A curve in plain values; without lowest and highest where there is one seed."""
+    shown = ("mean", "low", "high") if each.low != each.high else ("mean",)
+    values = {name: [round(value, 2) for value in getattr(each, name)] for name in shown}
+    return {"label": each.label, "epochs": each.epochs, **values}
 
 
 @lru_cache(REMEMBERED)

@@ -1,9 +1,12 @@
-"""Addresses of the runs in MLflow, from what tracking left in their work folders; MLflow is not asked."""
+"""Where the runs are in MLflow, from what tracking left in their work folders; a link only where MLflow answers."""
 
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from u2pl.errors import UserError
 from u2pl.project import Project
@@ -14,21 +17,25 @@ from u2pl.typed_files import read
 
 LOCAL = "http://127.0.0.1:5000"
 """Where `mlflow ui` serves if nothing else is said."""
+PATIENCE = 2
+"""Seconds that a server has for its answer."""
 
 
 @dataclass(frozen=True)
 class Links:
     """Where the runs of a report are tracked; empty where nothing is known."""
 
+    runs: dict[str, str] = field(default_factory=dict)
+    """Name of a run -> what MLflow calls it."""
     addresses: dict[str, str] = field(default_factory=dict)
-    """Name of a run -> address of its page."""
+    """Name of a run -> address of its page, where a server that knows it answers."""
     commands: list[str] = field(default_factory=list)
-    """What must run for those addresses that are no server's."""
+    """What would serve the others."""
 
 
 def links(project: Project, results: Iterable[Result]) -> Links:
     """The links of all runs whose work folder still holds the run that the result is of."""
-    found = Links()
+    found, answers = Links(), cache(_answers)
     for result in results:
         try:
             where = read(TrackedRun, project.runs / result.name / "tracking.json")
@@ -38,12 +45,35 @@ def links(project: Project, results: Iterable[Result]) -> Links:
         except (OSError, UserError):
             continue  # never tracked, or trained on another machine
         server = _server(store)
-        if not same or server is None:
+        if not same:
             continue
-        found.addresses[result.name] = server + page
-        if server == LOCAL and (command := _command(project, store)) not in found.commands:
+        found.runs[result.name] = where["run"]
+        if server is not None and answers(server) and _knows(server, where["run"]):
+            found.addresses[result.name] = server + page
+        elif server == LOCAL and (command := _command(project, store)) not in found.commands:
             found.commands.append(command)
     return found
+
+
+def _answers(server: str) -> bool:
+    """Whether anything serves there, asked once for all runs."""
+    return _status(server) is not None
+
+
+def _knows(server: str, run: str) -> bool:
+    """Whether it is an MLflow that has the run, or one that wants to know first who asks."""
+    return _status(f"{server}/api/2.0/mlflow/runs/get?run_id={run}") in (200, 401, 403)
+
+
+def _status(address: str) -> int | None:
+    """What HTTP answers; None for no answer."""
+    try:
+        with urlopen(address, timeout=PATIENCE) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        return error.code
+    except (OSError, ValueError):
+        return None
 
 
 def _server(store: str) -> str | None:
