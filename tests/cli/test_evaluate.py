@@ -186,7 +186,7 @@ def test_another_protocol_replaces_nothing_of_the_runs_own(project: Project, eva
     assert contents(project.root / "results") == results
     centre = read_json(path / "evaluations" / "center" / "metrics.json")
     assert centre["miou"] != read_json(path / "metrics.json")["miou"]
-    sample = next((path / "evaluations" / "center" / "samples").iterdir())
+    sample = next((path / "evaluations" / "center" / "samples").glob("*.input.png"))
     assert read_image(sample).shape == (32, 32, 3)
 
 

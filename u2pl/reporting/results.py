@@ -12,7 +12,7 @@ from u2pl.errors import UserError, unknown
 from u2pl.pipeline import ActivePlan, Cell, Table, bind, cell_spec, read_table, spec_of, table_name
 from u2pl.project import Project
 from u2pl.runs import scored_classes
-from u2pl.runs.frames import epochs, frame
+from u2pl.runs.frames import confusion, epochs, frame
 from u2pl.runs.records import Metrics, protocol, read_metrics
 from u2pl.settings import Params
 
@@ -141,13 +141,22 @@ class Result:
         """A row an epoch, a column a metric, missing where the epoch has none; empty without a history.csv."""
         return epochs(self.folder)
 
+    @cached_property
+    def confusion(self) -> pd.DataFrame | None:
+        """Scored pixels: a row a true class, a column a predicted one; None where it was not written.
+
+        Raises:
+            UserError: confusion.csv is damaged.
+        """
+        return confusion(self.folder)
+
     def sample(self, image: str, kind: str) -> Path:
-        """The picture of a validation image: kind is input, truth or prediction."""
+        """The picture of a validation image: kind is input, truth, prediction or entropy, which not every run has."""
         return self.folder / "samples" / f"{image}.{kind}.png"
 
     @property
     def images(self) -> list[str]:
-        """Names of the validation images with all three pictures."""
+        """Names of the validation images with a picture of input, truth and prediction."""
         found = [
             path.name.removesuffix(".input.png") for path in (self.folder / "samples").glob("*.input.png")
         ]
