@@ -19,6 +19,7 @@ from u2pl.escaping import command_line
 from u2pl.exchange import model_file
 from u2pl.files import write_atomically, write_json, write_text
 from u2pl.reporting import charts, examples
+from u2pl.reporting.axes import miou_span
 from u2pl.reporting.page import environment
 from u2pl.runs.records import KINDS
 from u2pl.runs.results import description_of_run, network_so_far
@@ -245,7 +246,8 @@ def _curves(session: Session) -> Mapping[str, Any]:
     ]
     if not curves:
         return {"svg": "", "legend": []}
-    panel = charts.Panel(f"mIoU on what validates, first {session.unit}", "mIoU %", tuple(curves))
+    span = miou_span(value for each in curves for value in each.mean)
+    panel = charts.Panel(f"mIoU on what validates, first {session.unit}", "mIoU %", tuple(curves), span)
     legend = [(each.label, *charts.dashes(each.style)) for each in curves]
     return {"svg": Markup(charts.svg(panel, "curves")), "legend": legend}
 

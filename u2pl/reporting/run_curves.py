@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from u2pl.errors import UserError
 from u2pl.reporting import charts
+from u2pl.reporting.axes import miou_span
 from u2pl.reporting.run_groups import Comparison
+from u2pl.runs.epochs import shown_epoch
 
 _INK = "#222222"
 
@@ -18,7 +21,7 @@ def write(found: Comparison, path: Path) -> None:
         UserError: no run has recorded an epoch.
     """
     curves = [
-        charts.curve(group.label, style, group.shown)
+        charts.curve(group.label, style, [values.rename(index=shown_epoch) for values in group.shown])
         for style, group in enumerate(found.groups)
         if group.curves
     ]
@@ -29,7 +32,9 @@ def write(found: Comparison, path: Path) -> None:
     figure = Figure(figsize=(6, 3.8 + 0.22 * len(curves)), layout="constrained", dpi=150)
     axes = figure.subplots()
     title = found.groups[0].any_record["dataset"]
-    charts.draw(axes, charts.Panel(title, "mIoU (%)", tuple(curves)), _INK)
+    shown = (value for each in curves for value in (*each.low, *each.high))
+    sds = (float(pd.Series(group.mious, dtype="float64").std()) for group in found.groups)
+    charts.draw(axes, charts.Panel(title, "mIoU (%)", tuple(curves), miou_span(shown, sds)), _INK)
     # Names are long: one below the other, all of them fit.
     figure.legend(loc="outside lower center", ncols=1, frameon=False, fontsize=8, labelcolor=_INK)
     charts.save(figure, path)
