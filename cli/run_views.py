@@ -4,9 +4,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from u2pl.reporting.axes import miou_span
 from u2pl.reporting.durations import duration
 from u2pl.reporting.numbers import signed
 from u2pl.runs.disk import in_words as size_in_words
+from u2pl.runs.epochs import shown_epoch
 
 from .sparkline import sparkline
 from .terminal import console, one_line, say
@@ -152,11 +154,12 @@ def show_card(card: "RunCard") -> None:
     if card.best:
         _line(
             "best epoch",
-            f"mIoU {card.best[0]:.2f} % in epoch {card.best[1]}, chosen on the validation images",
+            f"mIoU {card.best[0]:.2f} % in epoch {shown_epoch(card.best[1])}, chosen on the validation images",
         )
     if card.curve:
         values = [value for _, value in card.curve]
-        _line("curve", f"{sparkline(values)}  {values[0]:.1f} to {values[-1]:.1f} % in {len(values)} epochs")
+        drawn = sparkline(values, span=miou_span(values))
+        _line("curve", f"{drawn}  {values[0]:.1f} to {values[-1]:.1f} % in {len(values)} epochs")
     if card.seconds:
         _line("time", f"{duration(card.seconds)}, {card.images_per_second:.1f} images a second")
     _line("memory", "" if card.memory_gib is None else f"{card.memory_gib:.2f} GiB at most")
@@ -318,7 +321,7 @@ def _show_curves(found: "Comparison", names: Sequence[str]) -> None:
     if not values:
         return
     say("mIoU by epoch, on one scale:")
-    span = (min(values), max(values))
+    span = miou_span(values)
     for letter, curve in zip(names, curves, strict=True):
         said = [value for _, value in curve]
         if said:

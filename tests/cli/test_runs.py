@@ -172,6 +172,8 @@ def test_a_run_is_shown_with_all_that_is_known_of_it(u2pl: U2pl, trained: Path):
     assert f"mIoU {score['miou']:.2f} %" in said and score["is_own"]
     assert list(found["iou"]) == ["ground", "square", "disc", "bar"] and "disc" in said
     assert [point["epoch"] for point in found["curve"]] == [0, 1, 2] and "in 3 epochs" in said
+    best = found["best"]
+    assert f"mIoU {best['miou']:.2f} % in epoch {best['epoch'] + 1}, chosen" in said, "people count from 1"
     assert found["changed"] == {} and "nothing; all is as in params.yaml" in said
     assert found["settings"]["recipe"]["crop"] == 32 and "crop=32" in said
     assert found["bytes"]["weights"] > 0 and sum(found["bytes"].values()) == 2 * found["bytes"]["all"]

@@ -355,6 +355,7 @@ def test_metrics_and_plots_are_there_for_every_run_and_table(finished: Workspace
     assert html.count("vega") > len(runs)
     for title in ("IoU of each class, %", "Of the pixels of each class", "table1: mIoU", "table7: mIoU"):
         assert title in html
+    assert html.count("toNumber(datum.epoch) + 1") >= 2, "curves count their epochs from 1"
 
 
 def test_a_changed_setting_is_a_difference_of_parameters_and_of_metrics(finished: Workspace) -> None:

@@ -1,8 +1,11 @@
 import dataclasses
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from u2pl.data.pictures import read_image
@@ -67,14 +70,114 @@ def test_a_network_in_training_mode_is_scored_in_evaluation_mode_and_given_back(
     assert not network.training
 
 
-def test_samples_are_the_images_that_show_the_most_classes(split: Split, recipe: Recipe):
-    result = evaluator.evaluate(Constant(), split, recipe, keep_samples=True)
-    shown = {name: len(set(split.mask(name).flatten().tolist())) for name in split.val}
-    assert len(result.samples) == 3
-    assert min(shown[name] for name in result.samples) >= max(
-        n for k, n in shown.items() if k not in result.samples
+def many(split: Split, count: int, folder: Path) -> Split:
+    """The split with as many validation images; all show two classes but every seventh, which shows all."""
+    poor, image = folder / "poor.png", split.val[0]
+    labels = np.full((64, 64), 255, np.uint8)
+    labels[:, 8:], labels[:, 16:] = 0, 1
+    Image.fromarray(labels).save(poor)
+    names = [f"{number:03}" for number in range(count)]
+    return dataclasses.replace(
+        split,
+        val=names,
+        images=dict.fromkeys(names, split.images[image]),
+        masks={name: poor if int(name) % 7 else split.masks[image] for name in names},
     )
+
+
+def test_half_of_the_samples_are_spread_evenly_and_of_the_others_those_that_show_the_most_classes(
+    split: Split, recipe: Recipe, tmp_path: Path
+):
+    result = evaluator.evaluate(Constant(), many(split, 90, tmp_path), recipe, keep_samples=True)
+    assert set(result.samples) == {"015", "045", "075"} | {"000", "007", "014"}
+    assert list(result.entropies) == list(result.samples)
     assert all(prediction.shape == (64, 64) for prediction in result.samples.values())
+    of_another = evaluator.evaluate(Constant(2), many(split, 90, tmp_path), recipe, keep_samples=True)
+    assert list(of_another.samples) == list(result.samples), "whatever the network sees"
+    assert evaluator.evaluate(Constant(), many(split, 90, tmp_path), recipe).samples == {}
+
+
+def test_an_image_that_is_spread_takes_no_place_of_a_rich_one(split: Split, recipe: Recipe, tmp_path: Path):
+    result = evaluator.evaluate(Constant(), many(split, 42, tmp_path), recipe, keep_samples=True)
+    assert set(result.samples) == {"007", "021", "035"} | {"000", "014", "028"}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_of_a_few_images_all_are_samples_once(split: Split, recipe: Recipe, tmp_path: Path, count: int):
+    few = many(split, count, tmp_path)
+    result = evaluator.evaluate(Constant(), few, recipe, keep_samples=True)
+    assert sorted(result.samples) == few.val
+
+
+def test_several_processes_keep_the_samples_of_one(split: Split, recipe: Recipe, tmp_path: Path):
+    torch.manual_seed(0)
+    network, several = DeepLabV3Plus(4, recipe, representation=False).eval(), many(split, 90, tmp_path)
+    alone = evaluator.evaluate(network, several, recipe, keep_samples=True)
+    torch.multiprocessing.start_processes(
+        _evaluate_together, (network, several, recipe, tmp_path), nprocs=2, start_method="fork"
+    )
+    for rank in range(2):
+        samples, entropies, miou = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert list(samples) == list(entropies) == list(alone.samples) and len(samples) == 6
+        assert miou == alone.miou
+        for name, prediction in alone.samples.items():
+            assert (samples[name] == prediction).float().mean() > 0.999, "other batches round otherwise"
+            away = entropies[name].int() - alone.entropies[name].int()
+            assert away.abs().max() <= 5 and (away != 0).float().mean() < 0.01, "at most a step"
+
+
+def _evaluate_together(rank: int, network: DeepLabV3Plus, split: Split, recipe: Recipe, folder: Path) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    result = evaluator.evaluate(network, split, recipe, keep_samples=True)
+    torch.save((result.samples, result.entropies, result.miou), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+class Slope(Constant):
+    """A network that is sure of class 1 at the left, and of nothing at the right."""
+
+    def forward(self, image: Tensor, *, represent: bool = True) -> Output:
+        b, _, h, w = image.shape
+        logits = torch.zeros(b, 4, h, w)
+        logits[:, 1] = torch.linspace(30, 0, w)
+        return Output(logits, None)
+
+
+@pytest.mark.parametrize("tta", [TTA(), TTA(flip=True), TTA((0.5, 1.0), flip=True)])
+@pytest.mark.parametrize("evaluation", ["whole", "sliding", "center"])
+def test_entropies_are_of_the_probabilities_that_the_prediction_is_the_likeliest_class_of(
+    split: Split, recipe: Recipe, evaluation: str, tta: TTA
+):
+    recipe = changed(recipe, evaluation=evaluation)
+    result = evaluator.evaluate(Slope(), split, recipe, tta=tta, keep_samples=True)
+    (names, _, scored), *_ = evaluator.class_scores(Slope(), split, recipe, list(result.samples), tta)
+    prob = scored.double() if tta != TTA() else scored.double().softmax(dim=1)
+    expected = -(prob * prob.clamp_min(1e-300).log()).sum(dim=1) / math.log(4) * 255
+    assert expected.max() - expected.min() > 100
+    for name, share in zip(names, expected, strict=True):
+        found = result.entropies[name]
+        assert found.dtype == torch.uint8 and found.shape == result.samples[name].shape
+        assert (found - share).abs().max() <= 2.6, "half a step"
+
+
+def test_entropy_goes_from_none_to_that_of_equally_likely_classes():
+    certain, even = torch.eye(4)[0], torch.full((4,), 0.25)
+    prob_CHW = torch.stack([certain, even], dim=1)[:, None]
+    assert evaluator.entropy_bytes(prob_CHW).tolist() == [[0, 255]]
+    assert evaluator.entropy_bytes(torch.ones(1, 2, 3)).tolist() == [[0] * 3] * 2, "where one class exists"
+
+
+def test_the_entropy_of_few_images_is_asked_for(
+    split: Split, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = []
+    original = evaluator.entropy_bytes
+    monkeypatch.setattr(evaluator, "entropy_bytes", lambda prob: asked.append(prob) or original(prob))
+    evaluator.evaluate(Constant(), many(split, 90, tmp_path), recipe)
+    assert asked == []
+    evaluator.evaluate(Constant(), many(split, 90, tmp_path), recipe, keep_samples=True)
+    assert 6 <= len(asked) <= 9, "those that are kept, and some that are driven out later"
 
 
 def test_images_are_scored_each_for_itself_too(split: Split, recipe: Recipe):
@@ -133,7 +236,7 @@ def test_a_class_that_nowhere_occurs_has_no_iou(split: Split, recipe: Recipe):
 
 
 def test_a_long_validation_set_is_read_as_it_is_scored_and_not_before(
-    split: Split, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    split: Split, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """500 images of Cityscapes would be 20 GB."""
     many, read, most_ahead = dataclasses.replace(split, val=split.val * 10), 0, 0
@@ -239,8 +342,13 @@ def test_sample_pictures_show_what_was_scored(
     result = evaluator.evaluate(Constant(), split, recipe, keep_samples=True)
     write_samples(tmp_path / "samples", split, recipe, result)
     pictures = {path.name: read_image(path) for path in (tmp_path / "samples").iterdir()}
-    assert len(pictures) == 9
+    assert sorted(pictures) == sorted(
+        f"{name}.{kind}.png" for name in split.val for kind in ("input", "truth", "prediction", "entropy")
+    )
     assert {picture.shape for picture in pictures.values()} == {(*size, 3)}
+    for name, entropy_HW in result.entropies.items():
+        with Image.open(tmp_path / "samples" / f"{name}.entropy.png") as picture:
+            assert picture.mode == "L" and (np.array(picture) == entropy_HW.numpy()).all()
     if size == (32, 32):
         name = next(iter(result.samples))
         assert (pictures[f"{name}.input.png"] == split.image(name)[16:48, 16:48]).all()
@@ -338,7 +446,7 @@ def test_windows_lie_on_the_scaled_picture(split: Split, recipe: Recipe):
 
 
 def test_larger_pictures_are_looked_at_fewer_at_once(
-    split: Split, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    split: Split, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(evaluator, "_PIXELS", 4 * 64 * 64)
     sizes: list[tuple[int, int]] = []

@@ -10,13 +10,14 @@ from typing import Any
 import filelock
 import pandas as pd
 import pytest
+import torch
 import written
 
 import u2pl
 from u2pl.errors import UserError
 from u2pl.files import write_json
 from u2pl.project import Project
-from u2pl.runs import frames
+from u2pl.runs import frames, results
 from u2pl.runs.folder import RunFolder
 from u2pl.runs.labels import add_tags, write_note
 
@@ -284,3 +285,42 @@ def test_a_frame_as_csv_has_no_formula_and_reads_back_as_it_was() -> None:
     assert "\r\n" not in text and "\n'=1+1,0.1\n" in text
     back = pd.read_csv(io.StringIO(text, newline=""), keep_default_na=False, lineterminator="\n")
     assert back["'=name"].tolist() == ["'=1+1", *names[1:]] and back["value"][1] == str(1 / 3)
+
+
+# ---- confusion matrices --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "classes", [["ground", "square"], ["NA", "null"], ["7", "07"], ["=1+1", "'quoted"], ["a,b", 'c "d"']]
+)
+def test_a_confusion_matrix_is_read_as_it_was_written(tmp_path: Path, classes: list[str]) -> None:
+    counts = torch.tensor([[3, 2**40], [0, 5]])
+    metrics = {"iou": dict.fromkeys(classes, 50.0)}
+    results._write_scores(tmp_path, metrics, counts)
+    found = frames.confusion(tmp_path)
+    assert found is not None
+    assert list(found.index) == list(found.columns) == classes
+    assert found.to_numpy().tolist() == counts.tolist()
+    assert found.loc[classes[0], classes[1]] == 2**40, "a row is the truth"
+
+
+def test_an_evaluation_of_an_earlier_version_has_no_confusion_matrix(tmp_path: Path) -> None:
+    assert frames.confusion(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "truth / prediction,a,b\na,1,2\n",
+        "truth / prediction,a,b\nb,1,2\na,3,4\n",
+        "truth / prediction,a,b\na,1,2\nb,3,\n",
+        "truth / prediction,a,b\na,1,2\nb,3,4,5\n",
+        "truth / prediction,a,b\na,1,2\nb,3,many\n",
+        "\x00\x01",
+    ],
+)
+def test_a_damaged_confusion_matrix_is_a_sentence_with_what_to_do(tmp_path: Path, text: str) -> None:
+    (tmp_path / "confusion.csv").write_text(text)
+    with pytest.raises(UserError, match=r"confusion\.csv is damaged .* Move it elsewhere"):
+        frames.confusion(tmp_path)

@@ -4,14 +4,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from u2pl.tracking.examples import KINDS, grid, of_run
+from u2pl.tracking.examples import COLUMNS, grid, of_run
 
 COLORS = {"input": (10, 20, 30), "truth": (128, 0, 0), "prediction": (0, 128, 0)}
 
 
 def draw(folder: Path, name: str, size: tuple[int, int]) -> None:
     (folder / "samples").mkdir(exist_ok=True)
-    for kind in KINDS:
+    for kind in COLUMNS:
         Image.new("RGB", size, COLORS[kind]).save(folder / "samples" / f"{name}.{kind}.png")
 
 
@@ -26,7 +26,7 @@ def test_a_row_an_image_with_input_truth_and_prediction_side_by_side(tmp_path: P
     assert [path.name for path in pictures[:3]] == ["a.input.png", "a.truth.png", "a.prediction.png"]
     sheet = grid(pictures)
     assert sheet is not None and sheet.size == (3 * 44 + 4, 18 + 24 + 34)
-    for column, kind in enumerate(KINDS):
+    for column, kind in enumerate(COLUMNS):
         for row in (18 + 10, 18 + 24 + 15):
             assert sheet.getpixel((4 + 44 * column + 20, row)) == COLORS[kind]
 

@@ -31,7 +31,7 @@ from u2pl.reporting.results import Result
 from u2pl.tracking import sidecar, store
 from u2pl.tracking.addresses import sqlite_file
 from u2pl.tracking.events import metric_name
-from u2pl.tracking.examples import KINDS
+from u2pl.tracking.examples import COLUMNS
 from u2pl.tracking.mirror import Store, sync
 from u2pl.tracking.sidecar import Sidecar
 from u2pl.tracking.store import default_uri
@@ -84,7 +84,7 @@ def make_run(
     write_json(folder / "run.json", facts)
     for file in ("settings.yaml", "labeled.txt", "unlabeled.txt", "val.txt"):
         (folder / file).write_text(f"{name} {file}\n")
-    for kind in KINDS:
+    for kind in COLUMNS:
         Image.new("RGB", (8, 6), "red").save(folder / "samples" / f"a.{kind}.png")
     write_events(folder, *events)
     if miou is not None:

@@ -178,7 +178,9 @@ def test_an_evaluation_of_the_run_gives_the_number_training_gave(
     assert read_json(target / "metrics.json") == metrics
     assert (target / "history.csv").read_bytes() == (unbroken / "history.csv").read_bytes()
     pictures = sorted(item.name.split(".", 1)[1] for item in (target / "samples").iterdir())
-    assert pictures == ["input.png"] * 3 + ["prediction.png"] * 3 + ["truth.png"] * 3
+    assert pictures == [
+        f"{kind}.png" for kind in ("entropy", "input", "prediction", "truth") for _ in range(4)
+    ]
 
 
 def test_a_network_is_loaded_as_it_was_saved_and_in_evaluation_mode(unbroken: Path):

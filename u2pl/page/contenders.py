@@ -10,6 +10,7 @@ import pandas as pd
 
 from u2pl.reporting.paired import TESTED_FROM, paired
 from u2pl.reporting.results import Result, TableResults, distinct, split_title
+from u2pl.runs.epochs import shown_epoch
 
 CURVES = ("val/miou", "train/reliable/share", "train/reliable/accuracy")
 """Metrics by epoch that are kept of a run; the last two are shares."""
@@ -110,7 +111,10 @@ def _facts(run: Result, different: Mapping[str, str]) -> dict[str, Any]:
 
 def _curve(run: Result, metric: str) -> list[tuple[int, float]]:
     known = run.history[metric].dropna() * (1 if metric == CURVES[0] else 100)
-    return [(epoch + 1, round(value, 2)) for epoch, value in zip(known.index.tolist(), known, strict=True)]
+    return [
+        (shown_epoch(epoch), round(value, 2))
+        for epoch, value in zip(known.index.tolist(), known, strict=True)
+    ]
 
 
 def _confusion(run: Result) -> list[list[int]] | None:

@@ -115,4 +115,5 @@ def _curves(plan: "ActivePlan") -> Iterable[Mapping[str, Any]]:
         if table.cells:
             files = {f"../{folder}/history.csv": "val/miou" for folder in _results(table.cells)}
             labels = {"x_label": "epoch", "y_label": "mIoU on the validation images, %"}
-            yield {f"Learning curves of {key}": {"x": "epoch", "y": files, "title": f"{key}: mIoU", **labels}}
+            curves = {"x": "epoch", "y": files, "title": f"{key}: mIoU", **labels}
+            yield {f"Learning curves of {key}": {**curves, "template": "pipelines/plots/curves.json"}}

@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from u2pl.files import write_atomically
+from u2pl.runs.epochs import shown_epoch
 
 if TYPE_CHECKING:  # plain data; nothing here needs to know how it was found
     from u2pl.evidence.comparison import Box, Comparison
@@ -351,7 +352,7 @@ def reliability_curves_figure(found: "Reliability") -> Figure:
     for axes, run in zip(grid[-1], found.runs, strict=True):
         axes.set_xlabel("epoch", fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        epochs = {epoch for points in run.overall.values() for epoch, _ in points}
+        epochs = {shown_epoch(epoch) for points in run.overall.values() for epoch, _ in points}
         if len(epochs) == 1:  # or the axis would count in hundredths of an epoch
             axes.set_xlim(min(epochs) - 0.8, max(epochs) + 0.8)
     handles = [Line2D([], [], color=INK, linewidth=2.8, label="all classes")] + [
@@ -392,8 +393,8 @@ def _top(measure: str, runs: "Sequence[RunCurves]") -> float:
 
 def _line(axes: Axes, points: "Points", style: dict[str, Any]) -> None:
     if points:
-        epochs, values = zip(*points, strict=True)
-        percent = [100 * value for value in values]
+        epochs = [shown_epoch(epoch) for epoch, _ in points]
+        percent = [100 * value for _, value in points]
         # Twenty lines of eighty markers each would be one grey band.
         axes.plot(epochs, percent, markevery=max(1, len(epochs) // 8), **style)
 

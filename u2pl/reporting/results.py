@@ -12,7 +12,8 @@ from u2pl.errors import UserError, unknown
 from u2pl.pipeline import ActivePlan, Cell, Table, bind, cell_spec, read_table, spec_of, table_name
 from u2pl.project import Project
 from u2pl.runs import scored_classes
-from u2pl.runs.frames import epochs, frame
+from u2pl.runs.epochs import shown_epoch
+from u2pl.runs.frames import confusion, epochs, frame
 from u2pl.runs.records import Metrics, protocol, read_metrics
 from u2pl.settings import Params
 
@@ -110,7 +111,7 @@ class Result:
     def best_epoch(self) -> int | None:
         """Which epoch that was, counted from 1; None of an imported network."""
         epoch = self.metrics["miou"]["best_epoch"]
-        return None if epoch is None else int(epoch) + 1
+        return None if epoch is None else shown_epoch(int(epoch))
 
     @property
     def recipe(self) -> str:
@@ -149,17 +150,20 @@ class Result:
 
     @cached_property
     def confusion(self) -> pd.DataFrame | None:
-        """TEMPORARY."""
-        path = self.folder / "confusion.csv"
-        return pd.read_csv(path, index_col=0) if path.is_file() else None
+        """Scored pixels: a row a true class, a column a predicted one; None where it was not written.
+
+        Raises:
+            UserError: confusion.csv is damaged.
+        """
+        return confusion(self.folder)
 
     def sample(self, image: str, kind: str) -> Path:
-        """The picture of a validation image: kind is input, truth or prediction."""
+        """The picture of a validation image: kind is input, truth, prediction or entropy, which not every run has."""
         return self.folder / "samples" / f"{image}.{kind}.png"
 
     @property
     def images(self) -> list[str]:
-        """Names of the validation images with all three pictures."""
+        """Names of the validation images with a picture of input, truth and prediction."""
         found = [
             path.name.removesuffix(".input.png") for path in (self.folder / "samples").glob("*.input.png")
         ]

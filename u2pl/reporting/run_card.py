@@ -54,11 +54,11 @@ class RunCard:
     changed: list[Setting]
     scores: list[Score]
     best: tuple[float, int] | None
-    """mIoU of the best epoch, and which that was."""
+    """mIoU of the best epoch, and which that was, counted from 0."""
     iou: dict[str, float | None]
     """Class -> percent, by the run's own protocol."""
     curve: Points
-    """mIoU after each epoch."""
+    """mIoU after each epoch, counted from 0."""
     seconds: float | None
     images_per_second: float | None
     memory_gib: float | None

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from u2pl.errors import UserError
 from u2pl.reporting import charts
+from u2pl.reporting.axes import miou_span
 from u2pl.reporting.run_groups import Comparison
 
 _INK = "#222222"
@@ -29,7 +31,9 @@ def write(found: Comparison, path: Path) -> None:
     figure = Figure(figsize=(6, 3.8 + 0.22 * len(curves)), layout="constrained", dpi=150)
     axes = figure.subplots()
     title = found.groups[0].any_record["dataset"]
-    charts.draw(axes, charts.Panel(title, charts.MIOU, tuple(curves)), _INK)
+    shown = (value for each in curves for value in (*each.low, *each.high))
+    sds = (float(pd.Series(group.mious, dtype="float64").std()) for group in found.groups)
+    charts.draw(axes, charts.Panel(title, charts.MIOU, tuple(curves), miou_span(shown, sds)), _INK)
     # Names are long: one below the other, all of them fit.
     figure.legend(loc="outside lower center", ncols=1, frameon=False, fontsize=8, labelcolor=_INK)
     charts.save(figure, path)

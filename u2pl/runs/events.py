@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from u2pl.runs.epochs import shown_epoch
 from u2pl.runs.records import Event, Run, parse_event
 
 TAIL_BYTES = 64 * 1024
@@ -98,7 +99,7 @@ class Events:
         return {
             "step": step,
             "steps": self.steps,
-            "epoch": min(int(self.newest[-1]["epoch"]) + 1, epochs),
+            "epoch": min(shown_epoch(int(self.newest[-1]["epoch"])), epochs),
             "epochs": epochs,
             "miou": measured[-1] if measured else None,
         }

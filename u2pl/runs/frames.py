@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from u2pl.errors import UserError
+from u2pl.errors import UserError, reason
 from u2pl.escaping import cell, true_text
 from u2pl.files import Lines, content, is_held
 from u2pl.project import Project
@@ -250,6 +250,40 @@ def _scores(metrics: Metrics | PictureScores) -> Iterator[dict[str, Any]]:
             yield {**shared, "class": name, "measure": "iou", "value": value}
 
 
+def confusion(folder: Path) -> pd.DataFrame | None:
+    """The scored pixels of an evaluation: a row a true class, a column a predicted one, named alike and in one order.
+
+    Args:
+        folder: that holds its confusion.csv; earlier versions wrote none.
+
+    Returns:
+        None where there is none.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    path = folder / "confusion.csv"
+    if not path.is_file():
+        return None
+    try:
+        # A class may be called `NA`, or 7.
+        found = _read_csv(path, dtype="string", na_filter=False)
+        found = found.set_index(found.columns[0]).rename(index=true_text)
+        if found.empty or list(found.index) != list(found.columns):
+            raise ValueError("not as many rows as columns of the same classes")
+        return found.rename_axis(index="truth", columns="prediction").astype("int64")
+    except (ValueError, LookupError, TypeError, OverflowError, pd.errors.ParserWarning) as error:
+        raise UserError(
+            f"{path} is damaged ({type(error).__name__}: {reason(error)}). Move it elsewhere; "
+            "the confusion matrix is shown from it alone."
+        ) from None
+
+
+def _read_csv(path: Path, **options: Any) -> pd.DataFrame:
+    with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # of too many fields
+        return pd.read_csv(io.BytesIO(content(path)), index_col=False, **options).rename(columns=true_text)
+
+
 # ---- history -------------------------------------------------------------------------------------------
 
 
@@ -294,9 +328,12 @@ def epochs(folder: Path) -> pd.DataFrame:
     if not path.is_file():
         return nothing
     try:
-        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # of too many fields
-            found = pd.read_csv(io.BytesIO(content(path)), index_col=False).rename(columns=true_text)
-        found = found.astype({"epoch": "int64"}).drop_duplicates("epoch", keep="last").set_index("epoch")
+        found = (
+            _read_csv(path)
+            .astype({"epoch": "int64"})
+            .drop_duplicates("epoch", keep="last")
+            .set_index("epoch")
+        )
         return found.astype("float64")
     except pd.errors.EmptyDataError:  # no epoch has ended yet
         return nothing

@@ -23,8 +23,8 @@ from u2pl.typed_files import (
     read,
 )
 
-KINDS = ("input", "truth", "prediction")
-"""Of the pictures of a validation image in a folder `samples`: NAME.KIND.png."""
+KINDS = ("input", "truth", "prediction", "entropy")
+"""Of the pictures of a validation image in a folder `samples`: NAME.KIND.png; earlier versions wrote no entropy."""
 
 
 class _Recipe(TypedDict):

@@ -198,7 +198,7 @@ def show_worst(
     folder: Path, split: ImageSet, recipe: Recipe, result: Evaluation, predicted: Mapping[str, Tensor]
 ) -> None:
     """Add worst/ to an evaluation: pictures of the images that are `predicted`, and their own mIoUs in a table."""
-    _write_pictures(folder / "worst", split, recipe, predicted)
+    _write_pictures(folder / "worst", split, recipe, predicted, {})
     rows = [(name, result.images[name]) for name in predicted]
     write_csv(folder / "worst" / "worst.csv", [("image", "miou"), *rows])
 
@@ -237,14 +237,20 @@ def _write_scores(folder: Path, metrics: Mapping[str, Any], confusion_CC: Tensor
 
 
 def write_samples(folder: Path, split: ImageSet, recipe: Recipe, result: Evaluation) -> None:
-    """Write input, truth and prediction of the images that an evaluation kept, as colour pictures.
+    """Write input, truth, prediction and entropy of the images that an evaluation kept: colour pictures, a grey one.
 
     They show what was scored: the whole image, or its centre crop.
     """
-    _write_pictures(folder, split, recipe, result.samples)
+    _write_pictures(folder, split, recipe, result.samples, result.entropies)
 
 
-def _write_pictures(folder: Path, split: ImageSet, recipe: Recipe, predicted: Mapping[str, Tensor]) -> None:
+def _write_pictures(
+    folder: Path,
+    split: ImageSet,
+    recipe: Recipe,
+    predicted: Mapping[str, Tensor],
+    entropies: Mapping[str, Tensor],
+) -> None:
     stored_evaluation.clear_pictures(folder)
     files = _file_names(predicted)
     for name, prediction in predicted.items():
@@ -253,6 +259,8 @@ def _write_pictures(folder: Path, split: ImageSet, recipe: Recipe, predicted: Ma
             "truth": colored(scored_mask(split, recipe, name).numpy(), split.colors),
             "prediction": colored(prediction.numpy(), split.colors),
         }
+        if name in entropies:
+            pictures["entropy"] = entropies[name].numpy()
         for kind, picture in pictures.items():
             Image.fromarray(picture).save(folder / f"{files[name]}.{kind}.png")
 

@@ -16,6 +16,7 @@ from u2pl.errors import UsageError, UserError, unknown
 from u2pl.files import read_json, sha256_of, write_atomically, write_json
 from u2pl.project import Project, slug
 from u2pl.runs import scored_classes
+from u2pl.runs.epochs import shown_epoch
 from u2pl.runs.records import KINDS, Metrics, read_metrics, read_run
 from u2pl.settings import RECIPE_VERSION
 
@@ -197,6 +198,6 @@ def result_in_words(metrics: Metrics) -> str:
         return f"{number} of the {checkpoint} network; nothing is known of other epochs.{after}"
     return (
         f"{number} (last {miou['last']:.2f} %, best {miou['best']:.2f} % in epoch "
-        f"{miou['best_epoch']}). Reported is the {checkpoint} epoch; the paper's released numbers on VOC are of the "
-        f"best epoch on val (D31 in docs/fidelity.md).{after}"
+        f"{shown_epoch(int(miou.get('best_epoch') or 0))}). Reported is the {checkpoint} epoch; the paper's released "
+        f"numbers on VOC are of the best epoch on val (D31 in docs/fidelity.md).{after}"
     )
