@@ -19,6 +19,7 @@ from u2pl.pipeline.stage_process import failure_reason
 from u2pl.pipeline.workers import Workers
 from u2pl.project import Project
 from u2pl.runs import frames
+from u2pl.runs.epochs import shown_epoch
 from u2pl.runs.events import Events
 from u2pl.runs.records import is_complete, read_metrics
 from u2pl.settings import Params, ResolvedRun, hyper, load
@@ -251,7 +252,7 @@ class Race:
             found = frames.series(self.project.runs / contender.run)
         except (OSError, UserError):
             return []
-        return [(epoch + 1, value) for epoch, value in found.get(MIOU, [])]
+        return [(shown_epoch(epoch), value) for epoch, value in found.get(MIOU, [])]
 
     def leader(self) -> tuple[Contender, int, float] | None:
         """Of the runs that have not finished the one with the best network so far, its epoch, and its mIoU."""

@@ -11,6 +11,7 @@ from u2pl.page import dots
 from u2pl.reporting import charts
 from u2pl.reporting.results import Result, TableResults, split_title
 from u2pl.reporting.table import CITED, TableText
+from u2pl.runs.epochs import shown_epoch
 from u2pl.runs.frames import evaluations
 
 VALIDATION = "val/miou"
@@ -37,13 +38,18 @@ def panels(filled: TableResults, metric: str, quantity: charts.Quantity) -> list
     found = []
     for group in groups(filled):
         curves = tuple(
-            charts.curve(label, filled.labels.index(label), [run.history[metric] for run in runs])
+            charts.curve(label, filled.labels.index(label), [_shown(run, metric, quantity) for run in runs])
             for label, runs in group.runs.items()
             if all(metric in run.history and run.history[metric].notna().any() for run in runs)
         )
         if curves:
             found.append(charts.Panel(group.title, quantity, curves))
     return charts.with_common_span(found)
+
+
+def _shown(run: Result, metric: str, quantity: charts.Quantity) -> "pd.Series[float]":
+    """The metric as the axis has it, by epoch as people count."""
+    return run.history[metric].rename(index=shown_epoch) * quantity.scale
 
 
 class ClassIoU(NamedTuple):

@@ -19,7 +19,6 @@ from matplotlib.ticker import MaxNLocator
 
 from u2pl.escaping import one_line
 from u2pl.reporting.axes import Span, miou_span
-from u2pl.runs.epochs import shown_epoch
 from u2pl.runs.frames import in_common
 
 rcParams["text.parse_math"] = False  # a label may hold a dollar sign
@@ -58,9 +57,9 @@ def dashes(style: int) -> tuple[str, str]:
 
 
 def curve(label: str, style: int, seeds: Sequence["pd.Series[float]"]) -> Curve:
-    """The curve of several seeds, each a value by epoch (from 0), over the epochs that all of them have (from 1)."""
+    """The curve of several seeds, each a value by epoch as people count, over the epochs that all of them have."""
     values = in_common(seeds)
-    epochs = tuple(map(shown_epoch, values.index.tolist()))
+    epochs = tuple(values.index.tolist())
     mean, low, high = (
         tuple(each.tolist()) for each in (values.mean(axis=1), values.min(axis=1), values.max(axis=1))
     )

@@ -9,6 +9,7 @@ from u2pl.errors import UserError
 from u2pl.reporting import charts
 from u2pl.reporting.axes import miou_span
 from u2pl.reporting.run_groups import Comparison
+from u2pl.runs.epochs import shown_epoch
 
 _INK = "#222222"
 
@@ -20,7 +21,7 @@ def write(found: Comparison, path: Path) -> None:
         UserError: no run has recorded an epoch.
     """
     curves = [
-        charts.curve(group.label, style, group.shown)
+        charts.curve(group.label, style, [values.rename(index=shown_epoch) for values in group.shown])
         for style, group in enumerate(found.groups)
         if group.curves
     ]
