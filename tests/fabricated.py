@@ -14,7 +14,7 @@ from u2pl.files import sha256
 from u2pl.pipeline import ActivePlan, planned_names, resolve, spec_of
 from u2pl.project import Project
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[1]
 STREET = """
 dataset: camvid
 roots: {camvid: ../shared/camvid}
@@ -101,16 +101,21 @@ def write_result(
         semi = ["train/loss/unsupervised", "train/reliable/share", "train/reliable/accuracy"]
         semi = semi if method != "suponly" else []
         writer.writerow(["epoch", "step", "val/miou", "train/loss/supervised", *semi])
-        for epoch in range(1, 13):
-            values = [0.7**epoch, 0.8 + epoch / 60, 0.9 + epoch / 200] if epoch > 1 else [""] * 3
-            miou, loss = last * (1 - 0.7**epoch), 0.8**epoch
-            writer.writerow([epoch, epoch * 50, miou, loss, *values[: len(semi)]])
+        for epoch in range(12):
+            done = epoch + 1
+            values = [0.7**done, 0.8 + done / 60, 0.9 + done / 200] if epoch else [""] * 3
+            miou, loss = last * (1 - 0.7**done), 0.8**done
+            writer.writerow([epoch, done * 50, miou, loss, *values[: len(semi)]])
+    with (folder / "confusion.csv").open("w", newline="") as file:
+        rows = [[name, *(80 if i == k else 10 * i for i in range(4))] for k, name in enumerate(CLASSES)]
+        csv.writer(file).writerows([["truth / prediction", *CLASSES], *rows])
     draw = np.random.default_rng(sum(map(ord, folder.name)))
     for image in ("0001", "0002", "0003"):
-        for kind in ("input", "truth", "prediction"):
+        for kind in ("input", "truth", "prediction", "entropy"):
             path = folder / "samples" / f"{image}.{kind}.png"
             path.parent.mkdir(exist_ok=True)
             blocks = draw.integers(0, 255, (6, 6, 3), dtype=np.uint8)
+            blocks = blocks[..., 0] if kind == "entropy" else blocks
             Image.fromarray(blocks).resize((48, 48), Image.Resampling.NEAREST).save(path)
 
 
