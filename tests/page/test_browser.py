@@ -2,17 +2,21 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fabricated import make_project, write_results
+from PIL import Image
 
+from u2pl.page.render import FigureFile, html
+from u2pl.page.write import colors_of
 from u2pl.pipeline import resolve
-from u2pl.reporting import page
 from u2pl.reporting.results import collect_all
 
 FLAGS = [
@@ -21,7 +25,7 @@ FLAGS = [
 ]
 PLAN = """
 dataset: voc
-seeds: [0, 1]
+seeds: [0, 1, 2]
 tables:
   table1: {splits: {classic-1/8: classic-1/8, classic-1/4: classic-1/4}}
   table7: {splits: {blender-1/8: blender-1/8}}
@@ -32,12 +36,13 @@ const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
   .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
   .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
 const paper = light(numbers(document.body, 'backgroundColor'));
-return [...document.querySelectorAll('h1, h2, p, th, summary, a, .note, td small, svg text')].map(e => {
+return [...document.querySelectorAll('h1, h2, h3, p, th, summary, a, .badge, .note, td small, svg text')].map(e => {
   const ink = light(numbers(e, e.namespaceURI.endsWith('svg') ? 'fill' : 'color'));
   return (Math.max(ink, paper) + .05) / (Math.min(ink, paper) + .05);
 }).reduce((a, b) => Math.min(a, b));
 """
 """The lowest contrast of any text with the page."""
+WIDTHS = [360, 768, 1280]
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +57,21 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
         *project.root.glob("results/*/*-classic-1_8-u2pl-s1"),
     ]:
         shutil.rmtree(folder)
+    for name, miou in (("cutmix", 60.5), ("mt", 40.25)):
+        path = project.root / f"results/runs/voc-classic-1_8-{name}-s2/metrics.json"
+        metrics = json.loads(path.read_text())
+        metrics["miou"]["reported"] = miou
+        metrics["recipe"]["lr"] = 0.5 if name == "mt" else metrics["recipe"]["lr"]
+        path.write_text(json.dumps(metrics))
     picture = project.root / "picture.png"
     shutil.copy(next(project.root.rglob("*.input.png")), picture)
-    shown = [("Figure 1", "What was drawn.", picture), ("Figure 2", "What was not.", Path("no.png"))]
+    shown = [
+        FigureFile("Figure 1", "What was drawn.", picture),
+        FigureFile("Figure 2", "What was not.", Path("no.png")),
+    ]
     address = project.root / "index.html"
-    address.write_text(page.html(plan, collect_all(project, plan), shown), encoding="utf-8")
+    text = html(plan, collect_all(project, plan), shown, colors=colors_of(project, {"voc"}))
+    address.write_text(text, encoding="utf-8")
     return address.as_uri()
 
 
@@ -83,49 +98,121 @@ def browser() -> Iterator[Any]:
         driven.quit()
 
 
-def show(browser: Any, address: str, *, width: int = 1280, scheme: str = "light", media: str = "") -> None:
-    """Open the page on a screen of that width, by day or night, or as the printer gets it."""
+def show(
+    browser: Any,
+    address: str,
+    *,
+    width: int = 1280,
+    scheme: str = "light",
+    media: str = "",
+    scripts: bool = True,
+) -> None:
+    """Open the page anew on a screen of that width, by day or night, or as the printer gets it."""
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not scripts})
+    browser.get("about:blank")  # another address behind # alone would open nothing anew
     browser.get(address)
 
 
-@pytest.mark.parametrize("width", [320, 360, 768, 1280])
+def find(browser: Any, selector: str) -> list[Any]:
+    return list(browser.find_elements("css selector", selector))
+
+
+def click(browser: Any, selector: str, place: int = 0) -> Any:
+    """Click as a reader does: where the element is, if nothing lies over it."""
+    element = find(browser, selector)[place]
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
+    element.click()
+    return element
+
+
+def choose(browser: Any, selector: str, words: str) -> None:
+    from selenium.webdriver.support.select import Select
+
+    Select(find(browser, selector)[0]).select_by_visible_text(words)
+
+
+def wait(browser: Any, reached: Callable[[], Any]) -> Any:
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    return WebDriverWait(browser, 10).until(lambda _: reached())
+
+
+def open_cell(browser: Any, row: str, column: int = 0) -> None:
+    """Click the cell of Table 1 in that row."""
+    rows = "[...document.querySelectorAll('#table1 > .two tbody tr')]"
+    script = f"return {rows}.findIndex(r => r.cells[0].innerText === arguments[0])"
+    place = browser.execute_script(script, row)
+    click(browser, f"#table1 > .two tbody tr:nth-child({place + 1}) a.cell", column)
+    wait(browser, lambda: find(browser, "dialog[open]"))
+
+
+def dialog(browser: Any) -> str:
+    return find(browser, "dialog")[0].text
+
+
+# ---- how it looks ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [320, *WIDTHS])
 def test_nothing_is_wider_than_the_screen_and_everything_has_a_size(
     browser: Any, address: str, width: int
 ) -> None:
     show(browser, address, width=width)
     root = "document.documentElement"
     assert browser.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
-    browser.execute_script("document.querySelectorAll('details').forEach(e => e.open = true)")
+    browser.execute_script(
+        "document.querySelectorAll('details').forEach(e => { e.removeAttribute('name'); e.open = true; })"
+    )
     assert browser.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
-    small = "[...document.querySelectorAll('table, figure, img, .grid svg, .spread svg')]"
+    small = "[...document.querySelectorAll('main table, main figure, main img, main figure > svg')]"
     sizes = browser.execute_script(
         f"return {small}.map(e => e.getBoundingClientRect()).map(r => [r.width, r.height])"
     )
-    assert len(sizes) > 20
-    assert all(wide > 40 and high > 20 for wide, high in sizes)
+    assert len(sizes) > 40
+    assert all(wide > 30 and high > 20 for wide, high in sizes)
+
+
+def test_the_answer_and_the_first_table_are_on_the_first_screen(browser: Any, address: str) -> None:
+    show(browser, address)
+    for selector in ("h1", ".badge", ".gain svg", "#table1 h2"):
+        box = find(browser, selector)[0].rect
+        assert 0 <= box["y"] < box["y"] + box["height"] <= 900, selector
+    assert "is +" in find(browser, "h1")[0].text and "above SupOnly" in find(browser, "h1")[0].text
+    right = find(browser, ".gain svg")[0].rect
+    assert right["x"] > 640 and right["width"] > 300  # the right half is not empty
 
 
 def test_nothing_is_asked_of_the_network_and_the_console_is_silent(browser: Any, address: str) -> None:
     for log in ("performance", "browser"):
         browser.get_log(log)  # what earlier pages left
     show(browser, address)
+    open_cell(browser, "CutMix")
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    assert [url for url in asked if not url.startswith("data:")] == [address]
+    assert [url for url in asked if not url.startswith(("data:", "about:"))] == [address]
     assert browser.get_log("browser") == []
 
 
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_by_day_and_by_night(browser: Any, address: str, scheme: str) -> None:
-    show(browser, address, scheme=scheme)
+def test_text_stands_out_by_day_and_by_night(browser: Any, address: str, scheme: str, width: int) -> None:
+    show(browser, address, scheme=scheme, width=width)
     paper = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     red = int(paper.removeprefix("rgb(").split(",")[0])
     assert red > 200 if scheme == "light" else red < 60
     assert browser.execute_script(CONTRAST) >= 4.5
+    open_cell(browser, "CutMix")
+    assert browser.execute_script(CONTRAST) >= 4.5
+    root = "document.documentElement"
+    assert browser.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
+    box = find(browser, "dialog")[0].rect
+    assert box["width"] <= width
+    inside = "const d = document.querySelector('dialog'); return d.scrollWidth <= d.clientWidth"
+    assert browser.execute_script(inside)
 
 
 def test_a_print_shows_what_a_screen_hides_behind_a_click(browser: Any, address: str) -> None:
@@ -136,7 +223,239 @@ def test_a_print_shows_what_a_screen_hides_behind_a_click(browser: Any, address:
     )
     assert len(heights) > 5
     assert all(height > 10 for height in heights)
+    assert not any(each.is_displayed() for each in find(browser, ".viewer, nav, .files"))
     assert (
         browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         == "rgb(255, 255, 255)"
     )
+
+
+def test_without_a_script_a_cell_leads_to_its_run_and_all_pictures_are_there(
+    browser: Any, address: str
+) -> None:
+    show(browser, address, scripts=False)
+    try:
+        link = find(browser, "#table1 a.cell")[0]
+        target = link.get_attribute("href")
+        browser.get(target)
+        (card,) = find(browser, f'[id="{_decoded(target)}"]')
+        assert card.is_displayed() and "fingerprint" in card.text
+        assert not find(browser, ".viewer, dialog")
+        assert find(browser, ".strips[open] .strip img")[0].is_displayed()
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def _decoded(address: str) -> str:
+    from urllib.parse import unquote
+
+    return unquote(address.partition("#")[2])
+
+
+# ---- what can be clicked -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_click_on_the_head_of_a_column_sorts_the_table_by_its_numbers(
+    browser: Any, address: str, width: int
+) -> None:
+    show(browser, address, width=width)
+    body = "[...document.querySelectorAll('#table1 > .two tbody tr')]"
+    rows = f"return {body}.map(r => [r.cells[0].innerText, r.cells[2].innerText])"
+    before = browser.execute_script(rows)
+
+    def numbers() -> list[float]:
+        found = [re.match(r"[\d.]+", cell) for _, cell in browser.execute_script(rows)]
+        assert found[-1] is None  # the row without a number stays last
+        return [float(each[0]) for each in found if each]
+
+    heads = "#table1 > .two thead th button"
+    click(browser, heads, 2)
+    assert numbers() == sorted(numbers(), reverse=True) and len(numbers()) >= 3
+    assert find(browser, "#table1 > .two thead th")[2].get_attribute("aria-sort") == "descending"
+    click(browser, heads, 2)
+    assert numbers() == sorted(numbers())
+    click(browser, heads, 2)
+    assert browser.execute_script(rows) == before
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_cell_opens_its_run_with_curves_classes_confusion_and_settings(
+    browser: Any, address: str, width: int, scheme: str
+) -> None:
+    show(browser, address, width=width, scheme=scheme)
+    open_cell(browser, "MT")
+    text = dialog(browser)
+    assert text.startswith("MT, voc, classic-1/8 (183 labelled)")
+    titles = [each.text for each in find(browser, "dialog h3")]
+    assert titles[:3] == ["mIoU (%)", "IoU of each class (%)", "Settings other than most runs'"]
+    assert {"mIoU (%)", "Reliable pixels (%)", "Right ones of the reliable pixels (%)"} <= {
+        each.text for each in find(browser, "dialog svg text")
+    }
+    first = find(browser, "dialog .confusion tbody tr")[0]
+    assert first.text.split() == ["background", "57", "7", "14", "21"]
+    assert "57.1 % of background taken for background" in first.find_elements("css selector", "td")[
+        0
+    ].get_attribute("title")
+    assert "recipe.lr" not in text
+    for button in find(browser, "dialog header .button"):
+        if button.text == "seed 2":
+            button.click()
+    wait(browser, lambda: "recipe.lr" in dialog(browser))  # seed 2 of MT learns faster than all others
+    row = next(each for each in find(browser, "dialog tbody tr") if "recipe.lr" in each.text)
+    assert row.text.split() == ["recipe.lr", "0.5", "0.01"]
+    click(browser, "dialog .close")
+    assert not find(browser, "dialog[open]")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_two_cells_stand_side_by_side_with_a_paired_test_over_their_seeds(
+    browser: Any, address: str, width: int
+) -> None:
+    from scipy.stats import ttest_rel
+
+    show(browser, address, width=width)
+    open_cell(browser, "CutMix")
+    choose(browser, "dialog select", "MT, voc, classic-1/8 (183 labelled)")
+    wait(browser, lambda: "two-sided paired t-test" in dialog(browser))
+    rows = [each.text.split() for each in find(browser, "dialog .parts > div:first-child tbody tr")]
+    pairs = [(float(ours), float(theirs)) for _, _, ours, theirs, _ in rows[:3]]
+    assert [row[4] for row in rows[:3]] == [
+        f"{ours - theirs:+.2f}".replace("-", "−") for ours, theirs in pairs
+    ]
+    p = ttest_rel(*zip(*pairs, strict=True)).pvalue
+    assert f"p = {p:.3f}: two-sided paired t-test over 3 seeds" in dialog(browser)
+    assert len(find(browser, "dialog .confusion")) == 2
+    assert find(browser, "dialog h2")[0].text.splitlines()[1].strip().startswith("MT, voc")
+    assert "Settings that differ" in dialog(browser)
+    assert ["method", "cutmix", "mt"] in [each.text.split() for each in find(browser, "dialog tbody tr")]
+    # The address says what is open: who gets it sees the same.
+    shared = browser.current_url
+    show(browser, shared, width=width)
+    wait(browser, lambda: find(browser, "dialog[open]"))
+    assert "two-sided paired t-test" in dialog(browser)
+    browser.back()
+    wait(browser, lambda: not find(browser, "dialog[open]"))
+
+
+def test_cells_of_other_splits_are_not_called_a_comparison(browser: Any, address: str) -> None:
+    show(browser, address)
+    open_cell(browser, "CutMix")
+    choose(browser, "dialog select", "CutMix, voc, classic-1/4 (366 labelled)")
+    wait(browser, lambda: "no comparison of methods" in dialog(browser))
+
+
+@pytest.mark.parametrize(
+    ("where", "left", "wide"), [("#table1 .chart", 0.18, 0.79), ("dialog .chart", 0.11, 0.86)]
+)
+def test_a_curve_says_the_values_under_the_pointer_and_counts_epochs_from_1(
+    browser: Any, address: str, where: str, left: float, wide: float
+) -> None:
+    from selenium.webdriver import ActionChains
+
+    show(browser, address)
+    if where.startswith("dialog"):
+        open_cell(browser, "CutMix")
+    chart = find(browser, where)[0]
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", chart)
+    box = chart.find_element("css selector", "svg").rect
+    epochs = []
+    for share in (0.0, 1.0):
+        # The axes lie between the margins of the picture.
+        across = round((left + wide * share - 0.5) * box["width"])
+        ActionChains(browser, duration=0).move_to_element_with_offset(chart, across, 0).perform()
+        reading = wait(browser, lambda: [e for e in find(browser, f"{where} .reading") if e.is_displayed()])[
+            0
+        ]
+        first, *values = reading.text.splitlines()
+        epochs.append(int(first.removeprefix("epoch ")))
+        assert any(line.startswith("CutMix") for line in values)
+        inside = reading.rect
+        assert inside["x"] >= chart.rect["x"] - 1
+        assert inside["x"] + inside["width"] <= chart.rect["x"] + chart.rect["width"] + 1
+    assert epochs == [1, 12]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_two_pictures_of_an_image_lie_under_a_slider(
+    browser: Any, address: str, width: int, scheme: str
+) -> None:
+    show(browser, address, width=width, scheme=scheme)
+    stage, slider = find(browser, ".stage")[0], find(browser, ".viewer input")[0]
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", stage)
+    left, right = (f".viewer select[aria-label='{side} picture']" for side in ("Left", "Right"))
+    options = find(browser, left)[0].text.splitlines()
+    assert [word.strip() for word in options[:3]] == ["Input", "Truth", "SupOnly"]
+    assert "CutMix, entropy" in [word.strip() for word in options]
+    choose(browser, left, "Input")
+    choose(browser, right, "CutMix, entropy")
+    below, above = stage.find_elements("css selector", "img")
+    shown = {
+        e.find_element("css selector", "figcaption").get_attribute("textContent"): e
+        for e in find(browser, ".row:first-of-type figure")
+    }
+    assert below.get_attribute("src") == shown["Input"].find_element("css selector", "img").get_attribute(
+        "src"
+    )
+    assert above.get_attribute("src") == shown["CutMix, entropy"].find_element(
+        "css selector", "img"
+    ).get_attribute("src")
+    assert slider.get_attribute("value") == "50"
+
+    def seen(share: float) -> Any:
+        """The colours of the stage at that share of its width."""
+        import base64
+        import io
+
+        shot = Image.open(io.BytesIO(base64.b64decode(stage.screenshot_as_base64))).convert("RGB")
+        colours = np.asarray(shot).astype(int)
+        return colours[:, round(share * (colours.shape[1] - 1))]
+
+    at_half = seen(0.25)
+    from selenium.webdriver import ActionChains
+
+    quarter = -round(0.4 * stage.rect["width"])
+    ActionChains(browser, duration=0).move_to_element_with_offset(stage, quarter, 0).click().perform()
+    assert int(slider.get_attribute("value")) == pytest.approx(10, abs=2)
+    now = seen(0.25)
+    assert np.abs(now - at_half).mean() > 5  # there the upper picture begins now
+    assert np.median(np.ptp(now, axis=1)) <= 8  # and it is grey: entropy
+    second = find(browser, ".film button")[1]
+    source = above.get_attribute("src")
+    second.click()
+    assert second.get_attribute("aria-pressed") == "true"
+    assert above.get_attribute("src") != source
+    assert find(browser, right)[0].get_attribute("value") == "CutMix, entropy"  # the choice is kept
+
+
+def test_from_two_open_cells_a_click_leads_to_their_predictions_beside_each_other(
+    browser: Any, address: str
+) -> None:
+    show(browser, address)
+    open_cell(browser, "CutMix")
+    choose(browser, "dialog select", "SupOnly, voc, classic-1/8 (183 labelled)")
+    wait(browser, lambda: "SupOnly" in find(browser, "dialog h2")[0].text)
+    click(browser, "dialog .parts > div:last-child .button")
+    assert not find(browser, "dialog[open]")
+    chosen = [each.get_attribute("value") for each in find(browser, ".viewer select")]
+    assert chosen == ["CutMix", "SupOnly"]
+
+
+def test_one_list_of_a_table_opens_at_a_time_so_that_the_page_stays_short(browser: Any, address: str) -> None:
+    show(browser, address)
+    assert browser.execute_script("return document.documentElement.scrollHeight") < 6000
+    details = "#table1 > details[name]"
+    opened = f"return [...document.querySelectorAll('{details}')].filter(e => e.open).length"
+    assert browser.execute_script(opened) == 1
+    click(browser, f"{details}:not([open]) > summary")
+    assert browser.execute_script(opened) == 1
+
+
+def test_a_figure_is_small_until_it_is_clicked(browser: Any, address: str) -> None:
+    show(browser, address)
+    picture = find(browser, ".picture > img")[0]
+    before = picture.rect["width"]
+    click(browser, ".picture > img")
+    assert picture.rect["width"] > 2 * before

@@ -337,8 +337,14 @@
   }
 
   function known(name, kind) {
-    const card = document.getElementById(`run-${name}`);
-    return part(name, kind, card.querySelector(".known").cloneNode(true), card.querySelector(".all-settings").cloneNode(true));
+    const card = document.getElementById(`run-${name}`).closest(".card");
+    return part(name, kind, clone(card.querySelector(".known")), card.querySelector(".all-settings").cloneNode(true));
+  }
+
+  function clone(element) {
+    const copy = element.cloneNode(true);
+    copy.removeAttribute("id");
+    return copy;
   }
 
   function pictures(first, second) {
