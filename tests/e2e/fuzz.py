@@ -47,8 +47,9 @@ from u2pl_cli import __main__ as cli
 from u2pl.data import audit, check, prepare  # noqa: F401
 from u2pl.evidence import comparison, features, figure_runs, history, unlabeled  # noqa: F401
 from u2pl.exchange import importer, predictor  # noqa: F401
+from u2pl.page import write  # noqa: F401
 from u2pl.pipeline import departures  # noqa: F401
-from u2pl.reporting import charts, page, paper_figures  # noqa: F401
+from u2pl.reporting import charts, paper_figures  # noqa: F401
 from u2pl.runs import results  # noqa: F401
 from u2pl.tracking.addresses import sqlite_file
 from u2pl.training import ablation, estimate, trainer  # noqa: F401

@@ -6,9 +6,9 @@ import pytest
 from fabricated import write_result
 from u2pl_cli.app import run
 
+from u2pl.page import render
 from u2pl.pipeline import resolve
 from u2pl.project import Project
-from u2pl.reporting import page
 from u2pl.reporting.comparisons import comparisons
 from u2pl.reporting.headline import headline, headlines
 from u2pl.reporting.results import TableResults, collect, collect_all
@@ -139,9 +139,9 @@ def test_the_sentence_is_the_first_of_the_page_and_below_the_table_are_all_compa
         {"suponly": [30.0, 31.0, 32.0], "cutmix": [36.0, 37.5, 39.0], "u2pl": [36.0, 38.0, 40.0]},
     )
     plan = resolve(project, "own")
-    text = page.html(plan, collect_all(project, plan))
-    first = text.partition("</h1>")[2].strip()
-    assert first.startswith(f"<ul>\n<li>{WHERE} U²PL (w/ CutMix), the best of 3, reaches 38.0 ± 2.0 % mIoU")
+    text = render.html(plan, collect_all(project, plan))
+    first = text.partition("</h1>")[2].partition("</section>")[0]
+    assert f"<p>{WHERE} U²PL (w/ CutMix), the best of 3, reaches 38.0 ± 2.0 % mIoU" in first
     (part,) = comparisons(table)
     assert [(found.label, found.against) for found in part.comparisons] == [
         ("CutMix", "SupOnly"),
