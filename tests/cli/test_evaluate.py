@@ -20,6 +20,7 @@ from u2pl.inference import scores
 from u2pl.inference.evaluator import evaluate
 from u2pl.project import Project
 from u2pl.runs import results
+from u2pl.runs.records import KINDS
 from u2pl.runs.results import load_network
 
 RUN = "tiny-1_4-suponly-s0"
@@ -81,7 +82,9 @@ def test_an_evaluation_leaves_its_numbers_as_tables_beside_the_metrics(project: 
     for truth, *counts in rows:
         total = sum(float(row["percent"]) for row in shares if row["truth"] == truth)
         assert total == pytest.approx(100 if any(map(int, counts)) else 0, abs=0.05)
-    assert {"metrics.json", "iou.csv", "confusion.csv"} < written.keys() and len(written) == 4 + 9
+    assert {"metrics.json", "iou.csv", "confusion.csv"} < written.keys() and len(written) == 4 + 4 * len(
+        KINDS
+    )
     assert read_json(folder / "metrics.json") == metrics
     assert contents(project.runs / RUN / "samples") == contents(folder / "samples")
 

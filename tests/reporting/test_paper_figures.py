@@ -1,9 +1,11 @@
 """Figures from made-up measurements: what stands in them, and that they are the same every time."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -186,7 +188,42 @@ def test_a_method_without_a_bank_has_an_empty_panel_that_says_so_and_rows_share_
     assert "this run has none" in words(figure)
     assert list(grid[0, 1].lines[-1].get_ydata()) == [50, 60]
     assert all(one.get_ylim() == two.get_ylim() for one, two in grid)
-    assert grid[2, 1].get_ylim()[1] == pytest.approx(63)
+    assert grid[2, 1].get_ylim()[1] == pytest.approx(66)
+    assert list(grid[0, 1].lines[-1].get_xdata()) == [2, 3], "people count epochs from 1"
+    assert all(1 < axes.get_xlim()[0] < 2 and 3 < axes.get_xlim()[1] < 4 for axes in grid[-1])
+
+
+def test_false_negatives_of_a_tenth_of_a_percent_do_not_fill_their_panel():
+    few = curves()
+    few.runs[1].overall["negatives/false"] = [(1, 0.001), (2, 0.002)]
+    few.runs[1].by_class["negatives/false"] = {"disc": [(2, 0.003)]}
+    figure = paper_figures.reliability_curves_figure(few)
+    assert figure.axes[-1].get_ylim() == (0, 5)
+
+
+def test_a_line_has_a_colour_that_is_seen_on_white_and_on_black():
+    def luminance(color: Any) -> float:
+        channels = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in color]
+        return sum(v * weight for v, weight in zip(channels, (0.2126, 0.7152, 0.0722), strict=True))
+
+    for color in [*COLORS, (255, 255, 255), (0, 0, 255), (128, 128, 128), (255, 255, 0)]:
+        light = luminance(paper_figures._legible(color))
+        assert 1.05 / (light + 0.05) >= 2.99 and (light + 0.05) / (luminance((0.09,) * 3) + 0.05) >= 2.99
+    assert paper_figures._legible((200, 30, 30)) == pytest.approx((200 / 255, 30 / 255, 30 / 255), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", list(DRAWN))
+def test_an_svg_has_no_background_and_no_ink_of_its_own(name: str, tmp_path: Path):
+    figure = DRAWN[name]()
+    png, svg = paper_figures.write(figure, tmp_path, "name")
+    text = svg.read_text(encoding="utf-8")
+    element = ElementTree.fromstring(text)
+    assert element.get("aria-label") == " ".join(figure.get_supxlabel().split())
+    assert "currentColor" in text and paper_figures.INK not in text
+    whole = [path for path in re.findall(r'<path d="M0 [^"]*" style="([^"]*)"', text)]
+    assert whole and all("fill: none" in style for style in whole)
+    with Image.open(png) as picture:
+        assert picture.convert("RGBA").getpixel((1, 1)) == (255, 255, 255, 255), "a PNG is on white"
 
 
 def test_a_bold_line_that_is_no_sum_of_the_classes_is_said_to_be_a_mean():

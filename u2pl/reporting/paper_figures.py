@@ -1,5 +1,6 @@
 """The paper's figures, drawn from what was measured of runs; the same input always gives the same bytes."""
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from u2pl.files import write_atomically
+from u2pl.reporting.axes import PERCENT, Span, honest_span
+from u2pl.reporting.svg import for_page
 from u2pl.runs.epochs import shown_epoch
 
 if TYPE_CHECKING:  # plain data; nothing here needs to know how it was found
@@ -35,7 +38,12 @@ _NO_DATES: dict[str, dict[str, None]] = {
 }
 
 # Okabe and Ito's colours, which people with any common colour blindness can tell apart.
-BLUE, VERMILLION, YELLOW, GREEN, INK = "#0072b2", "#d55e00", "#f0e442", "#009e73", "#222222"
+BLUE, VERMILLION, YELLOW, GREEN = "#0072b2", "#d55e00", "#f0e442", "#009e73"
+INK = "#222324"
+"""Of words and lines: no class has just this colour, and an SVG has that of the page's text instead."""
+_IN_INK: Any = dict.fromkeys(
+    ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
+)
 MARKERS = "os^DvP*X<>phd"
 """Class k has marker k, and dashes k, beside its colour: two classes of one marker are far apart in the list."""
 DASHES: list[Any] = ["solid", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (8, 1.5))]
@@ -44,18 +52,30 @@ Color = tuple[int, int, int]
 
 
 def write(figure: Figure, folder: Path, name: str, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
-    """Write a figure as `folder`/NAME.FORMAT, without times and versions in it."""
+    """Write a figure as `folder`/NAME.FORMAT, without times and versions in it.
+
+    On white; but an SVG has no background and the ink of the page that it stands in.
+    """
     paths = [folder / f"{name}.{kind}" for kind in dict.fromkeys(formats)]
     for path in paths:
         kind = path.suffix[1:]
 
         def save(temporary: Path, kind: str = kind) -> None:
             # Text becomes outlines: a viewer without the font would break the lines elsewhere.
-            with rc_context({"svg.hashsalt": name, "svg.fonttype": "path", "pdf.fonttype": 42}):
-                figure.savefig(temporary, format=kind, facecolor="white", metadata=_NO_DATES[kind])
+            with rc_context({"svg.hashsalt": name, "svg.fonttype": "path", "pdf.fonttype": 42, **_IN_INK}):
+                if kind == "svg":
+                    temporary.write_text(_svg(figure, name), encoding="utf-8")
+                else:
+                    figure.savefig(temporary, format=kind, facecolor="white", metadata=_NO_DATES[kind])
 
         write_atomically(path, save)
     return paths
+
+
+def _svg(figure: Figure, name: str) -> str:
+    out = io.StringIO()
+    figure.savefig(out, format="svg", transparent=True, metadata=_NO_DATES["svg"])
+    return for_page(out.getvalue(), ink=INK, name=name, description=figure.get_supxlabel())
 
 
 def painted(class_HW: NDArray[Any], colors: Sequence[Color]) -> NDArray[np.uint8]:
@@ -68,6 +88,7 @@ def painted(class_HW: NDArray[Any], colors: Sequence[Color]) -> NDArray[np.uint8
 # ---- Fig. 1 ---------------------------------------------------------------------------------------------
 
 
+@rc_context(_IN_INK)
 def class_reliability_figure(found: "ClassReliability") -> Figure:
     """Of each class its IoU, its reliable and unreliable pixels, and the share of the unreliable ones."""
     # Sorted by IoU: whether classes that are recognised badly have few reliable pixels is what the figure asks.
@@ -98,7 +119,7 @@ def class_reliability_figure(found: "ClassReliability") -> Figure:
     reliable, unreliable = found.reliable_C[order], found.unreliable_C[order]
     pixels.bar(place - 0.2, reliable, 0.38, color=BLUE, label="reliable")
     pixels.bar(
-        place + 0.2, unreliable, 0.38, color="white", edgecolor=VERMILLION, hatch="////", label="unreliable"
+        place + 0.2, unreliable, 0.38, color="none", edgecolor=VERMILLION, hatch="////", label="unreliable"
     )
     pixels.set_yscale("log")
     fewest = min((n for n in (*reliable.tolist(), *unreliable.tolist()) if n), default=1)
@@ -107,7 +128,7 @@ def class_reliability_figure(found: "ClassReliability") -> Figure:
     pixels.yaxis.set_minor_formatter(NullFormatter())
     pixels.set_ylabel("pixels, log scale", fontsize=9)
     share = 100 * unreliable / np.maximum(total_C[order], 1)
-    shares.bar(place, share, 0.6, color="white", edgecolor=VERMILLION, hatch="////")
+    shares.bar(place, share, 0.6, color="none", edgecolor=VERMILLION, hatch="////")
     shares.axhline(
         100 * (1 - found.reliable_share), color=INK, linestyle=(0, (4, 2)), linewidth=1, label="of all pixels"
     )
@@ -135,6 +156,7 @@ def class_reliability_figure(found: "ClassReliability") -> Figure:
 # ---- Fig. 2 ---------------------------------------------------------------------------------------------
 
 
+@rc_context(_IN_INK)
 def image_reliability_figure(found: "ImageReliability") -> Figure:
     """An image, its entropies, its reliable pseudo-labels, and the class probabilities of two of its pixels."""
     height, width = found.entropy_HW.shape
@@ -222,6 +244,7 @@ GAIN: dict[str, Any] = {"edgecolor": YELLOW, "linestyle": "solid"}
 LOSS: dict[str, Any] = {"edgecolor": VERMILLION, "linestyle": (0, (3, 1.5))}
 
 
+@rc_context(_IN_INK)
 def comparison_figure(found: "Comparison") -> Figure:
     """A row an image: input, truth, and the runs, with rectangles where the last one differs from the first."""
     headings = ["input", "truth", *found.labels]
@@ -280,6 +303,7 @@ def _boxes(axes: Axes, boxes: "Sequence[Box]", style: dict[str, Any]) -> None:
 # ---- Fig. A2 --------------------------------------------------------------------------------------------
 
 
+@rc_context(_IN_INK)
 def embedding_figure(found: "Embeddings") -> Figure:
     """A panel a run: the same pixels by their features, in two dimensions."""
     figure = _figure(4.2 * len(found.runs), 5.4)
@@ -294,14 +318,14 @@ def embedding_figure(found: "Embeddings") -> Figure:
                 MARKERS[c % len(MARKERS)],
                 markersize=4.5 if len(found.class_P) < 1500 else 3,
                 markerfacecolor=_share_of_1(found.colors[c]),
-                markeredgecolor="#00000080",
+                markeredgecolor=(INK, 0.5),
                 markeredgewidth=0.4,
             )
         _no_axis(axes)
         axes.set_aspect("equal", adjustable="datalim")
         axes.set_frame_on(True)
         for spine in axes.spines.values():
-            spine.set_color("#cccccc")
+            spine.set(color=INK, alpha=0.25)
         axes.set_title(
             f"{fill(run.label, 40)}\n{100 * run.agreement:.0f} % of nearest neighbours of the same class",
             fontsize=9,
@@ -314,7 +338,7 @@ def embedding_figure(found: "Embeddings") -> Figure:
             marker=MARKERS[c % len(MARKERS)],
             markersize=6,
             markerfacecolor=_share_of_1(found.colors[c]),
-            markeredgecolor="#00000080",
+            markeredgecolor=(INK, 0.5),
             label=found.classes[c],
         )
         for c in present
@@ -338,6 +362,7 @@ _WORDS = {
 }
 
 
+@rc_context(_IN_INK)
 def reliability_curves_figure(found: "Reliability") -> Figure:
     """A column a run, a row a measure: of each class over training, and of all classes in bold."""
     figure = _figure(max(3.6 * len(found.runs), 5.5) + 0.4, 7.6)
@@ -345,7 +370,7 @@ def reliability_curves_figure(found: "Reliability") -> Figure:
     for line, (measure, words) in zip(grid, _WORDS.items(), strict=True):
         for axes, run in zip(line, found.runs, strict=True):
             _curves(axes, run, measure, found)
-        line[0].set_ylim(0, _top(measure, found.runs))  # the row's
+        line[0].set_ylim(_span(measure, found.runs))  # the row's
         line[0].set_ylabel(words, fontsize=9)
     for axes, run in zip(grid[0], found.runs, strict=True):
         axes.set_title(fill(run.label, 40), fontsize=9)
@@ -353,7 +378,7 @@ def reliability_curves_figure(found: "Reliability") -> Figure:
         axes.set_xlabel("epoch", fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         epochs = {shown_epoch(epoch) for points in run.overall.values() for epoch, _ in points}
-        if len(epochs) == 1:  # or the axis would count in hundredths of an epoch
+        if epochs:  # or the axis would begin with epoch 0, and of a single one count in hundredths
             axes.set_xlim(min(epochs) - 0.8, max(epochs) + 0.8)
     handles = [Line2D([], [], color=INK, linewidth=2.8, label="all classes")] + [
         Line2D([], [], label=name, **_line_style(c, found.colors)) for c, name in enumerate(found.classes)
@@ -378,17 +403,19 @@ def _curves(axes: Axes, run: "RunCurves", measure: str, found: "Reliability") ->
         _line(axes, run.by_class[measure].get(name, []), _line_style(c, found.colors))
     _line(axes, run.overall[measure], {"color": INK, "linewidth": 2.8, "marker": "o"})
     if not run.by_class[measure]:
-        axes.text(
-            0.5, 0.5, "this run has none", transform=axes.transAxes, ha="center", fontsize=8, color="#666666"
-        )
+        axes.text(0.5, 0.5, "this run has none", transform=axes.transAxes, ha="center", fontsize=8, color=INK)
 
 
-def _top(measure: str, runs: "Sequence[RunCurves]") -> float:
-    """Upper end of a measure's axis, percent: false negatives are few."""
+_LEAST_FALSE = 5.0
+"""Percent that the axis of false negatives spans at least: they are few, and a tenth of a percent is no difference."""
+
+
+def _span(measure: str, runs: "Sequence[RunCurves]") -> Span:
+    """A measure's axis, percent."""
     if measure != "negatives/false":
-        return 103
+        return 0, 103
     curves = [points for run in runs for points in (run.overall[measure], *run.by_class[measure].values())]
-    return 105 * max((value for points in curves for _, value in points), default=0) or 1
+    return honest_span([0, *(100 * value for points in curves for _, value in points)], _LEAST_FALSE, PERCENT)
 
 
 def _line(axes: Axes, points: "Points", style: dict[str, Any]) -> None:
@@ -401,8 +428,7 @@ def _line(axes: Axes, points: "Points", style: dict[str, Any]) -> None:
 
 def _line_style(c: int, colors: Sequence[Color]) -> dict[str, Any]:
     return {
-        # Palettes have colours too pale for a line on white: a class has its own, a little darkened.
-        "color": tuple(0.8 * value for value in _share_of_1(colors[c])),
+        "color": _legible(colors[c]),
         "linestyle": DASHES[c % len(DASHES)],
         "marker": MARKERS[c % len(MARKERS)],
         "markersize": 4,
@@ -458,6 +484,27 @@ def _plain(axes: Axes) -> None:
 
 def _no_axis(axes: Axes) -> None:
     axes.set(xticks=[], yticks=[], frame_on=False)
+
+
+_LUMINANCE = (0.13, 0.3)
+"""Of a line that is seen on white and on a dark page: its contrast with either is 3 or more."""
+
+
+def _legible(color: Color) -> tuple[float, float, float]:
+    """A class's colour, darkened or lightened as far as a line on white and on black needs it."""
+    linear = np.array(
+        [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in _share_of_1(color)]
+    )
+    luminance = float(linear @ (0.2126, 0.7152, 0.0722))
+    low, high = _LUMINANCE
+    if luminance > high:
+        linear *= high / luminance
+    elif luminance < low:
+        linear += (1 - linear) * (low - luminance) / (1 - luminance)
+    red, green, blue = (
+        12.92 * v if v <= 0.0031308 else 1.055 * v ** (1 / 2.4) - 0.055 for v in linear.tolist()
+    )
+    return red, green, blue
 
 
 def _share_of_1(color: Color) -> tuple[float, float, float]:
