@@ -60,7 +60,7 @@ def test_the_page_answers_first_and_holds_tables_curves_classes_images_and_runs(
         words.count("whether that is more than chance") == 4
     )  # below the heading, and of each of three splits
     # A picture of gains; of three tables the seeds, and of each split mIoU, reliable share and accuracy.
-    assert text.count("<svg xmlns") == 1 + 3 + (3 + 1 + 1) * 3
+    assert text.count('<svg role="img"') == 1 + 3 + (3 + 1 + 1) * 3
     assert text.count('class="heat sortable"') == 5
     # Two images of each of three splits: input, truth, and of four methods prediction and entropy.
     assert text.count("<img") == 3 * 2 * (2 + 2 * 4)
@@ -206,7 +206,7 @@ def test_results_without_history_samples_or_confusion_still_give_a_page(project:
         for file in project.root.rglob(pattern):
             file.unlink()
     text = html(plan, collect_all(project, plan))
-    assert text.count("<svg xmlns") == 2  # gains and seeds, for which numbers are enough
+    assert text.count('<svg role="img"') == 2  # gains and seeds, for which numbers are enough
     assert "<img" not in text
     assert {(run["confusion"], len(run["curves"])) for run in facts_of(text)["runs"].values()} == {(None, 0)}
 
@@ -233,7 +233,7 @@ def test_curves_have_points_only_where_an_epoch_was_validated(project: Project) 
             writer.writerows(rows)
     (panel,) = panels(collect(project, plan, "table1"), VALIDATION, charts.MIOU)
     assert {tuple(curve.epochs) for curve in panel.curves} == {(4, 8, 12)}  # counted from 1
-    assert html(plan, collect_all(project, plan)).count("<svg xmlns") == 3 + 2
+    assert html(plan, collect_all(project, plan)).count('<svg role="img"') == 3 + 2
 
 
 def test_runs_reported_by_their_best_epoch_are_compared_and_listed_by_it(project: Project) -> None:

@@ -13,7 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
 from u2pl.reporting.axes import Span, difference_span, miou_span
-from u2pl.reporting.charts import INK, REMEMBERED, SIZE, STYLES, axes_in, element, width_of, with_prefix
+from u2pl.reporting.charts import INK, REMEMBERED, SIZE, STYLES, axes_in, element, width_of
+from u2pl.reporting.svg import with_prefix
 
 
 @dataclass(frozen=True)

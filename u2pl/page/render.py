@@ -1,6 +1,5 @@
 """The page as text: filled in from what has finished, with its style and its script inside."""
 
-import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +20,7 @@ from u2pl.reporting import examples
 from u2pl.reporting.comparisons import HEADINGS
 from u2pl.reporting.links import Links
 from u2pl.reporting.results import TableResults, distinct
+from u2pl.reporting.svg import with_prefix
 
 Colors = Mapping[str, Sequence[tuple[str, str]]]
 """Data set -> name and colour (#rrggbb) of each class."""
@@ -97,12 +97,7 @@ def _picture(figure: FigureFile) -> Markup | None:
     """The figure as an element: an SVG whose ink is the page's, else a PNG; None where it is not made yet."""
     drawn = figure.path.with_suffix(".svg")
     if drawn.is_file() and figure.path.is_file():
-        return Markup(_own_ids(drawn.read_text("utf-8"), slug(figure.title)))
+        return Markup(with_prefix(drawn.read_text("utf-8"), slug(figure.title)))
     if figure.path.is_file():
         return Markup('<img src="{}" alt="{}">').format(examples.data_uri(figure.path), figure.title)
     return None
-
-
-def _own_ids(svg: str, name: str) -> str:
-    """An SVG whose ids are no other's on the page."""
-    return re.sub(r'(\bid="|href="#|url\(#)', lambda found: f"{found[0]}{name}-", svg)

@@ -1,13 +1,11 @@
 """Learning curves, and our numbers beside the paper's, drawn by matplotlib without a screen."""
 
 import io
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import quoteattr
 
 import pandas as pd
 from matplotlib import rc_context, rcParams
@@ -17,8 +15,8 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
 
-from u2pl.escaping import one_line
 from u2pl.reporting.axes import Span, miou_span
+from u2pl.reporting.svg import for_page, with_prefix
 from u2pl.runs.frames import in_common
 
 rcParams["text.parse_math"] = False  # a label may hold a dollar sign
@@ -209,40 +207,12 @@ def width_of(texts: Iterable[str], size: float) -> float:
     return max(widths, default=0.0) / 72
 
 
-def with_prefix(drawn: str, name: str) -> str:
-    """The element with all its ids begun by `name`, so that a page may hold it twice."""
-    return re.sub(r'(\bid="|href="#|url\(#)', lambda found: f"{found[0]}{name}-", drawn)
-
-
 def element(figure: Figure, description: str) -> str:
     """A figure as an `<svg>` element whose size and text colour come from the page."""
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "u2pl", "font.sans-serif": ["DejaVu Sans"]}):
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = out.getvalue()
-    text = text[text.index("<svg") :].replace(INK, "currentColor")
-    text = _small(text)
-    spoken = f' role="img" aria-label={quoteattr(one_line(description))}'
-    return re.sub(r' width="[^"]*" height="[^"]*"', lambda _: spoken, text, count=1)
-
-
-def _small(text: str) -> str:
-    """The same picture in half the characters: a tenth of a point is finer than a screen, and few ids are used."""
-
-    def path(found: re.Match[str]) -> str:
-        rounded = re.sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), found[0])
-        return re.sub(r"\s+", " ", re.sub(r"\s*\b([MLHVCQz])\b\s*", r"\1", rounded))
-
-    def two_decimals(number: re.Match[str]) -> str:
-        return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
-
-    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
-    text = re.sub(r' d="[^"]*"', path, text)
-    # Between the tags stand numbers to be read.
-    text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"\d+\.\d{3,}", two_decimals, tag[0]), text)
-    used = set(re.findall(r'(?:href="|url\()#([^")]+)', text))
-    text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
-    return re.sub(r"\s*\n\s*", "\n", text)
+    return for_page(out.getvalue(), ink=INK, name="k", description=description, digits=1)
 
 
 def curves_png(panels: Sequence[Panel], path: Path) -> None:

@@ -13,7 +13,7 @@ _JPEG_QUALITY = 82
 """Of photographs in a figure, which shows them small."""
 
 
-def for_page(drawn: str, *, ink: str, name: str, description: str) -> str:
+def for_page(drawn: str, *, ink: str, name: str, description: str, digits: int = 2) -> str:
     """An `<svg>` element that can stand in a page, and alone in a file.
 
     Args:
@@ -21,6 +21,7 @@ def for_page(drawn: str, *, ink: str, name: str, description: str) -> str:
         ink: colour that stands for that of the page's text, such as #222324.
         name: begins all ids, so that a page can hold several figures.
         description: read aloud to who does not see the figure.
+        digits: decimals of the places of lines, in points; a tenth is finer than a screen.
     """
     text = drawn[drawn.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
@@ -33,7 +34,7 @@ def for_page(drawn: str, *, ink: str, name: str, description: str) -> str:
     text = re.sub(r'href="data:image/png;base64,\s*([^"]*)"', _smaller_picture, text)
     text = _with_shared_styles(text.replace(ink, "currentColor"))
     # Between the tags stand numbers to be read.
-    text = re.sub(r"<[^>]*>", lambda tag: _rounded(tag[0]), text)
+    text = re.sub(r"<[^>]*>", lambda tag: _rounded(tag[0], digits), text)
     return re.sub(r"\s*\n\s*", "\n", _with_own_ids(text, name))
 
 
@@ -66,14 +67,19 @@ def _with_shared_styles(text: str) -> str:
     return re.sub(r'(<g clip-path="[^"]*")>((?:\s*<use [^>]*/>)+\s*)</g>', shared, text)
 
 
-def _rounded(tag: str) -> str:
-    """Places to a hundredth of a point, which is finer than any screen; scales stay as they are."""
-    tag = re.sub(
-        r"(scale\([^)]*\))|\d+\.\d{3,}", lambda n: n[1] or f"{float(n[0]):.2f}".rstrip("0").rstrip("."), tag
-    )
-    return re.sub(
-        r' d="[^"]*"', lambda d: re.sub(r"\s*\b([MLHVCQz])\b\s*", r"\1", re.sub(r"\s+", " ", d[0])), tag
-    )
+def _rounded(tag: str, digits: int) -> str:
+    """Places to a hundredth of a point, those of lines to `digits` decimals; scales stay as they are."""
+    tag = re.sub(r"(scale\([^)]*\))|\d+\.\d{3,}", lambda n: n[1] or _number(n[0], 2), tag)
+
+    def path(found: re.Match[str]) -> str:
+        places = re.sub(r"\d+\.\d+", lambda n: _number(n[0], digits), found[0])
+        return re.sub(r"\s*\b([MLHVCQz])\b\s*", r"\1", re.sub(r"\s+", " ", places))
+
+    return re.sub(r' d="[^"]*"', path, tag)
+
+
+def _number(text: str, digits: int) -> str:
+    return f"{float(text):.{digits}f}".rstrip("0").rstrip(".")
 
 
 def _with_own_ids(text: str, name: str) -> str:
@@ -83,3 +89,8 @@ def _with_own_ids(text: str, name: str) -> str:
         r' id="([^"]*)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", text
     )
     return re.sub(r'(href="|url\()#', lambda found: f"{found[1]}#{name}-", text)
+
+
+def with_prefix(element: str, name: str) -> str:
+    """An element with all its ids begun by `name`, so that a page may hold it twice."""
+    return re.sub(r'(\bid="|href="#|url\(#)', lambda found: f"{found[0]}{name}-", element)
