@@ -159,7 +159,8 @@ def show_card(card: "RunCard") -> None:
     if card.curve:
         values = [value for _, value in card.curve]
         drawn = sparkline(values, span=miou_span(values))
-        _line("curve", f"{drawn}  {values[0]:.1f} to {values[-1]:.1f} % in {len(values)} epochs")
+        epochs = shown_epoch(card.curve[-1][0])  # of which not every one need have been validated
+        _line("curve", f"{drawn}  {values[0]:.1f} to {values[-1]:.1f} % in {epochs} epochs")
     if card.seconds:
         _line("time", f"{duration(card.seconds)}, {card.images_per_second:.1f} images a second")
     _line("memory", "" if card.memory_gib is None else f"{card.memory_gib:.2f} GiB at most")
@@ -326,7 +327,8 @@ def _show_curves(found: "Comparison", names: Sequence[str]) -> None:
         said = [value for _, value in curve]
         if said:
             say(
-                f"{letter}  {sparkline(said, span=span)}  {said[0]:.1f} to {said[-1]:.1f} in {len(said)} epochs"
+                f"{letter}  {sparkline(said, span=span)}  {said[0]:.1f} to {said[-1]:.1f} in "
+                f"{shown_epoch(curve[-1][0])} epochs"
             )
         else:
             say(f"{letter}  no epoch has been recorded")

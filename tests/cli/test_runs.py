@@ -242,6 +242,13 @@ def test_two_runs_are_compared(run: Callable[..., str], project: Project):
     assert said.endswith(f"Wrote {project.root / 'c.png'}.\n")
 
 
+def test_epochs_without_a_validation_count_too(run: Callable[..., str], project: Project):
+    history = project.runs / "tiny-1_4-mt-s0" / "history.csv"
+    history.write_text("epoch,step,val/miou\n0,9,\n1,18,\n2,27,30\n3,36,\n4,45,\n5,54,45\n")
+    assert "30.0 to 45.0 % in 6 epochs" in run("show", "tiny-1_4-mt-s0")
+    assert "30.0 to 45.0 in 6 epochs" in run("compare", "tiny-1_4-mt-s0", "tiny-1_4-u2pl-s0")
+
+
 def test_without_an_epoch_there_is_no_picture(run: Callable[..., str], project: Project):
     said = run("compare", "tiny-1_8-mt-s1", "wrong", "--out", "c.png", status=1)
     assert "there is no curve to draw" in said and not (project.root / "c.png").exists()
