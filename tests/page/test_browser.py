@@ -1,16 +1,15 @@
 """The report in a real browser: what no parser of HTML can tell."""
 
 import json
-import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from chromium import driven_chromium
 from fabricated import make_project, write_results
 from PIL import Image
 
@@ -19,10 +18,6 @@ from u2pl.page.write import colors_of
 from u2pl.pipeline import resolve
 from u2pl.reporting.results import collect_all
 
-FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
-]
 PLAN = """
 dataset: voc
 seeds: [0, 1, 2]
@@ -77,25 +72,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium, driven; where there is none the tests are skipped, unless U2PL_BROWSER=required."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not (program and driver):
-        missing = "no Chromium with its driver (Debian: apt-get install chromium chromium-driver)"
-        if os.environ.get("U2PL_BROWSER") == "required":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    from selenium import webdriver
-
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        options = webdriver.ChromeOptions()
-        options.binary_location = program
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        for flag in [*FLAGS, f"--user-data-dir={profile}"]:
-            options.add_argument(flag)
-        driven = webdriver.Chrome(options, webdriver.ChromeService(driver))
-        yield driven
-        driven.quit()
+    with driven_chromium() as browser:
+        yield browser
 
 
 def show(

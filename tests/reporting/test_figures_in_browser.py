@@ -1,21 +1,18 @@
 """Figures within a page, by day and by night, as Chromium shows them."""
 
 import io
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from chromium import driven_chromium
 from PIL import Image
 from test_paper_figures import DRAWN
 
 from u2pl.reporting import paper_figures
 
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage")
 PAPERS = {"light": ("#ffffff", "#1a1a1a"), "dark": ("#14161a", "#e8e8e8")}
 CHARTS = ("fig1", "figA2", "reliability")
 """Figures without pictures, which have colours of their own."""
@@ -23,24 +20,8 @@ CHARTS = ("fig1", "figA2", "reliability")
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """Chromium, driven; where there is none the tests are skipped, unless U2PL_BROWSER=required."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not (program and driver):
-        missing = "no Chromium with its driver (Debian: apt-get install chromium chromium-driver)"
-        if os.environ.get("U2PL_BROWSER") == "required":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    from selenium import webdriver
-
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        options = webdriver.ChromeOptions()
-        options.binary_location = program
-        for flag in [*FLAGS, f"--user-data-dir={profile}"]:
-            options.add_argument(flag)
-        driven = webdriver.Chrome(options, webdriver.ChromeService(driver))
-        yield driven
-        driven.quit()
+    with driven_chromium() as browser:
+        yield browser
 
 
 def shown(chromium: Any, svg: str, folder: Path, paper: str, before: str = "") -> np.ndarray:
