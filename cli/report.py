@@ -1,6 +1,7 @@
 """`u2pl report`: one page about the active plan."""
 
 from . import run_options as options
+from .progress import counting
 from .terminal import say, say_json
 
 
@@ -19,7 +20,8 @@ def report(json: options.Json = False) -> None:
     project = Project.find()
     active = ActivePlan.read(project)
     tables = collect_all(project, active)
-    page, *figures = write(project, active, tables)
+    with counting() as progress:
+        page, *figures = write(project, active, tables, progress)
     if json:
         say_json({"report": str(project.root / page), "pictures": figures, "headlines": headlines(tables)})
         return

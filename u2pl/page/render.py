@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from u2pl.data.description import Progress
 from u2pl.page import gallery
 from u2pl.page.contenders import contenders, facts
 from u2pl.page.differences import settings_of, usual_settings
@@ -46,6 +47,7 @@ def html(
     figures: Sequence[FigureFile] = (),
     tracked: Links | None = None,
     colors: Colors | None = None,
+    progress: Progress = lambda what, done, total: None,
 ) -> str:
     """The page; it needs nothing but itself, and renders with no finished run at all.
 
@@ -55,6 +57,7 @@ def html(
         figures: pictures made elsewhere; one whose file is missing is named as missing.
         tracked: where the runs are in MLflow.
         colors: of the classes, for the legend of the gallery.
+        progress: told how many tables are drawn.
     """
     results = distinct(result for filled in tables for result in filled.results)
     usual = usual_settings(results)
@@ -63,13 +66,18 @@ def html(
     # The tables that others are folded into come first: theirs are the labels under which runs are opened.
     opened = contenders([place.main for place in places] + [each for p in places for each in p.others])
     own = {name: {key: value for key, value, _ in each.different} for name, each in settings.items()}
+    sections = []
+    for done, place in enumerate(places):
+        progress("drawing tables", done, len(places))
+        sections.append(section(place, places_of(opened)))
+    progress("drawing tables", len(places), len(places))
     shown = gallery.rows([place.main for place in places])
     pages = environment("u2pl.page")
     pages.filters["percent"] = percent
     return pages.get_template("index.html.jinja").render(
         plan=plan,
         verdicts=verdicts(place.main for place in places),
-        sections=[section(place, places_of(opened)) for place in places],
+        sections=sections,
         gallery=shown,
         colors={row.dataset: list((colors or {}).get(row.dataset, ())) for row in shown},
         figures=[(figure.title, figure.caption, _picture(figure)) for figure in figures],

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
+from u2pl.data.description import Progress
 from u2pl.data.prepared import description_of
 from u2pl.errors import UserError
 from u2pl.files import write_text
@@ -16,17 +17,23 @@ from u2pl.reporting.links import links
 from u2pl.reporting.results import TableResults, distinct
 
 
-def write(project: Project, plan: ActivePlan, tables: Sequence[TableResults]) -> list[str]:
+def write(
+    project: Project,
+    plan: ActivePlan,
+    tables: Sequence[TableResults],
+    progress: Progress = lambda what, done, total: None,
+) -> list[str]:
     """Write the page of the active plan and its tables, and two pictures that sum it up; their paths in the project.
 
-    The pictures are of the first table that compares methods.
+    The pictures are of the first table that compares methods. `progress` is told how many tables are drawn.
     """
     page, curves, sheet = (
         f"{plan.reports}/{name}" for name in ("index.html", "overview/curves.png", "overview/examples.png")
     )
     results = distinct(result for filled in tables for result in filled.results)
     tracked, colors = links(project, results), colors_of(project, {each.table.dataset for each in tables})
-    write_text(project.root / page, html(plan, tables, figures_of(project, plan), tracked, colors))
+    text = html(plan, tables, figures_of(project, plan), tracked, colors, progress)
+    write_text(project.root / page, text)
     first = next((filled for filled in tables if not filled.table.ablate), tables[0])
     charts.curves_png(panels(first, VALIDATION, charts.MIOU), project.root / curves)
     examples.sheet_png(list(gallery.sheet_rows(first)), project.root / sheet)
