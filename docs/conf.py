@@ -6,7 +6,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "site"))
 
-from generated import fill_in  # noqa: E402
+from doc_reference import fill_in  # noqa: E402
 from sphinx.ext.napoleon import Config, GoogleDocstring  # noqa: E402
 
 from u2pl import __version__  # noqa: E402
