@@ -9,11 +9,12 @@ from doc_blocks import blocks
 from tiny import REPOSITORY
 from walkthrough import Reader
 
-TUTORIALS = sorted(path.stem for path in REPOSITORY.glob("docs/tutorials/*.md"))
+NOTEBOOKS = {path.stem for path in REPOSITORY.glob("docs/tutorials/*.ipynb")}
+"""Done as such, in test_notebook.py."""
+TUTORIALS = sorted({path.stem for path in REPOSITORY.glob("docs/tutorials/*.md")} - NOTEBOOKS)
 IN_A_CLONE = {"method"}
 """These begin in a clone of the repository, the others in an empty folder."""
 FILES = {
-    "own_images": ["photos-u2pl/auto/photos/answer.html", "photos-u2pl/auto/photos/photos.u2pl"],
     "table": ["lab/dvc.lock", "lab/reports/small/index.html", "lab/reports/small/tables/methods.tex"],
     "ablate": ["lab/alpha0.json"],
     "method": ["clone/reports/inner/tables/inner.md", "clone/u2pl/methods/inner.py"],
