@@ -1,4 +1,4 @@
-"""Command lines that documents and help texts show, read as the programs that they call would read them; none is run."""
+"""Command lines that documents and help texts show, read as the programs that they call read them; none is run."""
 
 import importlib.util
 import re

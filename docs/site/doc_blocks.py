@@ -1,4 +1,4 @@
-"""The blocks of a Markdown document that can be executed, as its readers would: what is typed, run, and saved as a file."""
+"""The blocks of a Markdown document that can be executed: what is typed, what is run, what is saved as a file."""
 
 import re
 from collections.abc import Iterator

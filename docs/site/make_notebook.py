@@ -20,7 +20,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def notebook(text: str) -> NotebookNode:
-    """A document as a notebook that was not executed. What a block shows as output is left out: it will have its own."""
+    """A document as a notebook that was not executed. Outputs that are shown are left out."""
     cells: list[NotebookNode] = []
     for part in parts(text):
         if isinstance(part, Block):
