@@ -22,7 +22,7 @@ demo: install ## install the project, run the demonstration pipeline (less than 
 	@echo "The report: $(CURDIR)/reports/index.html"
 
 docs: install-test ## build the site from docs/ strictly, into build/site/index.html; nothing is fetched
-	$(BIN)/python -m sphinx -b html -W --keep-going -q docs build/site
+	$(BIN)/python -m sphinx -E -b html -W --keep-going -q docs build/site
 	@echo "The site: $(CURDIR)/build/site/index.html"
 
 test: lint $(VENV)/.annotation-tools ## install what the tests need, check format, lint and types, run the tests

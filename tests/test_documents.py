@@ -44,8 +44,8 @@ def test_rooms_are_told_in_the_order_in_which_they_may_import_each_other():
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_what_a_document_links_to_is_there(name: str):
-    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", read(name))
-    paths = [link for link in links if not link.startswith(("http:", "https:"))]
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)|<img src=\"([^\"]+)\"", read(name))
+    paths = [path for link in links if not (path := link[0] or link[1]).startswith(("http:", "https:"))]
     assert not [path for path in paths if not ((ROOT / name).parent / path).exists()]
 
 
@@ -61,7 +61,14 @@ def test_the_readme_is_one_screen_and_says_what_one_needs_first():
     text = read("README.md")
     before_the_documents, _, _ = text.partition("\n## ")
     assert len(text.split()) < 700
-    for wanted in ("![", "±", "$ make demo", "$ make test", "$ dvc repro", "$ u2pl auto photos"):
+    for wanted in (
+        "docs/images/demo.png",
+        "±",
+        "$ make demo",
+        "$ make test",
+        "$ dvc repro",
+        "$ u2pl auto photos",
+    ):
         assert wanted in before_the_documents
     for command in ("prepare --dataset voc --split classic-1/16", "ablate --param alpha0 0.1 0.2 0.3"):
         assert f"$ u2pl {command}" in before_the_documents

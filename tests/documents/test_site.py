@@ -25,7 +25,7 @@ DOCS = REPOSITORY / "docs"
 
 def build(source: Path, target: Path) -> "subprocess.CompletedProcess[str]":
     """As `make docs` does."""
-    line = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", source, target]
+    line = [sys.executable, "-m", "sphinx", "-E", "-b", "html", "-W", "--keep-going", "-q", source, target]
     return subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True)
 
 
@@ -49,7 +49,7 @@ def seen(page: Path) -> str:
 
 
 def test_make_builds_it_as_it_is_built_here():
-    assert "-m sphinx -b html -W --keep-going -q docs build/site" in (REPOSITORY / "Makefile").read_text()
+    assert "-m sphinx -E -b html -W --keep-going -q docs build/site" in (REPOSITORY / "Makefile").read_text()
     ignored = subprocess.run(["git", "check-ignore", "-q", "build/site/index.html"], cwd=REPOSITORY)
     assert ignored.returncode == 0
 
