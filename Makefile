@@ -11,7 +11,7 @@ FAST := tests/losses tests/models tests/batches tests/inference tests/reporting 
 WITHOUT_MLFLOW := tests/training/test_ablation.py tests/runs/test_folder.py tests/cli/test_cli.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-without-mlflow lint install install-test clean
+.PHONY: help demo docs test test-fast test-without-mlflow lint install install-test clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -20,6 +20,10 @@ demo: install ## install the project, run the demonstration pipeline (less than 
 	$(BIN)/u2pl plan demo
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/u2pl plan run --jobs 2
 	@echo "The report: $(CURDIR)/reports/index.html"
+
+docs: install-test ## build the site from docs/ strictly, into build/site/index.html; nothing is fetched
+	$(BIN)/python -m sphinx -E -b html -W --keep-going -q docs build/site
+	@echo "The site: $(CURDIR)/build/site/index.html"
 
 test: lint $(VENV)/.annotation-tools ## install what the tests need, check format, lint and types, run the tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal

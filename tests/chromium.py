@@ -1,4 +1,4 @@
-"""Chromium for tests, driven by Selenium."""
+"""Chromium, driven, for tests of what is seen."""
 
 import os
 import shutil
@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-FLAGS = (
+FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
-)
+]
 
 
 @contextmanager
-def driven_chromium() -> Iterator[Any]:
-    """A browser; where there is none the tests are skipped, unless U2PL_BROWSER=required."""
+def driven() -> Iterator[Any]:
+    """The browser; where there is none the tests are skipped, unless U2PL_BROWSER=required."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     driver = shutil.which("chromedriver")
     if not (program and driver):
@@ -31,7 +31,7 @@ def driven_chromium() -> Iterator[Any]:
         options = webdriver.ChromeOptions()
         options.binary_location = program
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        for flag in (*FLAGS, f"--user-data-dir={profile}"):
+        for flag in [*FLAGS, f"--user-data-dir={profile}"]:
             options.add_argument(flag)
         browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
         try:

@@ -3,7 +3,6 @@
 import ast
 import importlib.metadata
 import re
-import shlex
 import subprocess
 import sys
 import tomllib
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 import yaml
+from command_lines import parse
 from typer.main import get_command
 from u2pl_cli.app import app
 
@@ -325,17 +325,6 @@ def commands(
             yield from commands(command, (*words, name))
         else:
             yield (*words, name), command
-
-
-def parse(line: str) -> None:
-    """Read a command line as u2pl would, without running it; raises where u2pl would refuse it."""
-    first, *words = shlex.split(line)
-    assert first == "u2pl", line
-    command, context = get_command(app), None
-    while hasattr(command, "commands"):
-        context = command.make_context(command.name, [words[0]], parent=context, resilient_parsing=True)
-        _, command, words = command.resolve_command(context, words)
-    command.make_context(command.name, list(words), parent=context)
 
 
 EVERY_COMMAND = [pytest.param(words, command, id=" ".join(words)) for words, command in commands()]

@@ -13,7 +13,10 @@ from u2pl import __version__
 ROOT = Path(__file__).parents[1]
 ROOMS = [f"u2pl/{path.parent.name}" for path in (ROOT / "u2pl").glob("*/__init__.py")]
 DOCUMENTS = sorted(
-    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
+    [
+        *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "reports/README.md"),
+        *(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md")),
+    ]
 )
 
 
@@ -41,8 +44,8 @@ def test_rooms_are_told_in_the_order_in_which_they_may_import_each_other():
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_what_a_document_links_to_is_there(name: str):
-    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", read(name))
-    paths = [link for link in links if not link.startswith(("http:", "https:"))]
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)|<img src=\"([^\"]+)\"", read(name))
+    paths = [path for link in links if not (path := link[0] or link[1]).startswith(("http:", "https:"))]
     assert not [path for path in paths if not ((ROOT / name).parent / path).exists()]
 
 
@@ -52,8 +55,30 @@ def test_what_contributors_are_told_to_read_or_to_run_is_there():
     paths = [first or second for first, second in named if "NAME" not in first]
     assert len(paths) > 20
     assert not [path for path in paths if not (ROOT / path).exists()]
-    targets = re.findall(r"^([a-z-]+):", read("Makefile"), re.MULTILINE)
-    assert set(re.findall(r"^\$ make ([a-z-]+)", text, re.MULTILINE)) <= set(targets)
+
+
+def test_the_readme_is_one_screen_and_says_what_one_needs_first():
+    text = read("README.md")
+    before_the_documents, _, _ = text.partition("\n## ")
+    assert len(text.split()) < 700
+    for wanted in (
+        "docs/images/demo.png",
+        "±",
+        "$ make demo",
+        "$ make test",
+        "$ dvc repro",
+        "$ u2pl auto photos",
+    ):
+        assert wanted in before_the_documents
+    for command in ("prepare --dataset voc --split classic-1/16", "ablate --param alpha0 0.1 0.2 0.3"):
+        assert f"$ u2pl {command}" in before_the_documents
+
+
+def test_the_readme_leads_to_every_page():
+    links = set(re.findall(r"\]\((docs/[^)#]+\.md)\)", read("README.md")))
+    generated = {f"docs/reference/{name}.md" for name in ("api", "commands", "settings")}
+    pages = {name for name in DOCUMENTS if name.startswith("docs/")}
+    assert links == pages - generated - {"docs/index.md"}
 
 
 def test_the_citation_names_the_software_as_it_is_and_the_paper_with_all_of_its_authors():

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chromium import driven_chromium
+from chromium import driven
 from fabricated import make_project, write_results
 from PIL import Image
 
@@ -72,7 +72,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with driven_chromium() as browser:
+    with driven() as browser:
         yield browser
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chromium import driven_chromium
+from chromium import driven
 from PIL import Image
 from test_paper_figures import DRAWN
 
@@ -20,7 +20,7 @@ CHARTS = ("fig1", "figA2", "reliability")
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    with driven_chromium() as browser:
+    with driven() as browser:
         yield browser
 
 

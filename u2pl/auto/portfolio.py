@@ -7,7 +7,7 @@ Curve = Sequence[tuple[int, float]]
 """(epoch from 1, mIoU in percent) of each look at the validation images."""
 BASELINE = "suponly"
 CANDIDATES: dict[str, float] = {"u2pl": 2.6, "cutmix": 2.0, "ael": 2.4, "pc2seg": 3.0}
-"""Method -> how many times as long as the baseline's its steps take (README, "How the methods compare here"), the most
+"""Method -> how many times as long as the baseline's its steps take (docs/results.md), the most
 promising first: on photographs U²PL and CutMix gained, on synthetic images AEL and PC²Seg too."""
 
 LEAST = {"cpu": 60, "cuda": 480}

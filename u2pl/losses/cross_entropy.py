@@ -74,7 +74,7 @@ def lambda_u(label_BHW: Tensor, valid_BHW: Tensor, eta: float, ignore_index: int
 
     Args:
         label_BHW: pseudo-labels (Eq. 6).
-        valid_BHW: bool; the pixels that Eq. 8 counts as |B_u| H W, all but padding.
+        valid_BHW: bool; the pixels that Eq. 8 counts as `|B_u| H W`, all but padding.
 
     Returns:
         0-d float32 tensor; eta times the number of valid pixels when none has a pseudo-label (the loss is 0 then).

@@ -204,7 +204,9 @@ def choose(found: Found) -> list[Choice]:
         Choice(
             "overrides.suponly.epoch", "unlabeled", "as many steps as the other methods, to compare with them"
         ),
-        Choice("overrides.mixing.cutmix_probability", 1.0, "what gains most with few labels (README)"),
+        Choice(
+            "overrides.mixing.cutmix_probability", 1.0, "what gains most with few labels (docs/results.md)"
+        ),
         Choice("overrides.gct.detector_lr", 0.0001 * batch / 8, "0.0001 for every eight labelled images"),
         Choice(
             "overrides.cct.context", list(range(min(found.classes, 8))), "classes that guide its decoders"
