@@ -203,7 +203,7 @@
       show();
     };
     const choice = make("div", { class: "choice" }, make("label", {}, "Left", left), make("label", {}, "Right", right));
-    gallery.querySelector("h2").after(make("div", { class: "viewer scripted" }, make("div", {}, choice, stage, slider), film));
+    gallery.querySelector("h2").after(make("div", { class: "viewer scripted" }, make("div", {}, choice, stage, slider), make("div", {}, film, ...all(".classes", gallery))));
     gallery.querySelector(".strips").open = false;
     choose(row);
   }
