@@ -2,63 +2,88 @@
 
 import json
 import math
+import shutil
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from fabricated import write_results
 from hypothesis import given
 from hypothesis import strategies as st
 
-from u2pl.page.verdicts import Chance, Verdict, holm, judged, verdicts
+from u2pl.page.verdicts import Chance, Verdict, holm, judged, summary, verdicts
 from u2pl.pipeline import resolve
 from u2pl.project import Project
+from u2pl.reporting.comparisons import Gains
 from u2pl.reporting.paired import Paired
 from u2pl.reporting.results import collect_all
 
 
-def gain(mean: float, sd: float, seeds: int, p: float = math.nan) -> Paired:
-    return Paired("ours", "SupOnly", seeds, 30 + mean, sd, 30.0, 0.0, mean, sd, p)
+def gain(mean: float, sd: float, seeds: int, p: float = math.nan, label: str = "ours") -> Paired:
+    return Paired(label, "SupOnly", seeds, 30 + mean, sd, 30.0, 0.0, mean, sd, p)
 
 
 @pytest.mark.parametrize(
     ("best", "others", "chance", "words"),
     [
         (gain(4.0, math.nan, 1), [], Chance.MAYBE, "One seed has no spread"),
-        (gain(4.0, 5.0, 2), [], Chance.MAYBE, "not more than 2 seeds differ"),
-        (gain(4.0, 1.0, 2), [], Chance.MAYBE, "too few for a test"),
+        (gain(4.0, 5.0, 2), [], Chance.MAYBE, "not more than its spread over 2 seeds"),
+        (gain(4.0, 1.0, 2), [], Chance.MAYBE, "more than its spread over 2 seeds, which are too few for a test"),
         (gain(4.0, 1.0, 3, 0.02), [], Chance.NO, "hardly chance (p = 0.020, paired t-test over 3 seeds)"),
         (gain(4.0, 0.1, 3, 0.0002), [], Chance.NO, "(p < 0.001, paired"),
         (gain(4.0, 3.0, 3, 0.15), [], Chance.MAYBE, "may be chance (p = 0.150"),
-        (gain(4.0, 1.0, 3, 0.02), [gain(1.0, 1.0, 3, 0.3)] * 2, Chance.MAYBE, "p = 0.060, paired t-test over 3 seeds"),
+        (gain(1.0, 1.2, 10, 0.027), [], Chance.NO, "hardly chance (p = 0.027"),  # the test decides, not the spread
+        (gain(4.0, 1.0, 3, 0.02), [gain(1.0, 1.0, 3, 0.3)] * 2, Chance.MAYBE, "corrected for 3 comparisons"),
+        (gain(4.0, 1.0, 3, 0.02), [gain(1.0, 0.0, 3), gain(1.0, 1.0, 3, 0.3)], Chance.NO, "p = 0.040, paired"),
         (gain(4.0, 0.0, 3), [], Chance.MAYBE, "differ by the same"),
         (gain(-0.5, 0.1, 3, 0.01), [], Chance.LOSS, "No method is above SupOnly."),
+        (gain(4.0, 1.0, 3, 0.02), [gain(30.0, math.nan, 1)], Chance.NO, "over 3 seeds"),  # one lucky seed is no best
     ],
 )  # fmt: skip
 def test_a_gain_is_more_than_chance_only_where_a_test_says_so(
     best: Paired, others: Sequence[Paired], chance: Chance, words: str
 ) -> None:
-    found, why = judged(best, [best, *others])
+    found, why = judged(Gains("SupOnly", [*others, best], []))
     assert found is chance
     assert words in why
 
 
+def test_there_is_no_loss_while_a_method_could_not_be_compared() -> None:
+    found, why = judged(Gains("SupOnly", [gain(-1.0, math.nan, 1)], ["U²PL", "CutMix"]))
+    assert found is Chance.UNKNOWN
+    assert why == "U²PL and CutMix: no seed that SupOnly has too."
+
+
+@pytest.mark.parametrize(
+    ("values", "corrected"),
+    [
+        # Holm: the smallest times all of them, the next times one fewer, and none below the one before.
+        ([0.01, 0.02, 0.04], [0.03, 0.04, 0.04]),
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
+        ([0.02], [0.02]),
+        ([0.5, 0.6], [1.0, 1.0]),
+    ],
+)
+def test_corrected_p_values_are_those_of_holm(values: list[float], corrected: list[float]) -> None:
+    assert [holm(value, values) for value in values] == pytest.approx(corrected)
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_corrected_p_values_are_those_of_holm(values: list[float]) -> None:
-    ordered = sorted(values)
-    for rank, value in enumerate(ordered):
-        # The definition, step by step: no hypothesis may be rejected before those of smaller p.
-        expected = min(1.0, max((len(ordered) - k) * ordered[k] for k in range(rank + 1)))
-        last = max(k for k, other in enumerate(ordered) if other == value)
-        assert holm(value, values) >= expected or rank < last
-    assert holm(ordered[0], values) == pytest.approx(min(1.0, len(values) * ordered[0]), abs=1e-12) or (
-        ordered.count(ordered[0]) > 1
-    )
-    assert holm(ordered[0], [*values, math.nan]) == holm(ordered[0], values)
+def test_a_correction_keeps_the_order_and_lowers_nothing(values: list[float]) -> None:
+    corrected = [holm(value, values) for value in sorted(values)]
+    assert corrected == sorted(corrected)
+    assert all(after >= before for before, after in zip(sorted(values), corrected, strict=True))
+    assert corrected[0] == pytest.approx(min(1, len(values) * min(values))) or values.count(min(values)) > 1
 
 
 def found_in(project: Project, plan: str, numbers: dict[str, Sequence[float]]) -> list[Verdict]:
     (project.pipelines / "plans/own.yaml").write_text(plan)
     write_results(project, resolve(project, "own"))
+    return found_again(project, numbers)
+
+
+def found_again(project: Project, numbers: dict[str, Sequence[float]]) -> list[Verdict]:
+    """The verdicts of the results that there are, with these numbers by seed."""
     for path in project.root.glob("results/runs/*/metrics.json"):
         metrics = json.loads(path.read_text())
         if metrics["method"] in numbers:
@@ -94,7 +119,7 @@ def test_without_a_baseline_it_says_what_is_reached_and_that_nothing_is_compared
     alone = METHODS.replace("SupOnly, ", "")
     (found,) = found_in(project, alone, {"u2pl": (36, 37, 38)})
     assert found.claim == "U²PL (w/ CutMix) reaches <b>37.0 ± 1.0</b> % mIoU"
-    assert (found.chance, found.why) == (Chance.UNKNOWN, "there is no SupOnly to compare it with.")
+    assert (found.chance, found.why) == (Chance.UNKNOWN, "There is no SupOnly to compare it with.")
     assert found.picture is None
 
 
@@ -112,3 +137,80 @@ def test_labels_in_a_heading_are_text(project: Project) -> None:
     table.write_text(table.read_text().replace("label: SupOnly", "label: <i>Sup</i>"))
     (found,) = found_in(project, METHODS.replace("SupOnly", "<i>Sup</i>"), {"suponly": (30, 31, 32)})
     assert "&lt;i&gt;Sup" in found.claim
+
+
+MANY = METHODS.replace("[SupOnly, U²PL (w/ CutMix)]", "[SupOnly, MT, CutMix, U²PL (w/ CutMix)]")
+
+
+def test_what_is_not_told_apart_from_the_best_is_named(project: Project) -> None:
+    numbers = {
+        "suponly": (30, 31, 32),
+        "mt": (31, 32.2, 33),
+        "cutmix": (40, 41.4, 42),
+        "u2pl": (40.1, 41.3, 42.1),
+    }
+    (found,) = found_in(project, MANY, numbers)
+    assert found.winner == "U²PL (w/ CutMix)" and found.chance is Chance.NO
+    assert found.why.endswith(" CutMix is not told apart from it.")
+
+
+def test_a_method_that_shares_no_seed_with_the_baseline_is_named_and_no_loss_is_claimed(
+    project: Project,
+) -> None:
+    (project.pipelines / "plans/own.yaml").write_text(MANY)
+    write_results(project, resolve(project, "own"))
+    for name, gone in (("suponly", (1, 2)), ("mt", (1, 2)), ("cutmix", (0, 1, 2)), ("u2pl", (0,))):
+        for seed in gone:
+            shutil.rmtree(next(project.root.glob(f"results/runs/shapes-1_8-{name}-s{seed}")))
+    numbers = {"suponly": (50, 0, 0), "mt": (49, 0, 0), "u2pl": (0, 60, 60)}
+    (found,) = found_again(project, numbers)
+    assert found.chance is Chance.UNKNOWN
+    assert found.claim == "MT is <b>−1.0</b> mIoU from SupOnly"
+    assert found.why == "U²PL (w/ CutMix): no seed that SupOnly has too."
+    assert "no method that shares its seeds is above SupOnly" in found.text
+
+
+@pytest.mark.parametrize(
+    ("seeds", "chance", "words"),
+    [("[0, 1]", Chance.MAYBE, "2 seeds are too few"), ("[0, 1, 2]", Chance.NO, "ahead of every other (p")],
+)
+def test_a_value_is_ahead_only_where_tests_say_so(
+    project: Project, seeds: str, chance: Chance, words: str
+) -> None:
+    plan = f"{{dataset: shapes, seeds: {seeds}, tables: {{table7: {{splits: {{blender-1/8: 1/8}}}}}}}}"
+    (project.pipelines / "plans/own.yaml").write_text(plan)
+    write_results(project, resolve(project, "own"))
+    draw = np.random.default_rng(0)
+    for path in project.root.glob("results/runs/*/metrics.json"):
+        metrics = json.loads(path.read_text())
+        metrics["miou"]["reported"] = 50 + 20 * metrics["hyper"]["alpha0"] + draw.normal(0, 0.02)
+        path.write_text(json.dumps(metrics))
+    (found,) = verdicts(collect_all(project, resolve(project, "own")))
+    assert (found.winner, found.chance) == ("40 %", chance)
+    assert words in found.why
+
+
+def test_two_rows_of_suponly_are_no_methods_of_each_other(project: Project) -> None:
+    table = project.pipelines / "tables/table1.yaml"
+    more = "  - {label: SupOnly long, method: suponly, set: {epochs: 99}, paper: [null, null, null, null, null]}\n"
+    table.write_text(table.read_text() + more)
+    (found,) = found_in(
+        project, METHODS.replace("[SupOnly, ", "[SupOnly, SupOnly long, "), {"u2pl": (90, 91, 92.5)}
+    )
+    assert found.winner == "U²PL (w/ CutMix)"
+    assert "corrected" not in found.why  # one gain alone
+
+
+def test_equal_places_are_told_apart_by_their_tables_and_counted(project: Project) -> None:
+    plan = """
+seeds: [0]
+tables:
+  one: {table: table1, title: First, dataset: shapes, splits: {classic-1/8: 1/8}, rows: [SupOnly, MT]}
+  two: {table: table1, title: Second, dataset: shapes, splits: {classic-1/8: 1/8}, rows: [SupOnly, CutMix]}
+"""
+    found = found_in(project, plan, {"suponly": (30,), "mt": (29,), "cutmix": (35,)})
+    assert [each.where for each in found] == [
+        "shapes, 1/8 (60 labelled): First",
+        "shapes, 1/8 (60 labelled): Second",
+    ]
+    assert summary(found) == "chance not excluded on 1 of 2; no gain on 1 of 2."

@@ -1,21 +1,21 @@
 """What stands first on the page: what won on each split, by how much, and whether that is more than chance."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+import pandas as pd
 from markupsafe import Markup
 
 from u2pl.page import dots
 from u2pl.page.groups import Group, groups
 from u2pl.project import slug
-from u2pl.reporting.comparisons import against_base, mious, p_text
+from u2pl.reporting.comparisons import Gains, gains, mious, p_text, told
 from u2pl.reporting.headline import headline
 from u2pl.reporting.numbers import spread_text
-from u2pl.reporting.paired import TESTED_FROM, Paired
-from u2pl.reporting.results import TableResults
-from u2pl.reporting.seeds import ValueOverSeeds, clearly_best, highest, verdict
+from u2pl.reporting.paired import TESTED_FROM, Paired, paired
+from u2pl.reporting.results import Result, TableResults
 from u2pl.reporting.sign_test import SIGNIFICANT
 
 
@@ -34,6 +34,8 @@ class Verdict:
 
     where: str
     """`shapes, 1/8 (60 labelled)`."""
+    table: str
+    """Title of the table that says so."""
     winner: str
     reached: str
     """`33.8 ± 1.7`, percent."""
@@ -43,10 +45,10 @@ class Verdict:
     """What it is a gain over."""
     chance: Chance
     why: str
-    """Why it is taken for chance or not, as a sentence."""
+    """Why it is taken for chance or not, as sentences."""
     text: str
     """All of it in sentences."""
-    picture: Markup | None
+    picture: Markup | None = None
     """Every method's differences, seed by seed."""
 
     @property
@@ -58,7 +60,8 @@ class Verdict:
             return Markup("No method gains over {}: {} is nearest, <b>{}</b> mIoU").format(
                 self.over, self.winner, self.gain
             )
-        return Markup("{} is <b>{}</b> mIoU above {}").format(self.winner, self.gain, self.over)
+        side = "above" if self.gain.startswith("+") else "from"
+        return Markup("{} is <b>{}</b> mIoU {} {}").format(self.winner, self.gain, side, self.over)
 
 
 def verdicts(tables: Iterable[TableResults]) -> list[Verdict]:
@@ -73,21 +76,40 @@ def verdicts(tables: Iterable[TableResults]) -> list[Verdict]:
             methods += [_of_methods(filled, *each) for each in zip(groups(filled), texts, strict=True)]
         else:
             ablations += [_of_values(filled, group) for group in groups(filled)]
-    return list({each.text: each for each in methods or ablations}.values())
+    found = list({each.text: each for each in methods or ablations}.values())
+    places = [each.where for each in found]
+    return [
+        replace(each, where=f"{each.where}: {each.table}") if places.count(each.where) > 1 else each
+        for each in found
+    ]
+
+
+def summary(found: Sequence[Verdict]) -> str:
+    """How many of several verdicts are of which kind."""
+    counts = [(kind, sum(each.chance is kind for each in found)) for kind in Chance]
+    return "; ".join(f"{kind} on {count} of {len(found)}" for kind, count in counts if count) + "."
+
+
+# ---- methods ---------------------------------------------------------------------------------------------
 
 
 def _of_methods(filled: TableResults, group: Group, text: str) -> Verdict:
-    where = f"{filled.table.dataset}, {group.title}"
-    gains = against_base(group.runs)
-    if not gains:
+    where, title = f"{filled.table.dataset}, {group.title}", filled.table.title
+    found = gains(group.runs)
+    if found is None:
         numbers = mious(group.runs)
         best = str(numbers.mean().idxmax())
         reached = spread_text(numbers[best].mean(), numbers[best].std(), 1)
-        return Verdict(where, best, reached, "", "", Chance.UNKNOWN, text.rpartition("; ")[2], text, None)
-    best_gain = max(gains, key=lambda gain: gain.mean)
-    chance, why = judged(best_gain, gains)
+        why = text.rpartition("; ")[2]
+        return Verdict(where, title, best, reached, "", "", Chance.UNKNOWN, why[0].upper() + why[1:], text)
+    best_gain = found.best
+    chance, why = judged(found)
+    level = level_with(best_gain, group.runs)
+    if level and best_gain.mean > 0:
+        why += f" {_listed(level)} {'is' if len(level) == 1 else 'are'} not told apart from it."
     return Verdict(
         where,
+        title,
         best_gain.label,
         spread_text(best_gain.ours, best_gain.ours_sd, 1),
         _signed(best_gain.mean, best_gain.sd),
@@ -95,74 +117,114 @@ def _of_methods(filled: TableResults, group: Group, text: str) -> Verdict:
         chance,
         why,
         text,
-        _picture(filled, group, gains),
+        _picture(filled, group, found),
     )
 
 
-def judged(gain: Paired, compared: Sequence[Paired]) -> tuple[Chance, str]:
-    """Whether the largest of some gains is more than chance, and why.
+def judged(found: Gains) -> tuple[Chance, str]:
+    """Whether the best gain of a split is more than chance, and why.
 
-    Its p-value is corrected for how many were compared (Holm), since the largest of many is large by chance too.
+    Its p-value is corrected for how many were tested (Holm), since the largest of many is large by chance too.
     """
+    gain = found.best
     if gain.mean <= 0:
+        if found.left_out:
+            return Chance.UNKNOWN, f"{_listed(found.left_out)}: no seed that {gain.against} has too."
         return Chance.LOSS, f"No method is above {gain.against}."
     if gain.seeds == 1:
         return Chance.MAYBE, "One seed has no spread: whether that is more than chance is not known."
-    if not gain.exceeds_spread:
-        return Chance.MAYBE, f"That is not more than {gain.seeds} seeds differ among themselves."
     if gain.seeds < TESTED_FROM:
-        return (
-            Chance.MAYBE,
-            f"That is more than its spread over {gain.seeds} seeds, which are too few for a test.",
-        )
+        spread = "more than its spread" if gain.exceeds_spread else "not more than its spread"
+        return Chance.MAYBE, f"That is {spread} over {gain.seeds} seeds, which are too few for a test."
     if math.isnan(gain.p):
         return Chance.MAYBE, f"All {gain.seeds} seeds differ by the same, which no test can judge."
-    p = holm(gain.p, [other.p for other in compared])
-    tested = f"p {text if (text := p_text(p)).startswith('<') else f'= {text}'}, paired t-test over {gain.seeds} seeds"
-    corrected = f", corrected for {len(compared)} comparisons" if len(compared) > 1 else ""
+    tests = [other.p for other in found.gains if not math.isnan(other.p)]
+    p = holm(gain.p, tests)
+    corrected = f", corrected for {len(tests)} comparisons" if len(tests) > 1 else ""
+    tested = f"{_is(p)}, paired t-test over {gain.seeds} seeds{corrected}"
     if p < SIGNIFICANT:
-        return Chance.NO, f"That is hardly chance ({tested}{corrected})."
-    return Chance.MAYBE, f"That may be chance ({tested}{corrected})."
+        return Chance.NO, f"That is hardly chance ({tested})."
+    return Chance.MAYBE, f"That may be chance ({tested})."
 
 
-def holm(p: float, others: Iterable[float]) -> float:
-    """One of the p-values `others`, corrected by the method of Holm (1979) for there being so many of them.
-
-    Those that are NaN were no tests.
-    """
-    ordered = sorted(value for value in others if not math.isnan(value))
+def holm(p: float, tests: Iterable[float]) -> float:
+    """One of the p-values `tests`, corrected by the method of Holm (1979) for there being so many of them."""
+    ordered = sorted(tests)
     corrected = [(len(ordered) - rank) * value for rank, value in enumerate(ordered) if value <= p]
     return min(1.0, max(corrected))
 
 
-def _picture(filled: TableResults, group: Group, gains: Sequence[Paired]) -> Markup:
+def level_with(best: Paired, runs: Mapping[str, Sequence[Result]]) -> list[str]:
+    """Methods that no difference over the seeds they share tells from the best one; none from one seed."""
+    others = [label for label in runs if label not in (best.label, best.against)]
+    pairs = paired(mious(runs), best.label, others)
+    return [pair.label for pair in pairs if pair.seeds > 1 and not told(pair)]
+
+
+def _picture(filled: TableResults, group: Group, found: Gains) -> Markup:
     numbers = mious(group.runs)
-    base = gains[0].against
     shown = [
-        dots.Point(gain.label, tuple((numbers[gain.label] - numbers[base]).dropna().tolist()))
-        for gain in gains
+        dots.Point(gain.label, tuple((numbers[gain.label] - numbers[found.base]).dropna().tolist()))
+        for gain in found.gains
     ]
-    return Markup(dots.gains_svg(base, shown, slug(f"{filled.name}-{group.split}-gain")))
+    return Markup(dots.gains_svg(found.base, shown, slug(f"{filled.name}-{group.split}-gain")))
+
+
+# ---- values of an ablated setting ------------------------------------------------------------------------
 
 
 def _of_values(filled: TableResults, group: Group) -> Verdict:
-    values = [
-        ValueOverSeeds(label, {run.metrics["seed"]: run.reported for run in runs})
-        for label, runs in group.runs.items()
-    ]
-    best, ahead = highest(values), clearly_best(values)
-    why = verdict(values)
-    rest = [value for value in values if value is not best]
-    gain, over = "", ""
-    if rest:
-        second = highest(rest)
-        gain, over = _signed(best.mean - second.mean, math.nan), second.value
-    chance = Chance.NO if ahead else Chance.MAYBE if rest else Chance.UNKNOWN
-    where = f"{filled.table.dataset}, {group.title}"
-    reached = spread_text(best.mean, math.nan if best.sd is None else best.sd, 1)
-    text = f"{filled.table.title}, {where}: {best.value} reaches {reached} % mIoU. {why.removeprefix('* ')}"
-    return Verdict(where, best.value, reached, gain, over, chance, why.removeprefix("* "), text, None)
+    where, title = f"{filled.table.dataset}, {group.title}", filled.table.title
+    numbers = mious(group.runs)
+    order = numbers.mean().sort_values(ascending=False, kind="stable")
+    best = str(order.index[0])
+    reached = spread_text(order.iloc[0], numbers[best].std(), 1)
+    lead = f"{title}, {where}: {best} reaches {reached} % mIoU."
+    if len(order) == 1:
+        why = "One value alone is compared with nothing."
+        return Verdict(where, title, best, reached, "", "", Chance.UNKNOWN, why, f"{lead} {why}")
+    second = str(order.index[1])
+    chance, why = judged_values(numbers, best)
+    ahead = numbers[best].mean() - numbers[second].mean()
+    return Verdict(
+        where, title, best, reached, _signed(ahead, math.nan), second, chance, why, f"{lead} {why}"
+    )
+
+
+def judged_values(numbers: pd.DataFrame, best: str) -> tuple[Chance, str]:
+    """Whether the value of the highest mean is ahead of every other by more than chance, and why.
+
+    Every one of the tests has to say so, which needs no correction for how many they are.
+
+    Args:
+        numbers: a row a seed, a column a value.
+        best: one of the columns.
+    """
+    others = [str(label) for label in numbers if label != best]
+    pairs = paired(numbers, best, others)
+    seeds = min((pair.seeds for pair in pairs), default=0)
+    if len(pairs) < len(others):
+        return Chance.MAYBE, "Not every value has a seed that it shares with the highest."
+    if seeds == 1:
+        return Chance.MAYBE, "One seed has no spread: whether it is ahead by more than chance is not known."
+    if seeds < TESTED_FROM:
+        return Chance.MAYBE, f"{seeds} seeds are too few for a test."
+    if any(math.isnan(pair.p) for pair in pairs):
+        return Chance.MAYBE, f"All {seeds} seeds differ by the same, which no test can judge."
+    p = max(pair.p for pair in pairs)
+    if p < SIGNIFICANT:
+        return Chance.NO, f"It is ahead of every other ({_is(p)} or less, paired t-tests over {seeds} seeds)."
+    return Chance.MAYBE, f"It is not ahead of every other ({_is(p)}, paired t-tests over {seeds} seeds)."
 
 
 def _signed(mean: float, sd: float) -> str:
     return ("+" if mean >= 0 else "−") + spread_text(abs(mean), sd, 1)
+
+
+def _is(p: float) -> str:
+    """`p = 0.012`, `p < 0.001`."""
+    return f"p {text}" if (text := p_text(p)).startswith("<") else f"p = {text}"
+
+
+def _listed(labels: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(labels[:-1]), labels[-1])))

@@ -9,6 +9,7 @@ import pandas as pd
 from u2pl.reporting.numbers import signed
 from u2pl.reporting.paired import TESTED_FROM, Paired, paired
 from u2pl.reporting.results import Result, TableResults, split_title
+from u2pl.reporting.sign_test import SIGNIFICANT
 
 Runs = Mapping[str, Sequence[Result]]
 """Label -> its results, one a seed, of one split."""
@@ -53,6 +54,44 @@ def against_cutmix(runs: Runs) -> list[Paired]:
     """U²PL against CutMix, which is U²PL without its contrastive loss."""
     base = strongest(runs, MIXED)
     return paired(mious(runs), base, _of(runs, OURS)) if base else []
+
+
+@dataclass(frozen=True)
+class Gains:
+    """What methods gain over the strongest SupOnly of a split."""
+
+    base: str
+    gains: list[Paired]
+    """Of every other method's label that shares a seed with the base, in the table's order."""
+    left_out: list[str]
+    """Labels that share no seed with it."""
+
+    @property
+    def complete(self) -> list[Paired]:
+        """Those over the most seeds: of fewer a lucky one would stand first."""
+        most = max(gain.seeds for gain in self.gains)
+        return [gain for gain in self.gains if gain.seeds == most]
+
+    @property
+    def best(self) -> Paired:
+        """The largest of the complete ones."""
+        return max(self.complete, key=lambda gain: gain.mean)
+
+
+def gains(runs: Runs) -> Gains | None:
+    """What can be said of the methods of a split; None without SupOnly, or without a seed that it shares with one."""
+    base = strongest(runs, BASE)
+    if base is None:
+        return None
+    labels = [label for label in runs if label not in _of(runs, BASE)]
+    found = paired(mious(runs), base, labels)
+    compared = {gain.label for gain in found}
+    return Gains(base, found, [label for label in labels if label not in compared]) if found else None
+
+
+def told(pair: Paired) -> bool:
+    """Whether a difference is taken for one: by the test where there is one, else if it is larger than its spread."""
+    return pair.exceeds_spread if math.isnan(pair.p) else pair.p < SIGNIFICANT
 
 
 def _of(runs: Runs, method: str) -> list[str]:

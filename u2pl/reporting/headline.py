@@ -7,15 +7,18 @@ from u2pl.reporting.comparisons import (
     BASE,
     OURS,
     Runs,
-    against_base,
     against_cutmix,
+    gains,
     mious,
     p_text,
     strongest,
+    told,
 )
 from u2pl.reporting.numbers import spread_text
 from u2pl.reporting.paired import Paired
 from u2pl.reporting.results import Result, TableResults
+
+_MAY_BE_CHANCE = "not more than seeds differ"
 
 
 def headlines(tables: Iterable[TableResults]) -> list[str]:
@@ -31,30 +34,32 @@ def headline(filled: TableResults) -> list[str]:
 
 def _sentences(dataset: str, runs: Runs) -> Iterator[str]:
     where = _where(dataset, next(iter(runs.values()))[0])
-    base, gains = strongest(runs, BASE), against_base(runs)
-    if not gains:
+    base, found = strongest(runs, BASE), gains(runs)
+    if found is None:
         yield _alone(where, runs, base)
         return
-    best = max(gains, key=lambda gain: gain.mean)
+    best = found.best
     if best.mean > 0:
-        lead = best.label if len(gains) == 1 else f"{best.label}, the best of {len(runs)},"
+        lead = best.label if len(runs) == 2 else f"{best.label}, the best of {len(runs)},"
         yield f"{where} {lead} reaches {_reached(best, runs)}, {_gain(best)}."
     else:
         number = _number(best.base, best.base_sd)
+        which = "no method that shares its seeds" if found.left_out else "no method"
         yield (
-            f"{where} no method is above {best.against} ({number} % mIoU{_over(runs[best.against])}); the nearest, "
+            f"{where} {which} is above {best.against} ({number} % mIoU{_over(runs[best.against])}); the nearest, "
             f"{best.label}, is {_difference(best)} below, {_counted(best)}."
         )
     yield from _doubt(best)
+    if found.left_out:
+        yield f"{' and '.join(found.left_out)}: no seed that {best.against} has too."
     ours = strongest(runs, OURS)
-    for gain in gains:
+    for gain in found.gains:
         if gain.label == ours and gain is not best:
             yield f"{gain.label} reaches {_reached(gain, runs)}, {_gain(gain)}."
             yield from _doubt(gain)
     for gain in against_cutmix(runs):
         if gain.label == ours:
-            told = math.isnan(gain.sd) or gain.exceeds_spread
-            doubt = "" if told else ": not more than seeds differ"
+            doubt = "" if math.isnan(gain.sd) or told(gain) else f": {_MAY_BE_CHANCE}"
             yield f"{gain.label} is {_above(gain)} {gain.against}, {_counted(gain)}{doubt}."
 
 
@@ -109,8 +114,8 @@ def _doubt(pair: Paired) -> Iterator[str]:
     """What speaks against taking a difference for one."""
     if math.isnan(pair.sd):
         yield "Its spread is not known from one seed."
-    elif not pair.exceeds_spread:
-        yield "That is not more than seeds differ."
+    elif not told(pair):
+        yield f"That is {_MAY_BE_CHANCE}."
 
 
 def _difference(pair: Paired) -> str:
