@@ -13,11 +13,12 @@ from outline import outline
 
 from u2pl.files import write_text
 from u2pl.page import gallery
-from u2pl.page.contenders import contenders, facts
+from u2pl.page.contenders import contenders
 from u2pl.page.differences import settings_of, usual_settings
 from u2pl.page.folding import folded
 from u2pl.page.groups import VALIDATION, classes, groups, panels, points, swept_setting
 from u2pl.page.render import FigureFile, html
+from u2pl.page.script_facts import script_facts
 from u2pl.page.write import write
 from u2pl.pipeline import resolve
 from u2pl.project import Project
@@ -78,7 +79,7 @@ def test_a_cell_says_which_runs_it_opens_and_the_script_finds_all_it_draws_of_th
         opened = known["contenders"][int(place)]
         assert opened["runs"] == [unquote(run)] and opened["dataset"] == "camvid"
         found = known["runs"][unquote(run)]
-        assert len(found["iou"]) == len(known["classes"]["camvid"]) == len(found["confusion"]) == 4
+        assert len(found["iou"]) == len(known["classes"][found["classes"]]) == len(found["confusion"]) == 4
         assert [epoch for epoch, _ in found["curves"]["val/miou"]] == list(range(1, 13))
     shares = known["runs"]["camvid-1_8-u2pl-s0"]["curves"]["train/reliable/share"]
     assert shares[0] == [2, pytest.approx(100 * (0.8 + 2 / 60), abs=0.01)]
@@ -96,7 +97,7 @@ def test_what_the_script_knows_of_settings_is_enough_to_tell_two_runs_apart(proj
     different = {result.method: settings_of(result, usual).different for result in results}
     assert different == {"suponly": [], "mt": [("recipe.lr", "0.5", "0.01")], "cutmix": [], "u2pl": []}
     known = facts_of(html(plan, collect_all(project, plan)))
-    assert known["usual"] == {"recipe.lr": "0.01"}
+    assert known["usual"] == usual
     assert {name: run["different"] for name, run in known["runs"].items() if run["different"]} == {
         "camvid-1_8-mt-s0": {"recipe.lr": "0.5"}
     }
@@ -128,8 +129,8 @@ tables:
     assert "On camvid, with 60 of " in text
     assert "On facade, with 60 of " in text
     assert '<th scope="row">facade, 1/8 (60 labelled)</th>' in text
-    assert '<a href="#streets">Streets</a>' in text and "<h2>Houses</h2>" in text
-    assert {"streets", "houses"} <= set(outline(text).ids)
+    assert '<a href="#table-streets">Streets</a>' in text and "<h2>Houses</h2>" in text
+    assert {"table-streets", "table-houses"} <= set(outline(text).ids)
 
 
 def test_the_page_says_what_runs_took_and_learned_from_and_how_classes_vary_over_seeds(
@@ -315,7 +316,7 @@ def test_figures_take_their_ink_from_the_page_where_they_can_and_a_missing_one_i
     ]
     text = html(plan, collect_all(project, plan), shown)
     assert f'<img src="{examples.data_uri(picture)}" alt="Figure 1">' in text
-    assert '<g id="Figure_2-a"/><use href="#Figure_2-a"/>' in text
+    assert '<g id="figure1-a"/><use href="#figure1-a"/>' in text
     assert examples.data_uri(drawn) not in text.partition("Figure 1")[2]
     assert "<strong>Figure 3.</strong> Planned. Not made yet." in text
 
@@ -357,32 +358,134 @@ def test_of_one_split_there_are_several_images_each_once(project: Project) -> No
     assert len(gallery.rows([filled, filled])) == 2  # what another table shows too stands once
 
 
+FOLDED = """
+seeds: [0]
+tables:
+  table1: {dataset: shapes, splits: {classic-1/8: 1/8, classic-1/4: 1/4}}
+  mine: {table: own, dataset: shapes, splits: {classic-1/8: 1/8}}
+  table4: {dataset: shapes, splits: {blender-1/8: 1/8}}
+  elsewhere: {table: table1, dataset: camvid, splits: {classic-1/8: 1/8}}
+"""
+OWN = """
+title: Table 9. My methods
+caption: Mine.
+corner: Method
+dataset: voc
+columns: [{split: classic-1/8, label: 1/8}]
+rows:
+  - {label: SupOnly, method: suponly}
+  - {label: CutMix, method: cutmix}
+  - {label: MT, method: mt, set: {ema_decay: 0.5}}
+"""
+
+
 def test_tables_that_repeat_each_others_runs_on_one_data_set_are_one_section(project: Project) -> None:
+    (project.pipelines / "tables/own.yaml").write_text(OWN)
+    (project.pipelines / "plans/own.yaml").write_text(FOLDED)
+    plan = resolve(project, "own")
+    write_results(project, plan)
+    (mine,) = project.root.glob("results/runs/shapes-1_8-mt-ema_decay=0.5-s0/metrics.json")
+    mine.write_text(re.sub(r'"reported": [\d.]+', '"reported": 99.0', mine.read_text()))
+    tables = collect_all(project, plan)
+    found = {place.main.name: [other.name for other in place.others] for place in folded(plan, tables)}
+    assert found == {"table1": ["mine"], "table4": [], "elsewhere": []}
+    text = html(plan, tables)
+    parsed = outline(text)
+    assert {"table-table1", "table-mine", "table-table4", "table-elsewhere"} <= set(parsed.ids)
+    assert re.search(r'<details class="other" id="table-mine">\s*<summary>[^<]*My methods: shares runs', text)
+    # A cell of the folded table opens the same contender as the cell that shows the same run.
+    places = re.findall(r'href="#run-(shapes-1_8-cutmix-s0)" data-contender="(\d+)"', text)
+    assert len(places) > 1 and len(set(places)) == 1
+    # What only the folded table has stands in the answer, the curves and the pictures, under a name of its own.
+    assert "MT (Table 9) is <b>+" in re.search(r"<h1>(.*?)</h1>", text)[1]
+    first = text.partition('id="table-table1"')[2].partition("<section")[0]
+    assert "</svg>MT (Table 9)</span>" in first and '<th scope="col">MT (Table 9)</th>' in first
+    assert "<figcaption>MT (Table 9)</figcaption>" in text
+
+
+def test_two_tables_with_equal_labels_are_told_apart(project: Project) -> None:
     (project.pipelines / "plans/own.yaml").write_text(
         """
 seeds: [0]
 tables:
-  table1: {dataset: shapes, splits: {classic-1/8: 1/8, classic-1/4: 1/4}}
-  table2: {dataset: shapes, splits: {blender-1/8: 1/8}}
-  table4: {dataset: shapes, splits: {blender-1/8: 1/8}}
-  elsewhere: {table: table1, dataset: camvid, splits: {classic-1/8: 1/8}}
+  one: {table: table1, title: First, dataset: shapes, splits: {classic-1/8: 1/8}, set: {lr: 0.5}}
+  two: {table: table1, title: Second, dataset: shapes, splits: {classic-1/8: 1/8}}
 """
     )
     plan = resolve(project, "own")
     write_results(project, plan)
-    tables = collect_all(project, plan)
-    runs = {filled.name: set(plan.tables[filled.name].cells) for filled in tables}
-    found = {place.main.name: [other.name for other in place.others] for place in folded(plan, tables)}
-    shared = len(runs["table1"] & runs["table2"])
-    assert 2 * shared >= min(len(runs["table1"]), len(runs["table2"]))  # or this tests nothing
-    assert found == {"table1": ["table2"], "table4": [], "elsewhere": []}
-    text = html(plan, tables)
-    parsed = outline(text)
-    assert {"table1", "table2", "table4", "elsewhere"} <= set(parsed.ids)
-    assert re.search(r'<details class="other" id="table2">\s*<summary>[^<]*mostly the same runs', text)
-    # A cell of the folded table opens the same contender as the cell that shows the same run.
-    places = re.findall(r'href="#run-(shapes-1_8-u2pl-s0)" data-contender="(\d+)"', text)
-    assert len(places) > 1 and len(set(places)) == 1
+    known = facts_of(html(plan, collect_all(project, plan)))
+    labels = [each["label"] for each in known["contenders"]]
+    assert len(set(labels)) == len(labels) == 8
+    assert {"MT (First)", "MT (Second)"} <= set(labels)
+    (first, *_) = gallery.rows(collect_all(project, plan))
+    made = {picture.run for picture in first.pictures if picture.kind == "prediction"}
+    assert len(made) == 8  # each run's own prediction of one image
+
+
+@pytest.mark.parametrize("name", ["facts", "gallery", "runs", "answer", "figures"])
+def test_a_table_may_be_called_like_a_part_of_the_page(project: Project, name: str) -> None:
+    (project.pipelines / "plans/own.yaml").write_text(
+        f"{{seeds: [0], tables: {{{name}: {{table: table1, dataset: shapes, splits: {{classic-1/8: 1/8}}}}}}}}"
+    )
+    plan = resolve(project, "own")
+    write_results(project, plan)
+    parsed = outline(html(plan, collect_all(project, plan)))
+    assert len(set(parsed.ids)) == len(parsed.ids)
+
+
+def test_words_of_the_plan_are_text_wherever_they_stand(project: Project) -> None:
+    plan = street_plan(project)
+    write_results(project, plan)
+    drawn = project.root / "drawn.png"
+    drawn.write_bytes(next(project.root.rglob("*.input.png")).read_bytes())
+    write_text(drawn.with_suffix(".svg"), '<svg xmlns="x"><g id="a"/><use href="#a"/></svg>')
+    shown = [FigureFile('A "quoted" & <b>', "<i>", drawn)] * 2
+    parsed = outline(html(plan, collect_all(project, plan), shown))
+    assert len(set(parsed.ids)) == len(parsed.ids)
+    assert 'A "quoted" & <b>.' in parsed.words
+
+
+def test_a_long_label_and_one_in_letters_that_the_font_lacks_leave_room_for_the_numbers(
+    project: Project,
+) -> None:
+    table = project.pipelines / "tables/table1.yaml"
+    long = "a method with a name that somebody gave it who wanted to say all of its settings at once and more"
+    text = (
+        table.read_text().replace("label: MT", f"label: {long}").replace("label: CutMix", "label: 混合する")
+    )
+    table.write_text(text)
+    plan = street_plan(project)
+    write_results(project, plan)
+    text = html(plan, collect_all(project, plan))
+    drawn = re.findall(r"<svg role=.*?</svg>", text, re.DOTALL)[0]
+    assert "…</text>" in drawn and "混合する" in drawn
+    assert f'<th scope="row">{long}</th>' in text  # the table has all of it
+
+
+def test_a_run_that_went_wrong_has_no_points_where_it_was_infinite(project: Project) -> None:
+    plan = street_plan(project)
+    write_results(project, plan)
+    path = project.root / "results/runs/camvid-1_8-u2pl-s0/history.csv"
+    header, first, *rest = path.read_text().splitlines()
+    cells = first.split(",")
+    cells[2] = "inf"
+    path.write_text("\n".join([header, ",".join(cells), *rest]))
+    known = facts_of(html(plan, collect_all(project, plan)))
+    assert known["runs"]["camvid-1_8-u2pl-s0"]["curves"]["val/miou"][0][0] == 2
+
+
+def test_an_imported_run_says_what_is_not_known_of_it(project: Project) -> None:
+    plan = street_plan(project)
+    write_results(project, plan)
+    path = project.root / "results/runs/camvid-1_8-u2pl-s0/metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics |= {"labeled": None, "unlabeled": None, "images_per_second": 0.0}
+    metrics["miou"] |= {"last": None, "best": None, "best_epoch": None}
+    path.write_text(json.dumps(metrics))
+    text = html(plan, collect_all(project, plan))
+    card = text.partition('id="run-camvid-1_8-u2pl-s0"')[2].partition("</details>")[0]
+    assert "None" not in card and card.count("not known") == 4
 
 
 def test_every_pair_of_cells_of_a_split_is_tested_over_the_seeds_they_share(project: Project) -> None:
@@ -398,7 +501,7 @@ def test_every_pair_of_cells_of_a_split_is_tested_over_the_seeds_they_share(proj
     (filled,) = collect_all(project, resolve(project, "own"))
     found = contenders([filled])
     labels = [each.label for each in found]
-    known = facts(found, {}, {run.name: {} for each in found for run in each.runs})
+    known = script_facts(found, {}, {run.name: {} for each in found for run in each.runs})
     one, other = sorted((labels.index("CutMix"), labels.index("U²PL (w/ CutMix)")))
     ((_, _, p),) = [each for each in known["p"] if each[:2] == [one, other]]
     from scipy.stats import ttest_rel

@@ -13,8 +13,11 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
 from u2pl.reporting.axes import Span, difference_span, miou_span
-from u2pl.reporting.charts import INK, REMEMBERED, SIZE, STYLES, axes_in, element, width_of
+from u2pl.reporting.charts import INK, REMEMBERED, SIZE, STYLES, axes_in, element, shortened, width_of
 from u2pl.reporting.svg import with_prefix
+
+LABELS = 0.45
+"""Of a picture's width, what its labels have at most."""
 
 
 @dataclass(frozen=True)
@@ -88,29 +91,32 @@ def _hashable(groups: Mapping[str, Sequence[Point]]) -> Groups:
 def _spread(groups: Groups) -> str:
     lines = sum(1 + len(points) for _, points in groups)
     figure = Figure(figsize=(SIZE[0], 0.2 * lines + 0.5))
-    axes = _lines(figure, [point.label for _, points in groups for point in points])
-    position, placed = 0, {}
+    position, placed, headings = 0, {}, {}
     for title, points in groups:
-        heading = blended_transform_factory(axes.transAxes, axes.transData)
-        axes.text(0.01, position, title, color=INK, fontsize=8, va="center", weight="bold", transform=heading)
+        headings[position] = title
         for point in points:
             position += 1
             placed[position] = point
         position += 1
+    axes = _lines(figure, placed)
+    heading = blended_transform_factory(axes.transAxes, axes.transData)
+    for place, title in headings.items():
+        axes.text(0.01, place, title, color=INK, fontsize=8, va="center", weight="bold", transform=heading)
     _dots(axes, placed)
     papers = {place: point.paper for place, point in placed.items() if point.paper is not None}
     if papers:
         axes.plot(list(papers.values()), list(papers), linestyle="none", zorder=3, **_papers(INK))
     axes.set_xlim(_span(list(placed.values()), miou_span))
     axes.set_ylim(position - 0.4, -0.6)
-    axes.set_yticks(list(placed), [point.label for point in placed.values()])
     axes.set_xlabel("mIoU (%)", color=INK, fontsize=9)
     return element(figure, f"Ours and the paper's mIoU, {', '.join(title for title, _ in groups)}")
 
 
-def _lines(figure: Figure, words: Iterable[str]) -> Axes:
-    """Axes for a line a label, with room for the words at the left."""
+def _lines(figure: Figure, placed: Mapping[int, Point]) -> Axes:
+    """Axes with a line for each point, whose label stands at the left, shortened if it is long."""
+    words = [shortened(point.label, 8, LABELS * SIZE[0]) for point in placed.values()]
     axes = axes_in(figure, left=width_of(words, 8) + 0.12, right=0.1, top=0.05, bottom=0.45)
+    axes.set_yticks(list(placed), words)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.grid(color=INK, alpha=0.15, linewidth=0.6)
     axes.tick_params(axis="y", length=0)
@@ -139,13 +145,12 @@ def gains_svg(base: str, gains: Sequence[Point], name: str) -> str:
 @lru_cache(REMEMBERED)
 def _gains(base: str, gains: tuple[Point, ...]) -> str:
     figure = Figure(figsize=(SIZE[0], 0.24 * len(gains) + 0.5))
-    axes = _lines(figure, [gain.label for gain in gains])
-    axes.axvline(0, color=INK, linewidth=1)
     placed = dict(enumerate(gains))
+    axes = _lines(figure, placed)
+    axes.axvline(0, color=INK, linewidth=1)
     _dots(axes, placed)
     axes.set_xlim(_span(gains, difference_span))
     axes.set_ylim(len(gains) - 0.5, -0.5)
-    axes.set_yticks(list(placed), [gain.label for gain in gains])
     axes.set_xlabel(f"mIoU above {base}, points", color=INK, fontsize=9)
     return element(figure, f"mIoU above {base}, seed by seed: {', '.join(gain.label for gain in gains)}")
 

@@ -1,25 +1,63 @@
 """Tables of a plan that repeat each other's runs on one data set, put together."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from u2pl.pipeline import ActivePlan
-from u2pl.reporting.results import TableResults
+from u2pl.reporting.results import CellResults, TableResults
 
 
 @dataclass
 class Folded:
-    """A table, and those that show little beside its runs."""
+    """A table, and those that repeat runs of it."""
 
     main: TableResults
     others: list[TableResults] = field(default_factory=list)
 
+    @cached_property
+    def together(self) -> TableResults:
+        """The main table with a row for what the others have beside it (a column where splits are rows).
+
+        Its series, labels and results are those of all of them; it is compared and drawn, and not printed.
+        """
+        cells = list(self.main.cells)
+        for other in self.others:
+            known = {tuple(run.name for run in cell.results) for cell in cells}
+            labels = set(self.main.labels) | {_label(cell, _split_is_a_row(self.main)) for cell in cells}
+            new = [cell for cell in other.own if tuple(run.name for run in cell.results) not in known]
+            cells += _renamed(new, self.main, labels, other.table.title)
+        return replace(self.main, cells=cells)
+
+
+def _renamed(
+    cells: Sequence[CellResults], main: TableResults, labels: set[str], title: str
+) -> Iterator[CellResults]:
+    """Cells of another table as those of `main`: under its splits, and under labels that it does not have."""
+    turned = _split_is_a_row(main)
+    places = {cell.cell.split: cell.cell.row if turned else cell.cell.column for cell in main.cells}
+    for each in cells:
+        label = _label(each, turned)
+        label = f"{label} ({title.partition('. ')[0]})" if label in labels else label
+        place = places[each.cell.split]
+        row, column = (place, label) if turned else (label, place)
+        yield replace(each, cell=each.cell._replace(row=row, column=column))
+
+
+def _label(cell: CellResults, turned: bool) -> str:
+    return cell.cell.column if turned else cell.cell.row
+
+
+def _split_is_a_row(filled: TableResults) -> bool:
+    return filled.table.all_rows[0].split is not None
+
 
 def folded(plan: ActivePlan, tables: Sequence[TableResults]) -> list[Folded]:
-    """The tables in their order; one that has at least half of its runs in a larger one stands behind that.
+    """The tables in their order; one that has at least half of its runs in a larger one stands with that.
 
-    Only tables of one data set that are of one kind, both ablations or neither, are put together. What counts are the
-    runs that are planned, so that a page does not change its build as runs finish.
+    Only tables of one data set that are of one kind, both ablations or neither, and of which one has all splits of the
+    other, are put together. What counts are the runs that are planned, so that a page does not change its build as runs
+    finish.
     """
     runs = {filled.name: set(plan.tables[filled.name].cells) for filled in tables}
     places: dict[str, Folded] = {}
@@ -39,8 +77,8 @@ def _names(place: Folded) -> Iterable[str]:
 
 def _repeats(small: TableResults, large: TableResults, runs: dict[str, set[str]]) -> bool:
     shared, own = runs[small.name] & runs[large.name], runs[small.name]
-    alike = (small.table.dataset, small.table.ablate is None) == (
-        large.table.dataset,
-        large.table.ablate is None,
-    )
-    return alike and bool(shared) and 2 * len(shared) >= len(own)
+    kinds = [
+        (each.table.dataset, each.table.ablate is None, _split_is_a_row(each)) for each in (small, large)
+    ]
+    splits = [{cell.cell.split for cell in each.cells} for each in (small, large)]
+    return kinds[0] == kinds[1] and splits[0] <= splits[1] and bool(shared) and 2 * len(shared) >= len(own)

@@ -1,7 +1,7 @@
 """Validation images of a plan with their truth, what each method makes of them, and where it is unsure."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from u2pl.page.groups import Group, groups
@@ -25,6 +25,8 @@ class Picture:
     label: str
     """Whose prediction or entropy it is, else empty."""
     path: Path
+    run: str = ""
+    """The run that made it, where one did."""
 
     @property
     def title(self) -> str:
@@ -49,13 +51,27 @@ class Row:
 
 
 def rows(tables: Sequence[TableResults]) -> list[Row]:
-    """The images of all tables of methods, each once for a split; those of ablations where there are no others."""
+    """The images of all tables of methods, each once for a split; those of ablations where there are no others.
+
+    What a second table has of an image stands beside what the first has.
+    """
     methods = [filled for filled in tables if filled.table.ablate is None]
     found: dict[tuple[str, str, str], Row] = {}
     for filled in methods or tables:
         for row in rows_of(filled, SHOWN):
-            found.setdefault((row.dataset, row.title, row.image), row)
+            known = found.setdefault((row.dataset, row.title, row.image), row)
+            if known is not row:
+                known.pictures.extend(_new(row, known, filled.table.title))
     return list(found.values())[:MOST]
+
+
+def _new(row: Row, known: Row, title: str) -> Iterator[Picture]:
+    """The pictures of runs that `known` lacks, under labels that it lacks."""
+    runs, labels = ({getattr(each, name) for each in known.pictures} for name in ("run", "label"))
+    for each in row.pictures:
+        if each.run not in runs:
+            taken = each.label in labels
+            yield replace(each, label=f"{each.label} ({title.partition('. ')[0]})") if taken else each
 
 
 def rows_of(filled: TableResults, shown: int) -> list[Row]:
@@ -81,7 +97,7 @@ def _row(dataset: str, group: Group, image: str, runs: Mapping[str, Result]) -> 
         Picture("input", "", any_run.sample(image, "input")),
         Picture("truth", "", any_run.sample(image, "truth")),
         *(
-            Picture(kind, label, path)
+            Picture(kind, label, path, run.name)
             for kind in ("prediction", "entropy")
             for label, run in runs.items()
             if (path := run.sample(image, kind)).is_file()

@@ -48,8 +48,9 @@ def panels(filled: TableResults, metric: str, quantity: charts.Quantity) -> list
 
 
 def _shown(run: Result, metric: str, quantity: charts.Quantity) -> "pd.Series[float]":
-    """The metric as the axis has it, by epoch as people count."""
-    return run.history[metric].rename(index=shown_epoch) * quantity.scale
+    """The metric as the axis has it, by epoch as people count; what is infinite after a run went wrong is no point."""
+    values = run.history[metric].replace([math.inf, -math.inf], math.nan)
+    return values.rename(index=shown_epoch) * quantity.scale
 
 
 class ClassIoU(NamedTuple):

@@ -32,11 +32,12 @@
 
   // ---- tables that sort ----------------------------------------------------------------------------------
 
-  const numberIn = (cell) => {
-    if (cell.dataset.number !== undefined) return Number(cell.dataset.number);
-    const found = cell.textContent.replace(/[\u2212]/g, "-").replace(/,/g, "").match(/^\s*[+-]?\d+(\.\d+)?/);
-    return found ? Number(found[0]) : NaN;
-  };
+  const NUMBER = /^[+\u2212-]?\d[\d,]*(\.\d+)?( \u00b1 [\d.,]+)?( ?%)?$/;
+  const words = (cell) => cell.textContent.trim();
+  const isEmpty = (cell) => cell.dataset.number === undefined && /^(\u2014|$)/.test(words(cell));
+  const isNumber = (cell) => cell.dataset.number !== undefined || NUMBER.test(words(cell));
+  const numberIn = (cell) =>
+    isEmpty(cell) ? NaN : Number(cell.dataset.number ?? parseFloat(words(cell).replace("\u2212", "-").replaceAll(",", "")));
 
   function sortable(table) {
     const body = table.tBodies[0];
@@ -44,21 +45,21 @@
     const first = [...body.rows];
     if (first.length < 2) return;
     heads.forEach((head, column) => {
-      const words = [...head.childNodes];
+      if (!words(head)) return;
       const button = make("button", { type: "button", onclick: () => sort(head, column) });
-      button.append(...words);
+      button.append(...head.childNodes);
       head.append(button);
     });
     function sort(head, column) {
-      const numbers = first.map((row) => numberIn(row.cells[column]));
-      const numeric = numbers.some((value) => !Number.isNaN(value));
+      const cells = first.map((row) => row.cells[column]);
+      const numeric = cells.every((cell) => isNumber(cell) || isEmpty(cell)) && cells.some(isNumber);
       // The best number first, then the worst, then as it was.
       const order = numeric ? ["descending", "ascending", "none"] : ["ascending", "descending", "none"];
       const next = order[(order.indexOf(head.getAttribute("aria-sort") || "none") + 1) % 3];
       heads.forEach((each) => each.removeAttribute("aria-sort"));
       if (next !== "none") head.setAttribute("aria-sort", next);
       const way = next === "ascending" ? 1 : -1;
-      const key = (row) => (numeric ? numberIn(row.cells[column]) : row.cells[column].textContent.trim());
+      const key = (row) => (numeric ? numberIn : words)(row.cells[column]);
       const compare = (one, other) => {
         const [a, b] = [key(one), key(other)];
         if (!numeric) return way * a.localeCompare(b, undefined, { numeric: true });
@@ -76,31 +77,47 @@
     const [low, end] = readings.across;
     const epochs = [...new Set(readings.curves.flatMap((curve) => curve.epochs))].sort((a, b) => a - b);
     const cursor = make("div", { class: "cursor scripted", hidden: "" });
-    const reading = make("div", { class: "reading scripted", role: "status", hidden: "" });
+    const reading = make("div", { class: "reading scripted", hidden: "" });
+    let shown = -1;
     figure.append(cursor, reading);
+    figure.tabIndex = 0;
     const hide = () => [cursor, reading].forEach((each) => (each.hidden = true));
-    const show = (event) => {
+    const show = (index) => {
+      shown = index;
+      const epoch = epochs[index];
       const picture = figure.querySelector("svg").getBoundingClientRect();
-      const share = ((event.clientX - picture.left) / picture.width - left) / wide;
-      if (share < -0.05 || share > 1.05) return hide();
-      const at = low + share * (end - low);
-      const epoch = epochs.reduce((best, each) => (Math.abs(each - at) < Math.abs(best - at) ? each : best));
       const place = (left + (wide * (epoch - low)) / (end - low)) * picture.width;
       Object.assign(cursor.style, { left: `${place}px`, top: `${top * picture.height}px`, height: `${high * picture.height}px` });
       const lines = readings.curves.flatMap((curve) => {
-        const index = curve.epochs.indexOf(epoch);
-        if (index < 0) return [];
-        const range = curve.low && curve.low[index] !== curve.high[index] ? ` (${curve.low[index].toFixed(1)} to ${curve.high[index].toFixed(1)})` : "";
-        return [make("div", {}, `${curve.label}: ${curve.mean[index].toFixed(1)}${range}`)];
+        const at = curve.epochs.indexOf(epoch);
+        if (at < 0) return [];
+        const range = curve.low && curve.low[at] !== curve.high[at] ? ` (${curve.low[at].toFixed(1)} to ${curve.high[at].toFixed(1)})` : "";
+        return [make("div", {}, `${curve.label}: ${curve.mean[at].toFixed(1)}${range}`)];
       });
       reading.replaceChildren(make("b", {}, `epoch ${epoch}`), ...lines);
       [cursor, reading].forEach((each) => (each.hidden = false));
       const room = figure.clientWidth - reading.offsetWidth;
       reading.style.left = `${Math.max(0, Math.min(room, place < room ? place + 8 : place - reading.offsetWidth - 8))}px`;
     };
-    figure.addEventListener("pointermove", show);
-    figure.addEventListener("pointerdown", show);
-    figure.addEventListener("pointerleave", hide);
+    const point = (event) => {
+      const picture = figure.querySelector("svg").getBoundingClientRect();
+      const share = ((event.clientX - picture.left) / picture.width - left) / wide;
+      if (share < -0.05 || share > 1.05) return hide();
+      const distance = (epoch) => Math.abs(epoch - low - share * (end - low));
+      reading.setAttribute("aria-live", "off");
+      show(epochs.reduce((best, epoch, index) => (distance(epoch) < distance(epochs[best]) ? index : best), 0));
+    };
+    figure.addEventListener("pointermove", point);
+    figure.addEventListener("pointerdown", point);
+    figure.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && hide());
+    figure.addEventListener("blur", hide);
+    figure.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      reading.setAttribute("aria-live", "polite");
+      show(Math.max(0, Math.min(epochs.length - 1, shown < 0 ? (step > 0 ? 0 : epochs.length - 1) : shown + step)));
+    });
   }
 
   // Curves of a run that has been opened. Each: label, kind (a or b), faint, points [epoch, value].
@@ -153,6 +170,7 @@
 
   const gallery = document.getElementById("gallery");
   let compareImages = () => {};
+  const pictureOf = (run) => (run && gallery ? gallery.querySelector(`figure[data-run="${CSS.escape(run)}"]`) : null);
 
   function viewer() {
     const rows = all(".row", gallery);
@@ -195,11 +213,15 @@
       Object.assign(below, { src: found.get(left.value), alt: left.value });
       Object.assign(above, { src: found.get(right.value), alt: right.value });
     }
+    // Predictions of two runs, or of one beside the truth, of the first image that has them.
     compareImages = (one, other) => {
-      const shows = (each) => [one, other].every((title) => !title || pictures(each).has(title));
-      choose(rows.find(shows) || row);
-      if (one && pictures(row).has(one)) left.value = one;
-      if (other && pictures(row).has(other)) right.value = other;
+      const titleIn = (each, run) => {
+        const found = run ? each.querySelector(`figure[data-run="${CSS.escape(run)}"] figcaption`) : null;
+        return run ? found && found.textContent : "Truth";
+      };
+      choose(rows.find((each) => titleIn(each, one) && titleIn(each, other)) || rows.find((each) => titleIn(each, other)) || row);
+      left.value = titleIn(row, one) || left.value;
+      right.value = titleIn(row, other) || right.value;
       show();
     };
     const choice = make("div", { class: "choice" }, make("label", {}, "Left", left), make("label", {}, "Right", right));
@@ -210,10 +232,12 @@
 
   // ---- runs that open ------------------------------------------------------------------------------------
 
-  const dialog = make("dialog", { "aria-label": "Runs", class: "scripted" });
+  const dialog = make("dialog", { "aria-labelledby": "opened", class: "scripted" });
   document.body.append(dialog);
   const contenderOf = (run) => facts.contenders.findIndex((each) => each.runs.includes(run));
   const named = (contender) => `${contender.label}, ${contender.dataset}, ${contender.title}`;
+  const bare = () => location.href.split("#")[0];
+  let openedByClick = false;
 
   function address(run, beside) {
     return `#see=${encodeURIComponent(run)}${beside ? `&beside=${encodeURIComponent(beside)}` : ""}`;
@@ -224,25 +248,30 @@
     if (one < 0) return;
     const [first, second] = [facts.contenders[one], facts.contenders[other]];
     const [a, b] = [facts.runs[run], facts.runs[beside]];
-    const go = (next, against) => (location.hash = address(next, against));
+    // What is chosen in an open dialog takes the place of what was: a step back closes it.
+    const go = (next, against) => location.replace(address(next, against));
     const others = make("select", { "aria-label": "Beside", onchange: (event) => go(run, event.target.value && sameSeed(event.target.value, a.seed)) });
     others.append(make("option", { value: "" }, "nothing"));
     const order = facts.contenders.map((each, place) => [each, place]).filter(([, place]) => place !== one);
     const near = (each) => (each.dataset === first.dataset) + (each.dataset === first.dataset && each.split === first.split);
     order.sort(([x, i], [y, j]) => near(y) - near(x) || i - j);
     for (const [each, place] of order) others.append(make("option", { value: place, selected: place === other ? "" : null }, named(each)));
-    const seeds = first.runs.map((name) => make("button", { type: "button", class: "button", "aria-pressed": name === run,
+    const seeds = first.runs.map((name) => make("button", { type: "button", class: "button", "aria-pressed": String(name === run), "aria-label": `seed ${facts.runs[name].seed}`,
       onclick: () => go(name, second ? sameSeed(other, facts.runs[name].seed) : "") }, `seed ${facts.runs[name].seed}`));
     const head = make("header", {},
-      make("h2", {}, key("a"), named(first), ...(second ? [make("br"), key("b"), named(second)] : [])),
+      make("h2", { id: "opened" }, key("a"), named(first), ...(second ? [make("br"), key("b"), named(second)] : [])),
       make("button", { type: "button", class: "button close", "aria-label": "Close", onclick: () => dialog.close() }, "\u2715"),
       make("div", { class: "choice" }, ...seeds, make("label", {}, "Beside", others)));
-    const parts = [numbers(one, other, run, beside), ...curves(first, second, run, beside), classTable(a, b), settings(a, b),
+    const parts = [numbers(one, other), ...curves(first, second, run, beside), classTable(a, b), settings(a, b),
       confusion(a, second ? "a" : ""), b ? confusion(b, "b") : null, known(run, second ? "a" : ""), b ? known(beside, "b") : null, pictures(first, second)];
+    const focused = dialog.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
+    const wasOpen = dialog.open;
     dialog.replaceChildren(head, make("div", { class: "parts" }, ...parts.filter(Boolean)));
     all("table.sortable", dialog).forEach(sortable);
-    if (!dialog.open) dialog.showModal();
-    dialog.scrollTop = 0;
+    if (!wasOpen) dialog.showModal();
+    // The control that was used is another element now.
+    if (focused) all("[aria-label]", head).find((each) => each.getAttribute("aria-label") === focused)?.focus();
+    if (!wasOpen) dialog.scrollTop = 0;
   }
 
   const sameSeed = (place, seed) => {
@@ -251,22 +280,22 @@
   };
   const key = (kind) => make("span", { class: `key ${kind}` });
   const part = (title, kind, ...children) => make("div", {}, make("h3", {}, kind ? key(kind) : "", title), ...children);
-  const table = (heads, rows, name = "") => {
+  const table = (label, heads, rows, name = "") => {
     const cell = (tag) => (content) => (content instanceof Node ? content : make(tag, tag === "th" ? { scope: "col" } : {}, content));
     const head = make("thead", {}, make("tr", {}, ...heads.map(cell("th"))));
     const body = make("tbody", {}, ...rows.map(([title, ...cells]) => make("tr", {}, make("th", { scope: "row" }, title), ...cells.map(cell("td")))));
-    return make("div", { class: "wide", tabindex: 0 }, make("table", { class: name }, head, body));
+    return make("div", { class: "wide", tabindex: 0, role: "region", "aria-label": label }, make("table", { class: name }, head, body));
   };
 
   // The runs of both by seed, and what their differences say.
-  function numbers(one, other, run, beside) {
+  function numbers(one, other) {
     const bySeed = (place) => new Map(facts.contenders[place].runs.map((name) => [facts.runs[name].seed, facts.runs[name].miou]));
     const ours = bySeed(one);
     const write = (value) => value.toFixed(2);
     if (other < 0) {
       const rows = [...ours].map(([seed, value]) => [`seed ${seed}`, write(value)]);
       if (ours.size > 1) rows.push(["mean", spread([...ours.values()], write)]);
-      return part("mIoU (%)", "", table(["", "reported"], rows));
+      return part("mIoU (%)", "", table("mIoU by seed", ["", "reported"], rows));
     }
     const theirs = bySeed(other);
     const shared = [...ours.keys()].filter((seed) => theirs.has(seed));
@@ -275,10 +304,10 @@
       shared.includes(seed) ? signed(ours.get(seed) - theirs.get(seed)) : "\u2014"]);
     const differences = shared.map((seed) => ours.get(seed) - theirs.get(seed));
     if (shared.length > 1) rows.push(["mean", spread([...ours.values()], write), spread([...theirs.values()], write), spread(differences, signed)]);
-    return part("mIoU (%)", "", table(["", heads("a"), heads("b"), "difference"], rows), make("p", { class: "note" }, judged(one, other, differences)));
+    return part("mIoU (%)", "", table("mIoU by seed", ["", heads("a"), heads("b"), "difference"], rows), make("p", { class: "note" }, judged(one, other, differences)));
   }
 
-  const heads = (kind) => make("th", { scope: "col" }, key(kind));
+  const heads = (kind) => make("th", { scope: "col" }, key(kind), make("span", { class: "spoken" }, kind === "a" ? "the first" : "the second"));
 
   function judged(one, other, differences) {
     const [first, second] = [facts.contenders[one], facts.contenders[other]];
@@ -308,32 +337,40 @@
       return cell;
     };
     const text = (value) => (value === null ? "\u2014" : value.toFixed(1));
-    const rows = facts.classes[a.dataset].map((name, k) => {
-      const [ours, theirs] = [a.iou[k], b && b.dataset === a.dataset ? b.iou[k] : undefined];
+    const others = b && b.dataset === a.dataset ? facts.classes[b.classes] : [];
+    const rows = facts.classes[a.classes].map((name, k) => {
+      const [ours, theirs] = [a.iou[k], others.includes(name) ? b.iou[others.indexOf(name)] : others.length ? null : undefined];
       if (theirs === undefined) return [name, text(ours), bars([ours, "a"])];
       return [name, text(ours), text(theirs), ours === null || theirs === null ? "\u2014" : signed(ours - theirs), bars([ours, "a"], [theirs, "b"])];
     });
     const compared = rows[0].length > 3;
-    return part("IoU of each class (%)", "", table(compared ? ["Class", heads("a"), heads("b"), "difference", ""] : ["Class", "IoU", ""], rows, compared ? "" : "sortable"));
+    return part("IoU of each class (%)", "", table("IoU of each class", compared ? ["Class", heads("a"), heads("b"), "difference", ""] : ["Class", "IoU", ""], rows, compared ? "" : "sortable"));
   }
 
   function confusion(run, kind) {
     if (!run.confusion) return null;
-    const names = facts.classes[run.dataset];
+    const names = facts.classes[run.classes];
     const rows = run.confusion.map((row, truth) => [names[truth], ...row.map((share, k) => {
       const words = `${(share / 10).toFixed(1)} % of ${names[truth]} taken for ${names[k]}`;
       return make("td", { style: `--heat: ${(share * 0.055).toFixed(1)}%`, title: words }, share < 5 ? "" : String(Math.round(share / 10)));
     })]);
-    return part("Confusion: of the pixels of a row's class, % taken for a column's", kind, table(["", ...names], rows, "heat confusion"));
+    return part("Confusion: of the pixels of a row's class, % taken for a column's", kind, table("Confusion", ["", ...names], rows, "heat confusion"));
   }
 
   function settings(a, b) {
-    const keys = ["method", "split", "seed", ...new Set([a, b || a].flatMap((run) => Object.keys(run.different)))];
-    const value = (run, name) => String(run[name] ?? run.different[name] ?? facts.usual[name] ?? "\u2014");
-    const shown = b ? keys.filter((name) => value(a, name) !== value(b, name)) : keys.slice(3);
-    if (!shown.length) return part(b ? "Settings that differ" : "Settings other than most runs'", "", make("p", { class: "note" }, "None."));
-    return b ? part("Settings that differ", "", table(["Setting", heads("a"), heads("b")], shown.map((name) => [name, value(a, name), value(b, name)])))
-      : part("Settings other than most runs'", "", table(["Setting", "Value", "Most"], shown.map((name) => [name, value(a, name), facts.usual[name] ?? "\u2014"])));
+    // A run has the settings of its recipe and of its own method: what it differs in, and else what most have.
+    const isOwn = (run, name) => ["recipe", run.method].includes(name.split(".")[0]);
+    const value = (run, name) => String(run[name] ?? run.different[name] ?? (isOwn(run, name) ? facts.usual[name] : null) ?? "\u2014");
+    const changed = [...new Set([a, b || a].flatMap((run) => Object.keys(run.different)))];
+    if (!b) {
+      if (!changed.length) return part("Settings other than most runs'", "", make("p", { class: "note" }, "None."));
+      return part("Settings other than most runs'", "", table("Settings", ["Setting", "Value", "Most"], changed.map((name) => [name, value(a, name), facts.usual[name] ?? "\u2014"])));
+    }
+    const shared = Object.keys(facts.usual).filter((name) => isOwn(a, name) && isOwn(b, name));
+    const shown = [...new Set(["method", "dataset", "split", "seed", ...shared, ...changed])].filter((name) => value(a, name) !== value(b, name));
+    const alone = a.method === b.method ? "" : "Settings that only one of the two methods has stand with each run below.";
+    if (!shown.length) return part("Settings that differ", "", make("p", { class: "note" }, "None."));
+    return part("Settings that differ", "", table("Settings", ["Setting", heads("a"), heads("b")], shown.map((name) => [name, value(a, name), value(b, name)])), make("p", { class: "note" }, alone));
   }
 
   function known(name, kind) {
@@ -347,14 +384,17 @@
     return copy;
   }
 
+  // The gallery has the pictures of a cell's first run.
   function pictures(first, second) {
-    if (!gallery) return null;
-    const titles = [first, second].map((each) => (each ? each.label : ""));
-    return part("Predictions", "", make("button", { type: "button", class: "button", onclick: () => {
+    const [one, other] = [first, second].map((each) => (each ? each.runs[0] : ""));
+    if (!pictureOf(one) || (other && !pictureOf(other))) return null;
+    const look = () => {
       dialog.close();
-      compareImages(second ? titles[0] : "Truth", second ? titles[1] : titles[0]);
+      compareImages(other && one, other || one);
       gallery.scrollIntoView();
-    } }, second ? "Look at both beside each other" : "Look at them beside the truth"));
+    };
+    const title = other ? "Look at both beside each other" : "Look at them beside the truth";
+    return part("Predictions", "", make("button", { type: "button", class: "button", onclick: look }, title));
   }
 
   function follow() {
@@ -364,18 +404,31 @@
   }
 
   dialog.addEventListener("close", () => {
-    if (location.hash.startsWith("#see=")) history.replaceState(null, "", "#");
+    if (!location.hash.startsWith("#see=")) return;
+    if (openedByClick) history.back();
+    else history.replaceState(null, "", bare());
+    openedByClick = false;
   });
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a[data-contender], a[data-run]");
-    if (!link || event.ctrlKey || event.metaKey) return;
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
+    openedByClick = true;
     location.hash = address(link.dataset.run || facts.contenders[link.dataset.contender].runs[0], "");
   });
-  document.addEventListener("click", (event) => {
-    const picture = event.target.closest(".picture > :first-child");
-    if (picture) picture.parentElement.classList.toggle("large");
+  all(".picture > :first-child").forEach((picture) => {
+    const frame = picture.parentElement;
+    const button = make("div", { tabindex: 0, role: "button", "aria-expanded": "false", "aria-label": `Enlarge ${frame.querySelector("strong").textContent}` });
+    const turn = () => button.setAttribute("aria-expanded", String(frame.classList.toggle("large")));
+    picture.replaceWith(button);
+    button.append(picture);
+    button.addEventListener("click", turn);
+    button.addEventListener("keydown", (event) => {
+      if (![" ", "Enter"].includes(event.key)) return;
+      event.preventDefault();
+      turn();
+    });
   });
   window.addEventListener("hashchange", follow);
 

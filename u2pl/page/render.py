@@ -9,14 +9,14 @@ from markupsafe import Markup
 
 from u2pl.data.description import Progress
 from u2pl.page import gallery
-from u2pl.page.contenders import contenders, facts
+from u2pl.page.contenders import contenders, places_of
 from u2pl.page.differences import settings_of, usual_settings
 from u2pl.page.folding import folded
-from u2pl.page.sections import places_of, section
+from u2pl.page.script_facts import script_facts
+from u2pl.page.sections import section
 from u2pl.page.templates import environment
-from u2pl.page.verdicts import verdicts
+from u2pl.page.verdicts import summary, verdicts
 from u2pl.pipeline import ActivePlan
-from u2pl.project import slug
 from u2pl.reporting import examples
 from u2pl.reporting.comparisons import HEADINGS
 from u2pl.reporting.links import Links
@@ -63,24 +63,28 @@ def html(
     usual = usual_settings(results)
     settings = {result.name: settings_of(result, usual) for result in results}
     places = folded(plan, tables)
-    # The tables that others are folded into come first: theirs are the labels under which runs are opened.
-    opened = contenders([place.main for place in places] + [each for p in places for each in p.others])
+    opened = contenders(place.together for place in places)
     own = {name: {key: value for key, value, _ in each.different} for name, each in settings.items()}
+    found = verdicts(place.together for place in places)
     sections = []
     for done, place in enumerate(places):
         progress("drawing tables", done, len(places))
         sections.append(section(place, places_of(opened)))
     progress("drawing tables", len(places), len(places))
-    shown = gallery.rows([place.main for place in places])
+    shown = gallery.rows([place.together for place in places])
     pages = environment("u2pl.page")
     pages.filters["percent"] = percent
     return pages.get_template("index.html.jinja").render(
         plan=plan,
-        verdicts=verdicts(place.main for place in places),
+        verdicts=found,
+        summary=summary(found),
         sections=sections,
         gallery=shown,
         colors={row.dataset: list((colors or {}).get(row.dataset, ())) for row in shown},
-        figures=[(figure.title, figure.caption, _picture(figure)) for figure in figures],
+        figures=[
+            (figure.title, figure.caption, _picture(figure, f"figure{index}"))
+            for index, figure in enumerate(figures)
+        ],
         comparison_headings=HEADINGS,
         one_seed=all(len(cell.results) < 2 for filled in tables for cell in filled.cells),
         filled=sum(len(cell.results) for filled in tables for cell in filled.cells),
@@ -89,7 +93,7 @@ def html(
         revisions=sorted({(result.metrics["revision"] or "unknown")[:10] for result in results}),
         usual=usual,
         runs=[(result, settings[result.name]) for result in results],
-        facts=facts(opened, usual, own),
+        facts=script_facts(opened, usual, own),
         tracked=tracked or Links(),
         style=_part("page.css"),
         script=_part("page.js"),
@@ -101,11 +105,14 @@ def _part(name: str) -> Markup:
     return Markup((files("u2pl.page") / name).read_text("utf-8"))
 
 
-def _picture(figure: FigureFile) -> Markup | None:
-    """The figure as an element: an SVG whose ink is the page's, else a PNG; None where it is not made yet."""
+def _picture(figure: FigureFile, name: str) -> Markup | None:
+    """The figure as an element: an SVG whose ink is the page's, else a PNG; None where it is not made yet.
+
+    The ids of an SVG begin with `name`.
+    """
     drawn = figure.path.with_suffix(".svg")
     if drawn.is_file() and figure.path.is_file():
-        return Markup(with_prefix(drawn.read_text("utf-8"), slug(figure.title)))
+        return Markup(with_prefix(drawn.read_text("utf-8"), name))
     if figure.path.is_file():
         return Markup('<img src="{}" alt="{}">').format(examples.data_uri(figure.path), figure.title)
     return None

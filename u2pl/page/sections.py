@@ -8,7 +8,6 @@ from typing import Any
 from markupsafe import Markup
 
 from u2pl.page import dots
-from u2pl.page.contenders import Contender
 from u2pl.page.folding import Folded
 from u2pl.page.groups import VALIDATION, classes, groups, in_every_column, panels, points, swept_setting
 from u2pl.project import slug
@@ -55,9 +54,9 @@ def section(folded: Folded, places: Mapping[tuple[str, ...], int]) -> dict[str, 
         folded: the tables.
         places: names of a contender's runs -> its place among all.
     """
-    filled = folded.main
+    filled = folded.together
     return {
-        **_grid(filled, places),
+        **_grid(folded.main, places),
         "others": [_grid(other, places) for other in folded.others],
         "comparisons": [
             (part.title, comparison_rows(part), note(part.comparisons)) for part in comparisons(filled)
@@ -74,20 +73,16 @@ def section(folded: Folded, places: Mapping[tuple[str, ...], int]) -> dict[str, 
     }
 
 
-def places_of(found: list[Contender]) -> dict[tuple[str, ...], int]:
-    """Names of each contender's runs -> its place."""
-    return {each.key: place for place, each in enumerate(found)}
-
-
 def _grid(filled: TableResults, places: Mapping[tuple[str, ...], int]) -> dict[str, Any]:
     table_text = TableText(filled)
     results = {(cell.cell.row, cell.cell.column): cell.results for cell in filled.cells}
+    means = filled.means.set_index(["row", "column"])["mean"]
     rows = []
     for header, words in zip(filled.table.all_rows, table_text.cells.to_numpy(), strict=True):
         cells = []
         for column, text in zip(filled.table.all_columns, words, strict=True):
             runs = results[header.label, column.label]
-            number = sum(run.reported for run in runs) / len(runs) if runs else None
+            number = float(means[header.label, column.label]) if runs else None
             place = places.get(tuple(run.name for run in runs))
             cells.append(Cell(text, number, place, runs[0].name if runs else ""))
         rows.append((table_text.label(header), cells))

@@ -1,7 +1,9 @@
 """Learning curves, and our numbers beside the paper's, drawn by matplotlib without a screen."""
 
 import io
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -203,15 +205,35 @@ def axes_in(figure: Figure, *, left: float, right: float, top: float, bottom: fl
 def width_of(texts: Iterable[str], size: float) -> float:
     """Of the longest of the texts, inches."""
     font = FontProperties(family="DejaVu Sans", size=size)
-    widths = (text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] for text in texts)
+    with _any_letters():
+        widths = [text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] for text in texts]
     return max(widths, default=0.0) / 72
+
+
+def shortened(text: str, size: float, room: float) -> str:
+    """The text, or its beginning and an ellipsis, where it is wider than `room` inches."""
+    if width_of([text], size) <= room:
+        return text
+    return next(
+        (short for end in range(len(text) - 1, 0, -1) if width_of([short := f"{text[:end]}…"], size) <= room),
+        "…",
+    )
+
+
+@contextmanager
+def _any_letters() -> Iterator[None]:
+    """Letters that the font lacks are measured as boxes; the browser has them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        yield
 
 
 def element(figure: Figure, description: str) -> str:
     """A figure as an `<svg>` element whose size and text colour come from the page."""
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "u2pl", "font.sans-serif": ["DejaVu Sans"]}):
         out = io.StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        with _any_letters():
+            figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return for_page(out.getvalue(), ink=INK, name="k", description=description, digits=1)
 
 
