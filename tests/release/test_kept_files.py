@@ -1,6 +1,7 @@
 """What earlier versions left on a disk, and this one promises to read: docs/promises.md; keep.py adds a version."""
 
 import json
+import shutil
 import tarfile
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -14,7 +15,7 @@ from tiny import TINY, edit_params
 import u2pl as library
 from u2pl.errors import UserError
 from u2pl.exchange.model_file import read_facts
-from u2pl.files import read_json
+from u2pl.files import read_json, write_json
 from u2pl.pipeline import new_project
 from u2pl.project import Project
 from u2pl.settings import FORMERLY, RECIPE_VERSION, Params
@@ -41,7 +42,11 @@ def test_this_version_is_among_those_that_are_kept():
     assert library.__version__ in VERSIONS, "python tests/release/keep.py"
 
 
-def test_data_frames_have_every_run_whatever_the_recipe(kept: Project):
+@pytest.mark.parametrize("recipe_version", [RECIPE_VERSION - 1, RECIPE_VERSION])
+def test_data_frames_have_every_run_whatever_the_recipe(kept: Project, recipe_version: int):
+    record = read_json(kept.runs / RUN / "run.json")
+    record["facts"]["recipe_version"] = recipe_version
+    write_json(kept.runs / RUN / "run.json", record)
     (run,) = library.runs(project=kept.root).to_dict("records")
     metrics = read_json(kept.runs / RUN / "metrics.json")
     assert (run["run"], run["state"], run["miou"]) == (RUN, "done", metrics["miou"]["reported"])
@@ -84,6 +89,19 @@ def test_a_finished_run_can_be_evaluated(kept: Project, u2pl: Command):
     # Its weights are zero, so that every pixel is of the first class.
     found = json.loads(done.stdout)["iou"]
     assert found["ground"] > 50 and {found[name] for name in ("square", "disc", "bar")} == {0}
+
+
+def test_a_split_is_drawn_as_it_was(kept: Project, u2pl: Command):
+    split = kept.root / "data/tiny/splits/1_4"
+    before = {path.name: path.read_text() for path in split.glob("*.txt")}
+    shutil.rmtree(split)
+    done = u2pl("prepare", "--dataset", "pictures/tiny.yaml", "--split", "1/4", cwd=kept.root)
+    if not is_of_this_recipe(kept):
+        assert done.returncode and "u2pl init --upgrade" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    assert {path.name: path.read_text() for path in split.glob("*.txt")} == before
+    assert len(before["labeled.txt"].split()) == 4
 
 
 def test_a_model_file_predicts(kept: Project):
