@@ -11,7 +11,7 @@ FAST := tests/losses tests/models tests/batches tests/inference tests/reporting 
 WITHOUT_MLFLOW := tests/training/test_ablation.py tests/runs/test_folder.py tests/cli/test_cli.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-fast test-without-mlflow lint install install-test clean
+.PHONY: help demo docs test test-fast test-without-mlflow test-release lint install install-test clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -35,6 +35,9 @@ test-fast: lint ## format, lint, types, and the quick tests: about a minute or t
 test-without-mlflow: install-test ## run the tests of training and the command line where MLflow is not installed
 	$(BIN)/python tests/without_mlflow.py $(VENV)/without-mlflow
 	$(VENV)/without-mlflow/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not mlflow" $(WITHOUT_MLFLOW)
+
+test-release: install-test ## build sdist and wheel, and do in an empty environment what one does first
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/release
 
 lint: install-test ## check format, lint and types
 	$(BIN)/ruff format --check .

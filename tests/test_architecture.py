@@ -166,8 +166,8 @@ def test_every_room_uses_rooms_above_it_alone_so_that_there_is_no_circle():
 
 
 def test_every_room_of_the_library_stands_in_the_table():
-    parts = {p.stem if p.is_file() else p.name for p in (ROOT / "u2pl").iterdir()}
-    assert parts - {"__init__", "__pycache__"} == set(ALLOWED)
+    parts = {p.stem if p.suffix == ".py" else p.name for p in (ROOT / "u2pl").iterdir()}
+    assert parts - {"__init__", "__pycache__", "py.typed"} == set(ALLOWED)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from u2pl.losses.memory_bank import MemoryBank
     from u2pl.runs.frames import history, results, runs
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "MemoryBank",
     "Model",

@@ -1,12 +1,8 @@
 import json
-import os
 import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
-from tiny import draw_tiny
 from u2pl_cli.app import run
 
 import u2pl.pipeline.new_project as new_project
@@ -97,70 +93,3 @@ def test_another_version_of_the_settings_is_a_sentence_until_it_is_taken_over(
 def test_a_clone_is_no_project_that_can_be_upgraded(project: Project) -> None:
     with pytest.raises(UserError, match="was not made by u2pl init"):
         new_project.changes(project)
-
-
-@pytest.mark.slow
-def test_the_wheel_is_enough_in_an_empty_folder(tmp_path: Path) -> None:
-    """Built, unpacked where nothing else of this repository is, and used there as a new user would."""
-    source = tmp_path / "source"
-    subprocess.run(["git", "clone", "-q", str(ROOT), str(source)], check=True)
-    tracked = subprocess.run(
-        ["git", "ls-files", "-o", "-m", "--exclude-standard"], cwd=ROOT, text=True, capture_output=True
-    )
-    for name in tracked.stdout.splitlines():  # what is not committed yet
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(tmp_path),
-    ]
-    subprocess.run([*pip, str(source)], check=True, capture_output=True)
-    site = tmp_path / "site"
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(site)
-    packed = {
-        path.relative_to(site / "u2pl/project_files").as_posix()
-        for path in (site / "u2pl/project_files").rglob("*")
-        if path.is_file()
-    }
-    assert packed == new_project.template().keys()
-
-    home = tmp_path / "empty"
-    home.mkdir()
-    draw_tiny(home / "pictures")
-    environment = {**os.environ, "PYTHONPATH": str(site), "U2PL_TRACKING": "none", "OMP_NUM_THREADS": "1"}
-    environment.pop("U2PL_ROOT", None)
-
-    def u2pl(words: str, folder: Path) -> str:
-        command = [sys.executable, "-m", "u2pl_cli", *words.split()]
-        done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    where = subprocess.run(
-        [sys.executable, "-c", "import u2pl, u2pl_cli; print(u2pl.__file__, u2pl_cli.__file__)"],
-        cwd=home, env=environment, text=True, capture_output=True, check=True,
-    )  # fmt: skip
-    assert where.stdout.count(str(site)) == 2
-    u2pl("init work", home)
-    work = home / "work"
-    u2pl("prepare --dataset ../pictures/tiny.yaml --split 1/4", work)
-    u2pl(
-        "train --dataset tiny --split 1/4 --name first --limit-batches 1 --set epochs=2 --set warm_start_epochs=1",
-        work,
-    )
-    u2pl("plan demo", work)
-    (home / "first.u2pl").write_bytes((work / "runs/first/first.u2pl").read_bytes())
-    u2pl("predict first.u2pl pictures/images --out out", home)
-    assert len(list((home / "out/masks").glob("*.png"))) == 20
-    u2pl("export first.u2pl --onnx", home)
-    assert (home / "first.onnx").is_file()

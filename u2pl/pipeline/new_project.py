@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import u2pl
@@ -103,7 +102,7 @@ def make(folder: Path) -> Made:
 
 def _record(folder: Path, files: dict[str, str]) -> None:
     record: ProjectRecord = {
-        "version": version("u2pl"),
+        "version": u2pl.__version__,
         "recipe_version": RECIPE_VERSION,
         "files": {name: sha256(text) for name, text in files.items() if name != "example.yaml"},
     }
@@ -154,7 +153,7 @@ def changes(project: Project) -> list[Change]:
         if name in _GENERATED or before == text or record["files"].get(name) == sha256(text):
             continue
         lines = difflib.unified_diff(
-            before.splitlines(), text.splitlines(), name, f"{name} of u2pl {version('u2pl')}", lineterm=""
+            before.splitlines(), text.splitlines(), name, f"{name} of u2pl {u2pl.__version__}", lineterm=""
         )
         is_own = path.is_file() and sha256(before) != record["files"].get(name)
         found.append(Change(name, list(lines), is_own))

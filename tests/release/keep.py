@@ -1,0 +1,124 @@
+"""Keeps what a version leaves on a disk, for later ones to read: python tests/release/keep.py, once a release.
+
+kept/VERSION.tar.xz is a project with a data set, a split and a finished run, as the command line makes them. The
+weights are set to zero, so that 40 MB take a few kilobytes. kept/VERSION.json has the names that are promised.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from tiny import TINY, draw_tiny, edit_params
+from typer.main import get_command
+from u2pl_cli.app import app
+
+import u2pl
+from u2pl.project import Project
+from u2pl.settings import Recipe, hyper
+
+KEPT = Path(__file__).parent / "kept"
+TRAIN = "train --dataset tiny --split 1/4 --method u2pl"
+RUN = "tiny-1_4-u2pl-s0"
+
+
+SPEAKING = (
+    *("runs", f"runs show {RUN}", f"status {RUN}", f"evaluate {RUN}", f"models runs/{RUN}", "splits audit"),
+    *(f"predict {RUN} pictures/images --out masks", f"export {RUN} --out out", TRAIN),
+)
+"""Commands whose JSON is read by programs of others, and that the kept project can answer."""
+
+
+def names(answers: dict[str, Any]) -> dict[str, Any]:
+    """The names that a version promises: commands with their options, settings, and keys of what is said as JSON.
+
+    Args:
+        answers: command line -> what it has said.
+    """
+    return {
+        "commands": dict(_options(get_command(app))),
+        "recipe": sorted(Recipe.model_fields),
+        "methods": {
+            name: sorted(found.model_fields) for name in sorted(hyper.names()) if (found := hyper.find(name))
+        },
+        "json": {words: keys(answer) for words, answer in answers.items()},
+    }
+
+
+def keys(value: Any) -> Any:
+    """The keys in JSON, nested as they are; of a list those of its first."""
+    if isinstance(value, dict):
+        return {key: keys(value[key]) for key in sorted(value)}
+    return [keys(value[0])] if isinstance(value, list) and value else None
+
+
+def _options(group: Any, words: str = "") -> Iterator[tuple[str, list[str]]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _options(command, f"{words}{name} ")
+        else:
+            yield (
+                f"{words}{name}",
+                sorted(
+                    o
+                    for p in command.params
+                    for o in (p.opts if p.param_type_name == "option" else [str(p.name)])
+                ),
+            )
+
+
+def make(root: Path) -> None:
+    """Make the project, with the version of u2pl that is here."""
+
+    def run(words: str, cwd: Path = root) -> None:
+        environment = {**os.environ, "U2PL_TRACKING": "none", "OMP_NUM_THREADS": "1"}
+        subprocess.run(
+            [sys.executable, "-m", "u2pl_cli", *words.split()], cwd=cwd, env=environment, check=True
+        )
+
+    run(f"init {root}", root.parent)
+    edit_params(Project(root), lambda values: values["recipes"].update(tiny=TINY))
+    draw_tiny(root / "pictures")
+    run("prepare --dataset pictures/tiny.yaml --split 1/4")
+    run(TRAIN)
+    folder = root / "runs" / RUN
+    saved = torch.load(folder / "weights.pt")
+    for tensor in saved["state"].values():
+        tensor.zero_()
+    torch.save(saved, folder / "weights.pt")
+    (folder / f"{RUN}.u2pl").unlink()
+    run(TRAIN)  # a finished run; its model file is written again
+    (folder / "best.pt").unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    KEPT.mkdir(exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tarfile.open(KEPT / f"{u2pl.__version__}.tar.xz", "x:xz") as archive,
+    ):
+        project = Path(folder) / "project"
+        make(project)
+        for name in sorted(path.name for path in project.iterdir() if path.name != ".git"):
+            archive.add(project / name, name)
+        answers = {
+            words: json.loads(
+                subprocess.run(
+                    [sys.executable, "-m", "u2pl_cli", *words.split(), "--json"],
+                    cwd=project,
+                    stdout=-1,
+                    check=True,
+                ).stdout
+            )
+            for words in SPEAKING
+        }
+        written = KEPT / f"{u2pl.__version__}.json"
+        written.write_text(json.dumps(names(answers), indent=1, sort_keys=True) + "\n")
