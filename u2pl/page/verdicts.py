@@ -155,10 +155,10 @@ def holm(p: float, tests: Iterable[float]) -> float:
 
 
 def level_with(best: Paired, runs: Mapping[str, Sequence[Result]]) -> list[str]:
-    """Methods that no difference over the seeds they share tells from the best one; none from one seed."""
+    """Methods that no test over the seeds they share tells from the best one; from one seed nothing is told."""
     others = [label for label in runs if label not in (best.label, best.against)]
     pairs = paired(mious(runs), best.label, others)
-    return [pair.label for pair in pairs if pair.seeds > 1 and not told(pair)]
+    return [pair.label for pair in pairs if pair.seeds > 1 and (pair.seeds < TESTED_FROM or not told(pair))]
 
 
 def _picture(filled: TableResults, group: Group, found: Gains) -> Markup:
