@@ -152,6 +152,7 @@ def test_what_is_not_told_apart_from_the_best_is_named(project: Project) -> None
     (found,) = found_in(project, MANY, numbers)
     assert found.winner == "U²PL (w/ CutMix)" and found.chance is Chance.NO
     assert found.why.endswith(" CutMix is not told apart from it.")
+    shutil.rmtree(project.results)
     two = MANY.replace("[0, 1, 2]", "[0, 1]")  # which make no test, however small they are apart
     (found,) = found_in(project, two, {name: values[:2] for name, values in numbers.items()})
     assert "MT and CutMix are not told apart from it." in found.why
