@@ -155,7 +155,7 @@ def test_what_is_not_told_apart_from_the_best_is_named(project: Project) -> None
     shutil.rmtree(project.results)
     two = MANY.replace("[0, 1, 2]", "[0, 1]")  # which make no test, however small they are apart
     (found,) = found_in(project, two, {name: values[:2] for name, values in numbers.items()})
-    assert "MT and CutMix are not told apart from it." in found.why
+    assert "MT and U²PL (w/ CutMix) are not told apart from it." in found.why
 
 
 def test_a_method_that_shares_no_seed_with_the_baseline_is_named_and_no_loss_is_claimed(
