@@ -70,6 +70,8 @@ def check(line: str, *, mention: bool = False, files: Collection[str] = ()) -> N
             _mlflow(words)
         elif program == "make":
             _make(words)
+        elif program == "docker":
+            _docker(words)
         elif program in ("python", "python3"):
             _python(words, files)
         elif program not in UNDERSTOOD_BY_THE_SHELL | OTHERS:
@@ -135,6 +137,43 @@ def _mlflow(words: list[str]) -> None:
             command.make_context(command.name, list(words), parent=context)
     except click.ClickException as error:
         raise BadLineError(f"{line}: {error.message}") from error
+
+
+WITH_A_VALUE = {
+    "-v",
+    "--volume",
+    "--user",
+    "--entrypoint",
+    "--shm-size",
+    "--tag",
+    "--build-arg",
+    "--time",
+    "--gpus",
+}
+"""Options of Docker that documents show."""
+FLAGS = {"--rm", "-it"}
+
+
+def _docker(words: list[str]) -> None:
+    """Docker's own words as far as documents show them, and those of the command in the container."""
+    line = f"docker {' '.join(words)}"
+    verb, rest, said = words[0], words[1:], {}
+    while rest and rest[0].startswith("-"):
+        name, *rest = rest
+        if name in WITH_A_VALUE and rest:
+            said[name], *rest = rest
+        elif name not in FLAGS:
+            raise BadLineError(f"{line}: nothing is known of {name!r}")
+    if verb == "run" and rest[:1] == ["u2pl"]:
+        check(shlex.join([said.get("--entrypoint", "u2pl"), *rest[1:]]))
+    elif verb == "build":
+        known = re.findall(
+            r"^ARG (\w+)", (REPOSITORY / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE
+        )
+        if (name := said.get("--build-arg", known[0]).partition("=")[0]) not in known:
+            raise BadLineError(f"{line}: the Dockerfile has no argument {name!r}")
+    elif verb != "stop":
+        raise BadLineError(f"{line}: nothing is known of it")
 
 
 def _make(words: list[str]) -> None:
