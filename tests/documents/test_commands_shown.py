@@ -69,6 +69,8 @@ def test_commands_are_found():
         "python benchmarks/nothing.py",
         "python benchmarks/loading.py --nothing",
         "OMP_NUM_THREADS=1 torchrun --nproc-per-node 4 -m u2pl_cli trian",
+        "docker run --rm u2pl trian",
+        "docker build --build-arg NOTHING=1 .",
         "conda install u2pl",
     ],
 )
