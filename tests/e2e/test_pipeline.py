@@ -53,7 +53,7 @@ def test_one_command_makes_tables_page_and_tracked_runs_and_a_second_does_nothin
     assert f"{supervised:.2f}" in table
     assert f"{read_json(root / 'runs/tiny-1_4-u2pl-s0/metrics.json')['miou']['last']:.2f}" in table
     page = (root / "reports/index.html").read_text()
-    assert "data:image/png;base64," in page
+    assert "data:image/webp;base64," in page
     assert not re.search(r"(src|srcset|data)=.http|<link|<script|@import|url\(.?http", page)
     assert (
         page.count("http://127.0.0.1:5000/#/experiments/") == 5
