@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 WORKERS ?= 2
 # The rooms whose tests take no time to speak of: no training, no pipeline, no process of their own.
-FAST := tests/losses tests/models tests/batches tests/inference tests/reporting tests/test_*.py tests/methods/test_u2pl.py \
+FAST := tests/losses tests/models tests/batches tests/inference tests/reporting tests/page tests/test_*.py tests/methods/test_u2pl.py \
 	tests/data/test_[c-s]*.py tests/pipeline/test_[ps]*.py
 # What meets MLflow's absence: every command, a run, an ablation. All tests that need no MLflow: WITHOUT_MLFLOW=tests
 WITHOUT_MLFLOW := tests/training/test_ablation.py tests/runs/test_folder.py tests/cli/test_cli.py

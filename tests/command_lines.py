@@ -6,6 +6,7 @@ import shlex
 import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import typer
 from dvc.cli import parse_args
@@ -41,6 +42,15 @@ def commands(line: str) -> Iterator[list[str]]:
             words = []
         else:
             words.append(token)
+
+
+def every_command(group: Any = None, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The words of every command of u2pl's, and the command; of groups those in them."""
+    for name, command in (group or get_command(app)).commands.items():
+        if hasattr(command, "commands"):
+            yield from every_command(command, (*words, name))
+        else:
+            yield (*words, name), command
 
 
 def check(line: str, *, mention: bool = False, files: Collection[str] = ()) -> None:

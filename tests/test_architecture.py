@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import typer
 import yaml
-from command_lines import parse
+from command_lines import every_command, parse
+from tracked import tracked
 from typer.main import get_command
 from u2pl_cli.app import app
 
@@ -299,12 +299,7 @@ def test_results_are_aggregated_and_written_by_pandas_and_by_nothing_else():
 
 def test_no_file_names_a_package_index():
     addresses = ["pypi" + ".org", "pythonhosted" + ".org", "download.py" + "torch.org", "index" + "-url"]
-    tracked = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True
-    )
-    if tracked.returncode:
-        pytest.skip("not a git repository")
-    files = [ROOT / name for name in tracked.stdout.split("\0") if name and (ROOT / name).is_file()]
+    files = [ROOT / name for name in tracked()]
     assert len(files) > 50
     assert not [
         f"{path}: {address}"
@@ -317,17 +312,7 @@ def test_no_file_names_a_package_index():
 # ---- the commands ----------------------------------------------------------------------------------------
 
 
-def commands(
-    group: object = None, words: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], typer.core.TyperCommand]]:
-    for name, command in (group or get_command(app)).commands.items():
-        if hasattr(command, "commands"):
-            yield from commands(command, (*words, name))
-        else:
-            yield (*words, name), command
-
-
-EVERY_COMMAND = [pytest.param(words, command, id=" ".join(words)) for words, command in commands()]
+EVERY_COMMAND = [pytest.param(words, command, id=" ".join(words)) for words, command in every_command()]
 
 
 @pytest.mark.parametrize(("words", "command"), EVERY_COMMAND)
@@ -354,14 +339,14 @@ def test_the_first_example_anyone_sees_parses():
 def test_every_command_of_the_pipeline_parses():
     """The words before the first value that a plan fills in."""
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
-    known = {" ".join(words) for words, _ in commands()}
+    known = {" ".join(words) for words, _ in every_command()}
     for stage in stages:
         line = stage.get("do", stage)["cmd"]
         assert line.split()[0] == "u2pl"
         assert line.split()[1] in known
         options = {
             option
-            for words, c in commands()
+            for words, c in every_command()
             if words == (line.split()[1],)
             for p in c.params
             for option in p.opts

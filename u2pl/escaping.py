@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 _STRANGE = re.compile(
@@ -22,6 +23,11 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """`printable` without line feeds and tabs, for a cell or a heading."""
     return printable(re.sub(r"\s+", " ", text) if re.search(r"[\t\r\n]", text) else text)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: `one`, `one and two`, `one, two and three`; nothing of none."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def json_text(value: Any) -> str:

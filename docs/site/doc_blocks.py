@@ -1,8 +1,11 @@
 """The blocks of a Markdown document that can be executed: what is typed, what is run, what is saved as a file."""
 
+import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 _FENCED = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NAMED = re.compile(r"# (\S+\.(?:py|yaml|txt))\n")
@@ -39,8 +42,7 @@ class Block:
 
 def blocks(text: str) -> Iterator[Block]:
     """The fenced blocks of a document, in order."""
-    for found in _FENCED.finditer(text):
-        yield Block(found[1], found[2], text.count("\n", 0, found.start()) + 1)
+    return (part for part in parts(text) if isinstance(part, Block))
 
 
 def parts(text: str) -> Iterator[str | Block]:
@@ -51,6 +53,13 @@ def parts(text: str) -> Iterator[str | Block]:
         yield Block(found[1], found[2], text.count("\n", 0, found.start()) + 1)
         end = found.end()
     yield text[end:]
+
+
+def environment() -> dict[str, str]:
+    """What a reader has set who has just installed u2pl: its programs are found, and no setting of ours is known."""
+    foreign = {name: value for name, value in os.environ.items() if not name.startswith("U2PL_")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**foreign, "PATH": path, "U2PL_TRACKING": "none"}
 
 
 def shows(output: str, shown: list[str]) -> str | None:

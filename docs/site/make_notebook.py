@@ -3,14 +3,13 @@
 python docs/site/make_notebook.py [FILE]: where to write it; left out, it replaces docs/tutorials/own_images.ipynb.
 """
 
-import os
 import re
 import sys
 import tempfile
 from pathlib import Path
 
 import nbformat
-from doc_blocks import Block, parts
+from doc_blocks import Block, environment, parts
 from nbclient import NotebookClient
 from nbformat import NotebookNode, v4
 
@@ -58,11 +57,6 @@ def executed(made: NotebookNode, folder: Path) -> NotebookNode:
     Raises:
         nbclient.exceptions.CellExecutionError: a cell fails.
     """
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("U2PL_")},
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "U2PL_TRACKING": "none",
-    }
     client = NotebookClient(
         made,
         timeout=TIMEOUT,
@@ -70,7 +64,7 @@ def executed(made: NotebookNode, folder: Path) -> NotebookNode:
         coalesce_streams=True,
         resources={"metadata": {"path": str(folder)}},
     )
-    done = client.execute(env=environment)
+    done = client.execute(env=environment())
     for cell in done.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]

@@ -1,12 +1,12 @@
 """The tutorials: every block of every one is done in order, in a folder of its own, and does what the text says."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from doc_blocks import blocks
 from tiny import REPOSITORY
+from tracked import copy_tracked
 from walkthrough import Reader
 
 NOTEBOOKS = {path.stem for path in REPOSITORY.glob("docs/tutorials/*.ipynb")}
@@ -30,12 +30,7 @@ def text(name: str) -> str:
 
 def cloned(folder: Path) -> Path:
     """The repository as git has it, with the work that is not committed yet, in a folder of its own."""
-    listed = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
-    names = subprocess.run(listed, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, names.split("\0")):
-        if (REPOSITORY / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REPOSITORY / name, folder / name)
+    copy_tracked(folder)
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     return folder
 

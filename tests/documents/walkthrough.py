@@ -1,12 +1,12 @@
 """A reader of a tutorial: types its commands into a shell, runs its Python, saves its files, compares what is shown."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import doc_blocks
 from doc_blocks import Block, blocks, shows
 
 SHELL = """{command}
@@ -35,12 +35,8 @@ class Reader:
 
     def __init__(self, folder: Path, environment: Mapping[str, str] | None = None, timeout: float = 540):
         self.place, self.timeout = folder, timeout
-        programs = Path(sys.executable).parent
         self._marker = folder.parent / f".{folder.name}-place"
-        self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("U2PL_")},
-            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-            "U2PL_TRACKING": "none",
+        self._environment = doc_blocks.environment() | {
             "TUTORIAL_PLACE": str(self._marker),
             **(environment or {}),
         }

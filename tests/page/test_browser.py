@@ -119,10 +119,15 @@ def find(browser: Any, selector: str) -> list[Any]:
     return list(browser.find_elements("css selector", selector))
 
 
+def centre(browser: Any, element: Any) -> None:
+    """Bring an element into sight."""
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
+
+
 def click(browser: Any, selector: str, place: int = 0) -> Any:
     """Click as a reader does: where the element is, if nothing lies over it."""
     element = find(browser, selector)[place]
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
+    centre(browser, element)
     element.click()
     return element
 
@@ -377,7 +382,7 @@ def test_a_curve_says_the_values_under_the_pointer_and_counts_epochs_from_1(
     if where.startswith("dialog"):
         open_cell(browser, "CutMix")
     chart = find(browser, where)[0]
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", chart)
+    centre(browser, chart)
     box = chart.find_element("css selector", "svg").rect
     epochs = []
     for share in (0.0, 1.0):
@@ -403,7 +408,7 @@ def test_two_pictures_of_an_image_lie_under_a_slider(
 ) -> None:
     show(browser, address, width=width, scheme=scheme)
     stage, slider = find(browser, ".stage")[0], find(browser, ".viewer input")[0]
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", stage)
+    centre(browser, stage)
     left, right = (f".viewer select[aria-label='{side} picture']" for side in ("Left", "Right"))
     options = find(browser, left)[0].text.splitlines()
     assert [word.strip() for word in options[:3]] == ["Input", "Truth", "SupOnly"]
@@ -479,7 +484,7 @@ def test_a_curve_can_be_read_with_the_keyboard_and_with_a_finger(browser: Any, a
 
     show(browser, address, width=360)
     chart = find(browser, "#table-table1 .chart")[0]
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", chart)
+    centre(browser, chart)
 
     def reading() -> str:
         return "".join(each.text for each in find(browser, ".reading") if each.is_displayed())

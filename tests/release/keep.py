@@ -10,16 +10,14 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
+from command_lines import every_command
 from tiny import TINY, draw_tiny, edit_params
-from typer.main import get_command
-from u2pl_cli.app import app
 
 import u2pl
 from u2pl.project import Project
@@ -44,7 +42,7 @@ def names(answers: dict[str, Any]) -> dict[str, Any]:
         answers: command line -> what it has said.
     """
     return {
-        "commands": dict(_options(get_command(app))),
+        "commands": {" ".join(words): _options(command) for words, command in every_command()},
         "recipe": sorted(Recipe.model_fields),
         "methods": {
             name: sorted(found.model_fields) for name in sorted(hyper.names()) if (found := hyper.find(name))
@@ -60,42 +58,33 @@ def keys(value: Any) -> Any:
     return [keys(value[0])] if isinstance(value, list) and value else None
 
 
-def _options(group: Any, words: str = "") -> Iterator[tuple[str, list[str]]]:
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from _options(command, f"{words}{name} ")
-        else:
-            yield (
-                f"{words}{name}",
-                sorted(
-                    o
-                    for p in command.params
-                    for o in (p.opts if p.param_type_name == "option" else [str(p.name)])
-                ),
-            )
+def _options(command: Any) -> list[str]:
+    """Options as they are typed, and the names of arguments."""
+    names = (p.opts if p.param_type_name == "option" else [str(p.name)] for p in command.params)
+    return sorted(name for some in names for name in some)
+
+
+def u2pl_here(words: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run a command of the version that is here, without MLflow."""
+    environment = {**os.environ, "U2PL_TRACKING": "none", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "u2pl_cli", *words.split()]
+    return subprocess.run(command, cwd=cwd, env=environment, check=True, **options)
 
 
 def make(root: Path) -> None:
     """Make the project, with the version of u2pl that is here."""
-
-    def run(words: str, cwd: Path = root) -> None:
-        environment = {**os.environ, "U2PL_TRACKING": "none", "OMP_NUM_THREADS": "1"}
-        subprocess.run(
-            [sys.executable, "-m", "u2pl_cli", *words.split()], cwd=cwd, env=environment, check=True
-        )
-
-    run(f"init {root}", root.parent)
+    u2pl_here(f"init {root}", root.parent)
     edit_params(Project(root), lambda values: values["recipes"].update(tiny=TINY))
     draw_tiny(root / "pictures")
-    run("prepare --dataset pictures/tiny.yaml --split 1/4")
-    run(TRAIN)
+    u2pl_here("prepare --dataset pictures/tiny.yaml --split 1/4", root)
+    u2pl_here(TRAIN, root)
     folder = root / "runs" / RUN
     saved = torch.load(folder / "weights.pt")
     for tensor in saved["state"].values():
         tensor.zero_()
     torch.save(saved, folder / "weights.pt")
     (folder / f"{RUN}.u2pl").unlink()
-    run(TRAIN)  # a finished run; its model file is written again
+    u2pl_here(TRAIN, root)  # a finished run; its model file is written again
     (folder / "best.pt").unlink(missing_ok=True)
 
 
@@ -110,14 +99,7 @@ if __name__ == "__main__":
         for name in sorted(path.name for path in project.iterdir() if path.name != ".git"):
             archive.add(project / name, name)
         answers = {
-            words: json.loads(
-                subprocess.run(
-                    [sys.executable, "-m", "u2pl_cli", *words.split(), "--json"],
-                    cwd=project,
-                    stdout=-1,
-                    check=True,
-                ).stdout
-            )
+            words: json.loads(u2pl_here(f"{words} --json", project, stdout=subprocess.PIPE).stdout)
             for words in SPEAKING
         }
         written = KEPT / f"{u2pl.__version__}.json"

@@ -1,6 +1,5 @@
 """What is released, built of the files that git has."""
 
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -8,18 +7,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-from tiny import REPOSITORY
-
-
-def tracked() -> list[str]:
-    """The files that git has, or would take."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=REPOSITORY, capture_output=True, text=True
-    )
-    if listed.returncode:
-        pytest.skip("what is released is what git has, and this is no git repository")
-    return [name for name in listed.stdout.split("\0") if name and (REPOSITORY / name).is_file()]
+from tracked import copy_tracked
 
 
 @dataclass(frozen=True)
@@ -31,10 +19,7 @@ class Packed:
     def make(self) -> None:
         """Build the sdist, and the wheel of the sdist, as `python -m build` does."""
         source = self.folder / "source"  # a copy, so that nothing else is in it, and nothing is left in ours
-        for name in tracked():
-            target = source / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, target)
+        copy_tracked(source)
         words = [sys.executable, "-m", "build", "--no-isolation", "--outdir", self.folder / "dist", source]
         done = subprocess.run(words, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from packaging.specifiers import SpecifierSet
-from release.packed import Packed, tracked
+from release.packed import Packed
 from test_architecture import parse
 from tiny import REPOSITORY
+from tracked import tracked
 
 PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 PROJECT, TOOLS = PYPROJECT["project"], PYPROJECT["tool"]

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.metadata import Metadata
-from release.packed import Packed, tracked
+from release.packed import Packed
 from tiny import REPOSITORY
+from tracked import tracked
 
 import u2pl
 from u2pl.pipeline import new_project

@@ -17,7 +17,7 @@ class Contender:
     title: str
     """`1/8 (60 labelled)`."""
     table: str
-    """Title of the first table that shows it."""
+    """The first table that shows it, as `Table 4`."""
     runs: tuple[Result, ...]
 
     @property
@@ -38,13 +38,13 @@ def contenders(tables: Iterable[TableResults]) -> list[Contender]:
         for split, by_label in filled.series().items():
             for label, runs in by_label.items():
                 title = split_title(split, {label: runs})
-                each = Contender(label, filled.table.dataset, split, title, filled.table.title, tuple(runs))
+                each = Contender(
+                    label, filled.table.dataset, split, title, filled.table.short_title, tuple(runs)
+                )
                 found.setdefault(each.key, each)
     alike = Counter(each.place for each in found.values())
     return [
-        replace(each, label=f"{each.label} ({each.table.partition('. ')[0]})")
-        if alike[each.place] > 1
-        else each
+        replace(each, label=f"{each.label} ({each.table})") if alike[each.place] > 1 else each
         for each in found.values()
     ]
 

@@ -24,9 +24,9 @@ class Folded:
         cells = list(self.main.cells)
         for other in self.others:
             known = {tuple(run.name for run in cell.results) for cell in cells}
-            labels = set(self.main.labels) | {_label(cell, _split_is_a_row(self.main)) for cell in cells}
+            labels = set(map(self.main.label, cells))
             new = [cell for cell in other.own if tuple(run.name for run in cell.results) not in known]
-            cells += _renamed(new, self.main, labels, other.table.title)
+            cells += _renamed(new, self.main, labels, other.table.short_title)
         return replace(self.main, cells=cells)
 
 
@@ -34,22 +34,14 @@ def _renamed(
     cells: Sequence[CellResults], main: TableResults, labels: set[str], title: str
 ) -> Iterator[CellResults]:
     """Cells of another table as those of `main`: under its splits, and under labels that it does not have."""
-    turned = _split_is_a_row(main)
+    turned = main.split_is_a_row
     places = {cell.cell.split: cell.cell.row if turned else cell.cell.column for cell in main.cells}
     for each in cells:
-        label = _label(each, turned)
-        label = f"{label} ({title.partition('. ')[0]})" if label in labels else label
+        label = main.label(each)  # both tables are the same way round
+        label = f"{label} ({title})" if label in labels else label
         place = places[each.cell.split]
         row, column = (place, label) if turned else (label, place)
         yield replace(each, cell=each.cell._replace(row=row, column=column))
-
-
-def _label(cell: CellResults, turned: bool) -> str:
-    return cell.cell.column if turned else cell.cell.row
-
-
-def _split_is_a_row(filled: TableResults) -> bool:
-    return filled.table.all_rows[0].split is not None
 
 
 def folded(plan: ActivePlan, tables: Sequence[TableResults]) -> list[Folded]:
@@ -77,8 +69,6 @@ def _names(place: Folded) -> Iterable[str]:
 
 def _repeats(small: TableResults, large: TableResults, runs: dict[str, set[str]]) -> bool:
     shared, own = runs[small.name] & runs[large.name], runs[small.name]
-    kinds = [
-        (each.table.dataset, each.table.ablate is None, _split_is_a_row(each)) for each in (small, large)
-    ]
+    kinds = [(each.table.dataset, each.table.ablate is None, each.split_is_a_row) for each in (small, large)]
     splits = [{cell.cell.split for cell in each.cells} for each in (small, large)]
     return kinds[0] == kinds[1] and splits[0] <= splits[1] and bool(shared) and 2 * len(shared) >= len(own)

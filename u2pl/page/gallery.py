@@ -61,7 +61,7 @@ def rows(tables: Sequence[TableResults]) -> list[Row]:
         for row in rows_of(filled, SHOWN):
             known = found.setdefault((row.dataset, row.title, row.image), row)
             if known is not row:
-                known.pictures.extend(_new(row, known, filled.table.title))
+                known.pictures.extend(_new(row, known, filled.table.short_title))
     return list(found.values())[:MOST]
 
 
@@ -71,7 +71,7 @@ def _new(row: Row, known: Row, title: str) -> Iterator[Picture]:
     for each in row.pictures:
         if each.run not in runs:
             taken = each.label in labels
-            yield replace(each, label=f"{each.label} ({title.partition('. ')[0]})") if taken else each
+            yield replace(each, label=f"{each.label} ({title})") if taken else each
 
 
 def rows_of(filled: TableResults, shown: int) -> list[Row]:

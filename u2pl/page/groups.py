@@ -88,18 +88,12 @@ def _classes(group: Group) -> Classes:
 
 def points(filled: TableResults) -> dict[str, list[dots.Point]]:
     """Every cell with a number, ours or the paper's, under the label of its split; empty before a run has finished."""
-    split_is_a_row = filled.table.all_rows[0].split is not None
-    label = TableText(filled).label
-    titles = {
-        header.label: label(header)
-        for header in (filled.table.all_rows if split_is_a_row else filled.table.all_columns)
-    }
+    splits = filled.table.all_rows if filled.split_is_a_row else filled.table.all_columns
+    titles = {header.label: TableText(filled).label(header) for header in splits}
     found: dict[str, list[dots.Point]] = {}
     for cell in filled.cells if filled.results else []:
-        group, name = (
-            (cell.cell.row, cell.cell.column) if split_is_a_row else (cell.cell.column, cell.cell.row)
-        )
-        name += f" {CITED}" if cell.cell.cited else ""
+        group = cell.cell.row if filled.split_is_a_row else cell.cell.column
+        name = filled.label(cell) + (f" {CITED}" if cell.cell.cited else "")
         numbers = tuple(run.reported for run in cell.results)
         if numbers or cell.cell.paper is not None:
             found.setdefault(titles[group], []).append(dots.Point(name, numbers, cell.cell.paper))

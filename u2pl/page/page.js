@@ -3,7 +3,6 @@
 (() => {
   "use strict";
   const SVG = "http://www.w3.org/2000/svg";
-  const LEAST = 10; // points that an axis of mIoU spans at least, as in the drawn ones
   const facts = JSON.parse(document.getElementById("facts").textContent);
 
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -126,7 +125,7 @@
     const values = points.map((point) => point[1]);
     let [low, high] = span || [Math.min(...values), Math.max(...values)];
     if (!span) {
-      const room = Math.max(LEAST, 1.1 * (high - low));
+      const room = Math.max(facts.least, 1.1 * (high - low));
       low = Math.max(0, Math.min((low + high - room) / 2, 100 - room));
       high = low + room;
     }

@@ -65,11 +65,12 @@ def html(
     places = folded(plan, tables)
     opened = contenders(place.together for place in places)
     own = {name: {key: value for key, value, _ in each.different} for name, each in settings.items()}
+    openings = places_of(opened)
     found = verdicts(place.together for place in places)
     sections = []
     for done, place in enumerate(places):
         progress("drawing tables", done, len(places))
-        sections.append(section(place, places_of(opened)))
+        sections.append(section(place, openings))
     progress("drawing tables", len(places), len(places))
     shown = gallery.rows([place.together for place in places])
     pages = environment("u2pl.page")

@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from u2pl.page.contenders import Contender
+from u2pl.reporting.axes import LEAST_MIOU
 from u2pl.reporting.comparisons import mious
 from u2pl.reporting.paired import TESTED_FROM, paired
 from u2pl.reporting.results import Result, distinct
@@ -41,6 +42,7 @@ def script_facts(
             for run in runs
         },
         "usual": dict(usual),
+        "least": LEAST_MIOU,
         "classes": [list(names) for names in classes],
     }
 

@@ -89,6 +89,7 @@ def _grid(filled: TableResults, places: Mapping[tuple[str, ...], int]) -> dict[s
     return {
         "name": filled.name,
         "title": filled.table.title,
+        "short_title": filled.table.short_title,
         "caption": table_text.caption,
         "corner": filled.table.corner,
         "columns": [table_text.label(column) for column in filled.table.all_columns],

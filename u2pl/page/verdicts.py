@@ -8,11 +8,12 @@ from enum import StrEnum
 import pandas as pd
 from markupsafe import Markup
 
+from u2pl.escaping import listed
 from u2pl.page import dots
 from u2pl.page.groups import Group, groups
 from u2pl.project import slug
-from u2pl.reporting.comparisons import Gains, gains, mious, p_text, told
-from u2pl.reporting.headline import headline
+from u2pl.reporting.comparisons import BASE, Gains, gains, mious, p_words, strongest, told
+from u2pl.reporting.headline import headline, nothing_compared
 from u2pl.reporting.numbers import spread_text
 from u2pl.reporting.paired import TESTED_FROM, Paired, paired
 from u2pl.reporting.results import Result, TableResults
@@ -100,13 +101,14 @@ def _of_methods(filled: TableResults, group: Group, text: str) -> Verdict:
         numbers = mious(group.runs)
         best = str(numbers.mean().idxmax())
         reached = spread_text(numbers[best].mean(), numbers[best].std(), 1)
-        why = text.rpartition("; ")[2]
-        return Verdict(where, title, best, reached, "", "", Chance.UNKNOWN, why[0].upper() + why[1:], text)
+        why = nothing_compared(group.runs, strongest(group.runs, BASE))
+        why = f"{why[0].upper()}{why[1:]}."
+        return Verdict(where, title, best, reached, "", "", Chance.UNKNOWN, why, text)
     best_gain = found.best
     chance, why = judged(found)
     level = level_with(best_gain, group.runs)
     if level and best_gain.mean > 0:
-        why += f" {_listed(level)} {'is' if len(level) == 1 else 'are'} not told apart from it."
+        why += f" {listed(level)} {'is' if len(level) == 1 else 'are'} not told apart from it."
     return Verdict(
         where,
         title,
@@ -129,7 +131,7 @@ def judged(found: Gains) -> tuple[Chance, str]:
     gain = found.best
     if gain.mean <= 0:
         if found.left_out:
-            return Chance.UNKNOWN, f"{_listed(found.left_out)}: no seed that {gain.against} has too."
+            return Chance.UNKNOWN, found.omission
         return Chance.LOSS, f"No method is above {gain.against}."
     if gain.seeds == 1:
         return Chance.MAYBE, "One seed has no spread: whether that is more than chance is not known."
@@ -141,7 +143,7 @@ def judged(found: Gains) -> tuple[Chance, str]:
     tests = [other.p for other in found.gains if not math.isnan(other.p)]
     p = holm(gain.p, tests)
     corrected = f", corrected for {len(tests)} comparisons" if len(tests) > 1 else ""
-    tested = f"{_is(p)}, paired t-test over {gain.seeds} seeds{corrected}"
+    tested = f"{p_words(p)}, paired t-test over {gain.seeds} seeds{corrected}"
     if p < SIGNIFICANT:
         return Chance.NO, f"That is hardly chance ({tested})."
     return Chance.MAYBE, f"That may be chance ({tested})."
@@ -213,18 +215,12 @@ def judged_values(numbers: pd.DataFrame, best: str) -> tuple[Chance, str]:
         return Chance.MAYBE, f"All {seeds} seeds differ by the same, which no test can judge."
     p = max(pair.p for pair in pairs)
     if p < SIGNIFICANT:
-        return Chance.NO, f"It is ahead of every other ({_is(p)} or less, paired t-tests over {seeds} seeds)."
-    return Chance.MAYBE, f"It is not ahead of every other ({_is(p)}, paired t-tests over {seeds} seeds)."
+        return (
+            Chance.NO,
+            f"It is ahead of every other ({p_words(p)} or less, paired t-tests over {seeds} seeds).",
+        )
+    return Chance.MAYBE, f"It is not ahead of every other ({p_words(p)}, paired t-tests over {seeds} seeds)."
 
 
 def _signed(mean: float, sd: float) -> str:
     return ("+" if mean >= 0 else "−") + spread_text(abs(mean), sd, 1)
-
-
-def _is(p: float) -> str:
-    """`p = 0.012`, `p < 0.001`."""
-    return f"p {text}" if (text := p_text(p)).startswith("<") else f"p = {text}"
-
-
-def _listed(labels: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(labels[:-1]), labels[-1])))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from u2pl.errors import UserError
+from u2pl.escaping import listed
 from u2pl.pipeline import ActivePlan, places, planned_names, spec_of
 from u2pl.project import Project
 from u2pl.runs.records import read_run
@@ -62,5 +63,4 @@ def is_wanted(project: Project, params: Params, specs: Mapping[str, Sequence[Run
 
 def in_words(shown: Mapping[str, list[str]], name: str) -> str:
     """`table4 and fig2`; nothing where nothing shows the run."""
-    found = list(dict.fromkeys(shown.get(name, [])))
-    return " and ".join(filter(None, [", ".join(found[:-1]), *found[-1:]]))
+    return listed(list(dict.fromkeys(shown.get(name, []))))

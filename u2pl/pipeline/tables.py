@@ -115,6 +115,11 @@ class Table(Settings):
     ablate: Ablation | None = None
     """More columns, or more rows: one for each value of a setting."""
 
+    @property
+    def short_title(self) -> str:
+        """`Table 4` of `Table 4. Which pixels become negatives`; of a title without a number all of it."""
+        return self.title.partition(". ")[0]
+
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
         if not self.all_rows or not self.all_columns:

@@ -101,16 +101,17 @@ class Panel:
     @property
     def up(self) -> Span:
         """Lowest and highest value of the axis: wide enough that noise does not look like a result."""
-        return self.quantity.span or self.common or miou_span(_values([self]))
+        return self.quantity.span or self.common or miou_span(extremes(self.curves))
 
 
-def _values(panels: Iterable[Panel]) -> list[float]:
-    return [value for panel in panels for each in panel.curves for value in (*each.low, *each.high)]
+def extremes(curves: Iterable[Curve]) -> list[float]:
+    """The lowest and highest values of curves, by which their axis is chosen."""
+    return [value for each in curves for value in (*each.low, *each.high)]
 
 
 def with_common_span(panels: Sequence[Panel]) -> list[Panel]:
     """The panels with one vertical axis, wide enough for all of them."""
-    span = miou_span(_values(panels))
+    span = miou_span(extremes(each for panel in panels for each in panel.curves))
     return [replace(panel, common=span) for panel in panels]
 
 

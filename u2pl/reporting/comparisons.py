@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from u2pl.escaping import listed
 from u2pl.reporting.numbers import signed
 from u2pl.reporting.paired import TESTED_FROM, Paired, paired
 from u2pl.reporting.results import Result, TableResults, split_title
@@ -67,6 +68,11 @@ class Gains:
     """Labels that share no seed with it."""
 
     @property
+    def omission(self) -> str:
+        """Which those are, as a sentence; empty where there are none."""
+        return f"{listed(self.left_out)}: no seed that {self.base} has too." if self.left_out else ""
+
+    @property
     def complete(self) -> list[Paired]:
         """Those over the most seeds: of fewer a lucky one would stand first."""
         most = max(gain.seeds for gain in self.gains)
@@ -115,6 +121,12 @@ def p_text(value: float) -> str:
     if math.isnan(value):
         return "—"
     return f"< {LEAST_P}" if value < LEAST_P else f"{value:.3f}"
+
+
+def p_words(value: float) -> str:
+    """`p = 0.012`, `p < 0.001`."""
+    text = p_text(value)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
 def comparison_rows(part: SplitComparisons) -> list[tuple[str, ...]]:

@@ -10,7 +10,7 @@ from u2pl.reporting.comparisons import (
     against_cutmix,
     gains,
     mious,
-    p_text,
+    p_words,
     strongest,
     told,
 )
@@ -51,7 +51,7 @@ def _sentences(dataset: str, runs: Runs) -> Iterator[str]:
         )
     yield from _doubt(best)
     if found.left_out:
-        yield f"{' and '.join(found.left_out)}: no seed that {best.against} has too."
+        yield found.omission
     ours = strongest(runs, OURS)
     for gain in found.gains:
         if gain.label == ours and gain is not best:
@@ -77,13 +77,21 @@ def _alone(where: str, runs: Runs, base: str | None) -> str:
     best = str(numbers.mean().idxmax())
     lead = best if len(runs) == 1 else f"{best}, the best of {len(runs)},"
     reached = f"{_number(numbers[best].mean(), numbers[best].std())} % mIoU{_over(runs[best])}"
+    return f"{where} {lead} reaches {reached}; {nothing_compared(runs, base)}."
+
+
+def nothing_compared(runs: Runs, base: str | None) -> str:
+    """Why `comparisons.gains` finds none.
+
+    Args:
+        runs: of a split.
+        base: label of its strongest SupOnly.
+    """
     if base is None:
-        why = "there is no SupOnly to compare it with"
-    elif len(runs) == 1:
-        why = "no other method has finished"
-    else:
-        why = "no seed has finished both with SupOnly and with another method"
-    return f"{where} {lead} reaches {reached}; {why}."
+        return "there is no SupOnly to compare it with"
+    if len(runs) == 1:
+        return "no other method has finished"
+    return "no seed has finished both with SupOnly and with another method"
 
 
 def _reached(gain: Paired, runs: Runs) -> str:
@@ -102,11 +110,7 @@ def _counted(pair: Paired) -> str:
     """`seed by seed, 3 seeds, p = 0.012`."""
     if pair.seeds == 1:
         return "1 seed"
-    p = (
-        f", p {'' if (text := p_text(pair.p)).startswith('<') else '= '}{text}"
-        if not math.isnan(pair.p)
-        else ""
-    )
+    p = "" if math.isnan(pair.p) else f", {p_words(pair.p)}"
     return f"seed by seed, {pair.seeds} seeds{p}"
 
 

@@ -231,17 +231,24 @@ class TableResults:
         """Every result in the table, once."""
         return distinct(result for cell in self.cells for result in cell.results)
 
+    @property
+    def split_is_a_row(self) -> bool:
+        """Whether rows are splits, and columns what is compared."""
+        return self.table.all_rows[0].split is not None
+
+    def label(self, cell: CellResults) -> str:
+        """What a cell is called in its split: its row's label where columns are splits, else its column's."""
+        return cell.cell.column if self.split_is_a_row else cell.cell.row
+
     def series(self) -> dict[str, dict[str, list[Result]]]:
         """Split -> label -> results: what is compared, whichever way round the table prints it.
 
-        The label is the row's where columns are splits, else the column's. Only what has finished.
+        Only what has finished.
         """
-        split_is_a_row = self.table.all_rows[0].split is not None
         found: dict[str, dict[str, list[Result]]] = {}
         for cell in self.cells:
             if cell.results:
-                label = cell.cell.column if split_is_a_row else cell.cell.row
-                found.setdefault(cell.cell.split, {})[label] = cell.results
+                found.setdefault(cell.cell.split, {})[self.label(cell)] = cell.results
         return found
 
     @property
@@ -262,9 +269,7 @@ class TableResults:
     @property
     def labels(self) -> list[str]:
         """Every label of `series`, in the table's order, finished or not."""
-        split_is_a_row = self.table.all_rows[0].split is not None
-        labels = (c.cell.column if split_is_a_row else c.cell.row for c in self.own)
-        return list(dict.fromkeys(labels))
+        return list(dict.fromkeys(map(self.label, self.own)))
 
 
 def split_title(split: str, runs: Mapping[str, Sequence[Result]]) -> str:

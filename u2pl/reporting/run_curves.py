@@ -32,9 +32,10 @@ def write(found: Comparison, path: Path) -> None:
     figure = Figure(figsize=(6, 3.8 + 0.22 * len(curves)), layout="constrained", dpi=150)
     axes = figure.subplots()
     title = found.groups[0].any_record["dataset"]
-    shown = (value for each in curves for value in (*each.low, *each.high))
     sds = (float(pd.Series(group.mious, dtype="float64").std()) for group in found.groups)
-    charts.draw(axes, charts.Panel(title, charts.MIOU, tuple(curves), miou_span(shown, sds)), _INK)
+    charts.draw(
+        axes, charts.Panel(title, charts.MIOU, tuple(curves), miou_span(charts.extremes(curves), sds)), _INK
+    )
     # Names are long: one below the other, all of them fit.
     figure.legend(loc="outside lower center", ncols=1, frameon=False, fontsize=8, labelcolor=_INK)
     charts.save(figure, path)
